@@ -1,0 +1,198 @@
+"""A frozen latent diffusion model: what every method needs of Stable Diffusion, and nothing else.
+
+Loads any folder or hub repository in the layout of diffusers' StableDiffusionPipeline: the embedded
+miniature, Stable Diffusion 1.x and 2.x, or a local folder.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from syncdiffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
+EMBEDDED_FOLDER = Path(__file__).parent / "weights" / "mini"
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Networks with frozen float32 weights, run under autocast where `precision` is lower.
+
+    model_id: hub repository, folder, or "embedded".
+    fingerprint: hash of the weight files for a folder, "id@revision" for a hub repository.
+    window: side of the square that the model was trained on, in latent cells (64 for Stable Diffusion).
+    factor: pixels of an image per latent cell (8).
+    """
+
+    model_id: str
+    revision: str | None
+    fingerprint: str
+    tokenizer: Any
+    text_encoder: torch.nn.Module
+    unet: "UNet2DConditionModel"
+    vae: torch.nn.Module
+    scheduler: "DDIMScheduler"
+    device: torch.device
+    precision: str
+
+    @property
+    def window(self) -> int:
+        return int(self.unet.config.sample_size)
+
+    @property
+    def channels(self) -> int:
+        return int(self.unet.config.in_channels)
+
+    @property
+    def factor(self) -> int:
+        stages = getattr(self.vae.config, "block_out_channels", None) or self.vae.config.encoder_block_out_channels
+        return 2 ** (len(stages) - 1)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The released code runs float32 weights under half-precision autocast; so do we."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, PRECISIONS[self.precision])
+
+    def steps(self, count: int) -> "DDIMScheduler":
+        """A DDIM scheduler of its own, with `count` timesteps set."""
+        # A copy: `set_timesteps` changes the scheduler, and a backbone is shared.
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        scheduler.set_timesteps(count)
+        return scheduler
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Text embeddings [n, tokens, d], float32; longer prompts are cut at the tokenizer's length."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return self.text_encoder(tokens.input_ids.to(self.device))[0].float()
+
+    def predict_noise(self, latents: Tensor, t: Tensor, text: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
+        """The UNet's prediction with classifier-free guidance.
+
+        Args:
+            latents: [n, 4, h, w], noisy, at timestep `t`.
+            text, empty: embeddings of the prompts and of the negative prompts, [n, tokens, d].
+
+        Returns:
+            [n, 4, h, w], float32. Differentiable in `latents`.
+        """
+        with self.autocast():
+            both = self.unet(torch.cat([latents, latents]), t, encoder_hidden_states=torch.cat([empty, text])).sample
+        without, conditioned = both.float().chunk(2)
+        return without + guidance_scale * (conditioned - without)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [n, 3, factor·h, factor·w] in [0, 1], float32, of latents [n, 4, h, w].
+
+        Differentiable; the clamp passes no gradient where it saturates, as in the released code.
+        """
+        with self.autocast():
+            images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """Hash over the names and contents of a model folder's configurations and weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in {".json", ".safetensors", ".txt", ".bin"} and path.name not in {"gate.json"}:
+            digest.update(str(path.relative_to(folder)).encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device={name}: not usable here ({reason}); use auto, cpu or cuda") from None
+    return device
+
+
+def load_backbone(
+    model_id: str = EMBEDDED, revision: str | None = None, device: str = "auto", precision: str = "float32"
+) -> Backbone:
+    """Load and freeze a model.
+
+    Args:
+        model_id: "embedded", a folder in diffusers' layout, or a hub repository.
+        revision: branch, tag or commit of a hub repository.
+        precision: float32, float16 or bfloat16; below float32 the networks run under autocast.
+
+    Raises:
+        UsageError: no such folder or repository, a folder without a model, an unknown precision or device.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision={precision}: use one of {', '.join(PRECISIONS)}")
+    chosen = pick_device(device)
+    source: str | Path = EMBEDDED_FOLDER if model_id == EMBEDDED else model_id
+    is_folder = model_id == EMBEDDED or Path(model_id).is_dir()
+    if is_folder:
+        if not (Path(source) / "model_index.json").is_file():
+            raise UsageError(f"backbone.model_id={model_id}: no model_index.json there; give a folder in diffusers' layout")
+        fingerprint = fingerprint_folder(Path(source))
+    elif model_id.startswith((".", "/", "~")) or model_id.count("/") != 1:
+        raise UsageError(f"backbone.model_id={model_id}: no such folder; give an existing one or a hub id such as owner/name")
+    else:
+        fingerprint = f"{model_id}@{revision or 'main'}"
+    parts = _load_parts(source, None if is_folder else revision, model_id)
+    for name in ("text_encoder", "unet", "vae"):
+        parts[name] = parts[name].to(chosen, torch.float32).eval().requires_grad_(False)
+    return Backbone(model_id, revision, fingerprint, device=chosen, precision=precision, **parts)
+
+
+def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[str, Any]:
+    from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+    from transformers import AutoTokenizer, CLIPTextModel
+
+    where: dict[str, Any] = {"revision": revision} if revision else {}
+    # Safetensors only, here and on a hub: no pickles are ever unpacked.
+    weights = {**where, "use_safetensors": True, "torch_dtype": torch.float32}
+    try:
+        vae_class = AutoencoderTiny if _is_tiny(source, where) else AutoencoderKL
+        text = {**where, "use_safetensors": True, "dtype": torch.float32}
+        return {
+            "tokenizer": AutoTokenizer.from_pretrained(source, subfolder="tokenizer", **where),
+            "text_encoder": CLIPTextModel.from_pretrained(source, subfolder="text_encoder", **text),
+            "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
+            "vae": vae_class.from_pretrained(source, subfolder="vae", **weights),
+            "scheduler": DDIMScheduler.from_pretrained(source, subfolder="scheduler", **where),
+        }
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"backbone.model_id={shown}: could not be loaded ({reason}); check the name, the revision and the network"
+        ) from None
+
+
+def _is_tiny(source: str | Path, where: dict[str, Any]) -> bool:
+    """Whether the folder's autoencoder is a tiny one (no variational bottleneck)."""
+    from diffusers import DiffusionPipeline
+
+    if isinstance(source, Path) or Path(source).is_dir():
+        return json.loads((Path(source) / "model_index.json").read_text())["vae"][1] == "AutoencoderTiny"
+    return DiffusionPipeline.load_config(source, **where)["vae"][1] == "AutoencoderTiny"

@@ -1,0 +1,145 @@
+"""The one denoising loop that every joint-diffusion method shares.
+
+Methods differ in what happens to the windows before they are denoised (`adjust`); everything else is
+MultiDiffusion: cut windows, one DDIM step each, average (protocol §1, steps 4 and 5).
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from syncdiffusion.errors import UsageError
+from syncdiffusion.windows import Windows, check_pixels, place_windows
+
+if TYPE_CHECKING:
+    from syncdiffusion.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a denoising loop: its number from 0, how many there are, its timestep."""
+
+    index: int
+    count: int
+    timestep: int
+
+
+OnStep = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the UNet is told: one row per panorama, [n, tokens, d] each, and the guidance scale."""
+
+    text: Tensor
+    empty: Tensor
+    guidance_scale: float
+
+    def rows(self, which: Tensor) -> "Conditioning":
+        """The same for the panoramas in `which`, repeats allowed."""
+        return Conditioning(self.text[which], self.empty[which], self.guidance_scale)
+
+
+# What a method does to all windows of a step before they are denoised: (step, windows [n, N, 4, s, s],
+# conditioning) -> windows.
+Adjust = Callable[[Step, Tensor, Conditioning], Tensor]
+
+
+def noise_generator(prompt: str, seed: int, stream: str = "initial") -> torch.Generator:
+    """The CPU generator that belongs to one panorama, whatever the method, batch or device."""
+    digest = hashlib.sha256(f"{stream}\0{seed}\0{prompt}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def initial_noise(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal canvases [n, *shape] on the CPU; row i depends on (prompts[i], seeds[i]) alone."""
+    return torch.stack([torch.randn(shape, generator=noise_generator(p, s)) for p, s in zip(prompts, seeds, strict=True)])
+
+
+def check_sampling(settings) -> None:
+    """Refuse sampling settings, shared by all methods, that make no sense."""
+    if settings.steps < 1:
+        raise UsageError(f"steps={settings.steps}: use 1 or more")
+    if not settings.guidance_scale >= 0:
+        raise UsageError(f"guidance_scale={settings.guidance_scale}: use 0 or more")
+    if getattr(settings, "window_batch", 1) < 1:
+        raise UsageError(f"window_batch={settings.window_batch}: use 1 or more")
+
+
+def condition(backbone: "Backbone", prompts: Sequence[str], negative_prompt: str, guidance_scale: float) -> Conditioning:
+    """Embeddings of the prompts and of one negative prompt for all."""
+    text = backbone.encode_prompts(prompts)
+    empty = backbone.encode_prompts([negative_prompt]).expand_as(text)
+    return Conditioning(text, empty, guidance_scale)
+
+
+def windows_for(backbone: "Backbone", height: int, width: int, stride: int, loop_closure: str = "off") -> Windows:
+    """The model's windows on a canvas given in pixels; UsageError where they cannot cover it."""
+    if not 1 <= stride <= backbone.window:
+        raise UsageError(f"stride={stride}: use 1 to {backbone.window} latent cells, the window's side")
+    cells = [
+        check_pixels(name, pixels, backbone.factor, backbone.window, stride)
+        for name, pixels in (("height", height), ("width", width))
+    ]
+    return place_windows(*cells, backbone.window, stride, loop_closure)
+
+
+def by_batches(function: Callable[..., Tensor], size: int, *rows: Tensor) -> Tensor:
+    """`function` over rows, `size` at a time."""
+    pieces = zip(*(r.split(size) for r in rows), strict=True)
+    return torch.cat([function(*piece) for piece in pieces])
+
+
+def sample_windows(
+    backbone: "Backbone",
+    canvas: Tensor,
+    windows: Windows,
+    conditioning: Conditioning,
+    steps: int,
+    window_batch: int,
+    adjust: Adjust | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Joint diffusion: denoise all windows of all panoramas together.
+
+    Args:
+        canvas: initial noise [n, 4, h, w].
+        window_batch: windows through the networks at once; changes speed and memory, not the result
+            (beyond the rounding of float32, about 1e-6 a step).
+        adjust: what the method does to the windows before they are denoised.
+        on_step: called after every step.
+
+    Returns:
+        the denoised canvas [n, 4, h, w] on the backbone's device.
+    """
+    scheduler = backbone.steps(steps)
+    canvas = canvas.to(backbone.device)
+    owner = torch.arange(len(canvas), device=backbone.device).repeat_interleave(len(windows))
+
+    for index, t in enumerate(scheduler.timesteps):
+        step = Step(index, steps, int(t))
+        views = windows.crop(canvas)
+        if adjust is not None:
+            views = adjust(step, views, conditioning)
+
+        @torch.no_grad()
+        def denoise(latents: Tensor, which: Tensor, t: Tensor = t) -> Tensor:
+            c = conditioning.rows(which)
+            noise = backbone.predict_noise(latents, t, c.text, c.empty, c.guidance_scale)
+            return scheduler.step(noise, t, latents).prev_sample
+
+        denoised = by_batches(denoise, window_batch, views.flatten(0, 1), owner)
+        canvas = windows.fuse(denoised.view_as(views))
+        if on_step is not None:
+            on_step(step)
+    return canvas
+
+
+@torch.no_grad()
+def decode_canvas(backbone: "Backbone", canvas: Tensor) -> Tensor:
+    """Whole canvases at once, as the released code does: images [n, 3, H, W] in [0, 1] on the CPU."""
+    return torch.cat([backbone.decode(one[None]).cpu() for one in canvas])

@@ -1,0 +1,94 @@
+"""Blended latent diffusion against a literal loop; Stable Diffusion against diffusers' own pipeline."""
+
+import warnings
+
+import pytest
+import torch
+
+from baselines import METHODS
+from baselines.blended_latent import BlendedLatentSettings
+from baselines.blended_latent import sample_latents as blended
+from baselines.stable_diffusion import StableDiffusionSettings
+from baselines.stable_diffusion import generate as stable_diffusion
+from syncdiffusion.errors import UsageError
+from syncdiffusion.joint import initial_noise, noise_generator
+from tests.literal import Ddim, guided_noise
+
+PROMPT = "a photo of a forest"
+
+
+@pytest.mark.parametrize(("overlap", "start", "width"), [(0.5, 0.25, 160), (0.75, 0.5, 112), (0.25, 0.0, 112)])
+def test_blended_latent_equals_a_literal_loop(tiny, overlap, start, width):
+    steps, size, scale = 4, 8, 5.0
+    chosen = BlendedLatentSettings(height=64, width=width, steps=steps, guidance_scale=scale, overlap=overlap, start=start)
+    ours = blended(tiny, [PROMPT], [4], chosen)
+
+    noise = initial_noise([PROMPT], [4], (4, 8, width // 8))
+    generator = noise_generator(PROMPT, 4, stream="blend")
+    text, empty = tiny.encode_prompts([PROMPT]), tiny.encode_prompts([""])
+    ddim, result = Ddim(steps), noise.clone()
+    hop = size - int(overlap * size)
+    with torch.no_grad():
+        for left in range(0, width // 8 - size + 1, hop):
+            known = result[..., left : left + size - hop].clone()
+            x = noise[..., left : left + size].clone()
+            times = ddim.timesteps if left == 0 else ddim.timesteps[int(start * steps) :]
+            for i, t in enumerate(times):
+                x = ddim.previous(x, guided_noise(tiny, x, t, text, empty, scale), t)
+                if left > 0 and i + 1 < len(times):
+                    fresh = torch.randn(4, size, size, generator=generator)[None][..., : size - hop]
+                    a = ddim.alpha_bar[times[i + 1]]
+                    x[..., : size - hop] = a.sqrt() * known + (1 - a).sqrt() * fresh
+            if left > 0:
+                x[..., : size - hop] = known
+            result[..., left : left + size] = x
+    # float32, batches of one on both sides; see test_guidance
+    assert (ours - result).abs().max() <= 1e-4
+
+
+def test_blended_latent_never_changes_what_is_known(tiny):
+    narrow = BlendedLatentSettings(height=64, width=96, steps=3, guidance_scale=2.0)
+    latents = blended(tiny, [PROMPT], [0], narrow)
+    noise = initial_noise([PROMPT], [0], (4, 8, 12))
+    square = METHODS["stable_diffusion"].sample_latents(
+        tiny, [PROMPT], [0], StableDiffusionSettings(height=64, width=64, steps=3, guidance_scale=2.0)
+    )
+    assert latents.shape == noise.shape
+    # The first window is an ordinary sample, from the canvas's own noise and so not of `square`'s.
+    assert not torch.equal(latents[..., :8], square)
+    wide = blended(tiny, [PROMPT], [0], BlendedLatentSettings(height=64, width=96, steps=3, guidance_scale=2.0, start=0.9))
+    assert torch.equal(latents[..., :8], wide[..., :8])  # a later window's settings leave it alone
+    assert not torch.equal(latents[..., 8:], wide[..., 8:])
+
+
+def test_stable_diffusion_equals_diffusers_pipeline(tiny, tiny_folder):
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None, torch_dtype=torch.float32)
+    assert isinstance(pipe.scheduler, DDIMScheduler)
+    pipe.set_progress_bar_config(disable=True)
+    noise = initial_noise([PROMPT], [6], (4, 8, 8))
+    theirs = pipe(
+        PROMPT, height=64, width=64, num_inference_steps=5, guidance_scale=4.0, latents=noise.clone(), output_type="pt"
+    ).images
+    ours = stable_diffusion(
+        tiny, [PROMPT], [6], StableDiffusionSettings(height=64, width=64, steps=5, guidance_scale=4.0)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # the same networks in float32
+
+
+def test_every_method_has_the_same_signature_and_refuses_what_it_cannot_cover(tiny):
+    for name, method in METHODS.items():
+        assert method.name == name
+        with pytest.raises(UsageError, match="width=100: "):
+            size = {"height": 64, "width": 100, "steps": 1}
+            stride = {"stride": 4} if hasattr(method.settings, "stride") else {}
+            method.generate(tiny, ["x"], [0], method.settings(**size, **stride))
+
+
+@pytest.mark.parametrize("changes", [{"overlap": 0.0}, {"overlap": 1.0}, {"start": 1.0}, {"start": -0.1}, {"steps": 0}])
+def test_bad_settings_are_refused_by_name(changes):
+    with pytest.raises(UsageError, match=next(iter(changes))):
+        BlendedLatentSettings(**changes)

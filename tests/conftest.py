@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+# Offline unless a test says otherwise: nothing may wait for a host that cannot be reached.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model in diffusers' folder format, windows of 8 latents (64 px)."""
+    from tests.tiny_model import build_tiny_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path):
+    """The same, loaded."""
+    from syncdiffusion.backbone import load_backbone
+
+    return load_backbone(str(tiny_folder), device="cpu")

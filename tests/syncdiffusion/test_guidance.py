@@ -1,0 +1,157 @@
+"""SyncDiffusion and MultiDiffusion against literal, unbatched loops; the gate; what may not matter.
+
+Tolerances: float32 networks in batches sum in another order, a relative 1e-6 a step that the UNet
+amplifies. 1e-4 on latents of unit size after all steps is what the issue of exactness asks for; measured
+differences are around 1e-5.
+"""
+
+import pytest
+import torch
+
+from baselines.multidiffusion import MultiDiffusionSettings
+from baselines.multidiffusion import sample_latents as multidiffusion
+from syncdiffusion.errors import UsageError
+from syncdiffusion.guidance import SyncDiffusionSettings, generate, sample_latents
+from syncdiffusion.joint import initial_noise
+from tests.literal import literal_sample
+from tests.syncdiffusion.test_perceptual import library_lpips, load_or_skip
+
+PROMPT = "a photo of a forest"
+COMMON = {"height": 64, "guidance_scale": 3.0}
+
+
+def settings(**changes) -> SyncDiffusionSettings:
+    chosen = {**COMMON, "width": 128, "steps": 4, "stride": 4, "loss": "lpips_alex", "weight": 5.0, "window_batch": 3}
+    return SyncDiffusionSettings(**{**chosen, **changes})
+
+
+def library_distance(loss: str):
+    return {
+        "lpips_alex": lambda: library_lpips("alex", "lpips_alex"),
+        "lpips_vgg": lambda: library_lpips("vgg", "lpips_vgg"),
+    }[loss]()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"stride": 2},
+        {"stride": 8},
+        {"width": 192, "stride": 8, "height": 128},
+        {"every_n": 2, "steps": 5},
+        {"first_n": 2, "steps": 5, "decay": 0.8},
+        {"every_n": 3, "first_n": 5, "steps": 7, "decay": 0.9},
+        {"loop_closure": "released", "stride": 2},
+        {"loop_closure": "full", "stride": 4},
+        {"anchor": 0},
+        {"loss": "lpips_vgg"},
+    ],
+    ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()) or "defaults",
+)
+def test_syncdiffusion_equals_the_literal_loop(tiny, changes):
+    chosen = settings(**changes)
+    distance = library_distance(chosen.loss)
+    ours = sample_latents(tiny, [PROMPT], [3], chosen)
+    noise = initial_noise([PROMPT], [3], ours.shape[1:])
+    literal = literal_sample(
+        tiny,
+        PROMPT,
+        noise,
+        stride=chosen.stride,
+        steps=chosen.steps,
+        guidance_scale=chosen.guidance_scale,
+        distance=distance,
+        weight=chosen.weight,
+        decay=chosen.decay,
+        every_n=chosen.every_n,
+        first_n=10**9 if chosen.first_n is None else chosen.first_n,
+        anchor=chosen.anchor,
+        loop_closure=chosen.loop_closure,
+    )
+    difference = (ours - literal).abs().max()
+    print(f"largest difference {difference:.1e} of latents up to {literal.abs().max():.1f}")
+    assert difference <= 1e-4
+    unguided = sample_latents(tiny, [PROMPT], [3], settings(**{**changes, "weight": 0.0}))
+    # The comparison must be able to fail: the pull itself is far larger than the tolerance.
+    assert (ours - unguided).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("loop_closure", ["off", "full"])
+def test_multidiffusion_equals_the_literal_loop(tiny, stride, loop_closure):
+    if loop_closure == "full" and 8 % stride:
+        pytest.skip("a stride that does not divide the window cannot close the loop")
+    width = 8 * (8 + 3 * stride) if 8 % stride else 128
+    chosen = MultiDiffusionSettings(**COMMON, width=width, steps=4, stride=stride, loop_closure=loop_closure, window_batch=5)
+    ours = multidiffusion(tiny, [PROMPT], [1], chosen)
+    noise = initial_noise([PROMPT], [1], ours.shape[1:])
+    literal = literal_sample(
+        tiny, PROMPT, noise, stride=stride, steps=4, guidance_scale=3.0, loop_closure=loop_closure
+    )
+    assert (ours - literal).abs().max() <= 1e-4
+
+
+def test_window_batch_and_company_do_not_change_a_panorama(tiny):
+    load_or_skip("lpips_alex")
+    alone = [sample_latents(tiny, [p], [s], settings(window_batch=1)) for p, s in ((PROMPT, 0), ("a city", 7))]
+    for window_batch in (2, 3, 64):
+        together = sample_latents(tiny, [PROMPT, "a city"], [0, 7], settings(window_batch=window_batch))
+        assert (together - torch.cat(alone)).abs().max() <= 1e-4
+    assert (alone[0] - alone[1]).abs().max() > 0.1
+
+
+def test_without_weight_or_steps_it_is_multidiffusion(tiny):
+    base = multidiffusion(tiny, [PROMPT], [5], MultiDiffusionSettings(**COMMON, width=128, steps=4, stride=4, window_batch=3))
+    for changes in ({"weight": 0.0}, {"first_n": 0}, {"every_n": 9}):
+        assert torch.equal(sample_latents(tiny, [PROMPT], [5], settings(**changes)), base)
+
+
+def test_the_gate_follows_the_released_code():
+    assert [i for i in range(8) if settings(every_n=3, first_n=6).active(i)] == [2, 5]
+    assert [i for i in range(4) if settings().active(i)] == [0, 1, 2, 3]
+
+
+def test_images_are_whole_and_reproducible(tiny):
+    load_or_skip("lpips_alex")
+    steps = []
+    image = generate(tiny, [PROMPT], [2], settings(steps=2), on_step=steps.append)
+    assert image.shape == (1, 3, 64, 128) and image.dtype == torch.float32
+    assert 0 <= image.min() and image.max() <= 1
+    assert [(s.index, s.count) for s in steps] == [(0, 2), (1, 2)]
+    torch.manual_seed(99)  # the global generator has no say
+    assert torch.equal(image, generate(tiny, [PROMPT], [2], settings(steps=2)))
+
+
+def test_noise_belongs_to_prompt_and_seed_alone():
+    a = initial_noise(["x", "y"], [0, 0], (4, 8, 24))
+    b = initial_noise(["y", "x", "y"], [0, 0, 1], (4, 8, 24))
+    assert torch.equal(a[0], b[1]) and torch.equal(a[1], b[0])
+    assert not torch.equal(b[0], b[2]) and not torch.equal(a[0], a[1])
+    assert abs(b.mean()) < 0.05 and abs(b.std() - 1) < 0.05  # n = 2304: standard errors 0.02 and 0.015
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weight": -1.0},
+        {"weight": float("nan")},
+        {"decay": 0.0},
+        {"every_n": 0},
+        {"first_n": -1},
+        {"loss": "l2"},
+        {"steps": 0},
+        {"window_batch": 0},
+        {"guidance_scale": -1.0},
+    ],
+)
+def test_bad_settings_are_refused_by_name(changes):
+    with pytest.raises(UsageError, match=next(iter(changes))):
+        settings(**changes)
+
+
+def test_an_anchor_that_does_not_exist_is_refused(tiny):
+    with pytest.raises(UsageError, match="anchor=3: use 0 to 2"):
+        sample_latents(tiny, [PROMPT], [0], settings(anchor=3))
+    with pytest.raises(UsageError, match="width=100: .*nearest that they can: 96"):
+        sample_latents(tiny, [PROMPT], [0], settings(width=100))
