@@ -9,6 +9,8 @@ import pytest
 # Offline unless a test says otherwise: nothing may wait for a host that cannot be reached.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+# Threads that wait actively slow each other down many times over as soon as another process is busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

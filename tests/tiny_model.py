@@ -1,4 +1,4 @@
-"""Builds a random diffusion model in diffusers' folder format, a few thousand weights large, for tests."""
+"""Builds diffusion models with random weights in diffusers' folder format: a tiny one, and one of full size."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ def build_tiny_model(folder: Path, window: int = 8, seed: int = 0) -> Path:
     window: latent cells; the images are 8 times as large. The networks are of Stable Diffusion's own
     classes (KL autoencoder with group norm, cross-attention UNet, CLIP text encoder).
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.random.fork_rng(devices=[]):
@@ -53,6 +53,50 @@ def build_tiny_model(folder: Path, window: int = 8, seed: int = 0) -> Path:
                 pad_token_id=257,
             )
         )
+    return _write_folder(folder, unet, vae, text_encoder, tokens=16)
+
+
+def build_stable_diffusion_2(folder: Path) -> Path:
+    """Stable Diffusion 2.0-base's architecture (866 M parameters in the UNet) with random weights, 5 GB on disk."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=64,
+            block_out_channels=(320, 640, 1280, 1280),
+            attention_head_dim=(5, 10, 20, 20),
+            cross_attention_dim=1024,
+            use_linear_projection=True,
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            sample_size=512,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=49408,
+                hidden_size=1024,
+                intermediate_size=4096,
+                num_hidden_layers=23,
+                num_attention_heads=16,
+                hidden_act="gelu",
+                bos_token_id=256,
+                eos_token_id=257,
+                pad_token_id=257,
+            )
+        )
+    return _write_folder(folder, unet, vae, text_encoder, tokens=77)
+
+
+def _write_folder(folder: Path, unet, vae, text_encoder, tokens: int) -> Path:
+    """All parts, a tokenizer of single letters that pads to `tokens`, and SD's schedule."""
+    from diffusers import DDIMScheduler
+
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -63,7 +107,7 @@ def build_tiny_model(folder: Path, window: int = 8, seed: int = 0) -> Path:
     )
     for name, part in (("unet", unet), ("vae", vae), ("text_encoder", text_encoder), ("scheduler", scheduler)):
         part.save_pretrained(folder / name)
-    _write_tokenizer(folder / "tokenizer")
+    _write_tokenizer(folder / "tokenizer", tokens)
     index = {
         "_class_name": "StableDiffusionPipeline",
         "feature_extractor": [None, None],
@@ -78,7 +122,7 @@ def build_tiny_model(folder: Path, window: int = 8, seed: int = 0) -> Path:
     return folder
 
 
-def _write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(folder: Path, tokens: int) -> None:
     """A CLIP tokenizer of letters without merges."""
     folder.mkdir()
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,.!'-"
@@ -89,7 +133,7 @@ def _write_tokenizer(folder: Path) -> None:
     (folder / "merges.txt").write_text("#version: 0.2\n")
     config = {
         "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": 16,
+        "model_max_length": tokens,
         "unk_token": "<|endoftext|>",
         "bos_token": "<|startoftext|>",
         "eos_token": "<|endoftext|>",

@@ -1,0 +1,88 @@
+"""The picture of a run: rows are prompts and seeds, columns are methods."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.store import Unit, write_whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
+
+CELL_WIDTH = 768  # wider panoramas are scaled down to it; the miniature's are shown pixel by pixel
+GAP, TEXT = 8, 16  # pixels
+MOST_ROWS = 36
+INK, PAPER, BLANK = "#1c1c1c", "#ffffff", "#e4e4e4"
+
+
+def write_gallery(folder: Path, units: Sequence[Unit], titles: dict[str, str]) -> Path:
+    """Draw gallery.png; `titles` maps each label to its column's heading.
+
+    Of more than MOST_ROWS rows the first seeds of every prompt are shown. A panorama that is not there stays blank.
+    """
+    from PIL import Image, ImageDraw
+
+    rows = choose_rows(units)
+    by_cell = {(unit.prompt, unit.seed, unit.label): unit for unit in units}
+    columns = list(titles)
+    cells = {key: open_image(folder, by_cell[key]) for key in by_cell if key[:2] in rows}
+    height = max((cell.height for cell in cells.values() if cell is not None), default=CELL_WIDTH // 6)
+    cell_width = max([240, *(cell.width for cell in cells.values() if cell is not None)])
+    row_height = height + TEXT + 2 * GAP
+    size = (GAP + (cell_width + GAP) * len(columns), TEXT + 3 * GAP + row_height * len(rows))
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    bold, plain = font(TEXT, bold=True), font(TEXT - 2)
+    for column, label in enumerate(columns):
+        draw.text((GAP + (cell_width + GAP) * column, GAP), titles[label], fill=INK, font=bold)
+    for row, (prompt, seed) in enumerate(rows):
+        top = TEXT + 3 * GAP + row_height * row
+        draw.text((GAP, top - 2), f"{' '.join(prompt.split())}, seed {seed}", fill=INK, font=plain)
+        for column, label in enumerate(columns):
+            corner = (GAP + (cell_width + GAP) * column, top + TEXT + GAP // 2)
+            cell = cells.get((prompt, seed, label))
+            if cell is None:
+                draw.rectangle((*corner, corner[0] + cell_width - 1, corner[1] + height - 1), fill=BLANK)
+            else:
+                sheet.paste(cell, corner)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    path = folder / "gallery.png"
+    write_whole(path, buffer.getvalue())
+    return path
+
+
+def choose_rows(units: Sequence[Unit]) -> list[tuple[str, int]]:
+    """(prompt, seed) of the rows, in the plan's order."""
+    seeds: dict[str, list[int]] = {}
+    for unit in units:
+        if unit.seed not in seeds.setdefault(unit.prompt, []):
+            seeds[unit.prompt].append(unit.seed)
+    each = max(1, MOST_ROWS // len(seeds))
+    return [(prompt, seed) for prompt, known in seeds.items() for seed in known[:each]]
+
+
+def open_image(folder: Path, unit: Unit) -> Image | None:
+    """A panorama, no wider than a cell; None where there is no whole picture."""
+    from PIL import Image
+
+    try:
+        image = Image.open(unit.png(folder)).convert("RGB")
+    except OSError:
+        return None
+    if image.width > CELL_WIDTH:
+        image = image.resize((CELL_WIDTH, round(image.height * CELL_WIDTH / image.width)), Image.Resampling.LANCZOS)
+    return image
+
+
+def font(size: int, bold: bool = False) -> FreeTypeFont:
+    """DejaVu Sans, which Matplotlib brings along: prompts may be in any of many scripts."""
+    import matplotlib
+    from PIL import ImageFont
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)

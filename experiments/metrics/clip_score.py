@@ -1,0 +1,111 @@
+"""CLIP score: 100 x cosine between a crop and its prompt, through open_clip."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from syncdiffusion.errors import UsageError
+from syncdiffusion.pretrained import reachable
+
+# the configuration with the activation that OpenAI trained with
+OPENAI_MODEL, OPENAI_TAG = "ViT-B-16-quickgelu", "openai"
+
+
+@dataclass(frozen=True)
+class ClipNetwork:
+    """An open_clip model with its own preprocessing and tokenizer.
+
+    metric: the name its score goes by, "clip_score" for OpenAI's CLIP only; network: provenance.
+    """
+
+    metric: str
+    network: str
+    model: nn.Module
+    preprocess: Callable[[Image.Image], Tensor]
+    tokenizer: Callable[[list[str]], Tensor]
+    device: torch.device
+
+    def embed_images(self, crops: Sequence[np.ndarray]) -> Tensor:
+        """(height, width, 3) uint8 crops -> (n, d), of unit length."""
+        images = torch.stack([self.preprocess(Image.fromarray(crop)) for crop in crops])
+        with torch.inference_mode():
+            return normalize(self.model.encode_image(images.to(self.device)).float(), dim=-1)
+
+    def embed_texts(self, prompts: Sequence[str]) -> Tensor:
+        """n prompts -> (n, d), of unit length."""
+        with torch.inference_mode():
+            tokens = self.tokenizer(list(prompts)).to(self.device)
+            return normalize(self.model.encode_text(tokens).float(), dim=-1)
+
+
+def clip_scores(clip: ClipNetwork, crops: Sequence[np.ndarray], prompts: Sequence[str], batch: int) -> np.ndarray:
+    """100 x cosine of each crop with its own prompt, (n,) float64 (Hessel et al., 2021, unclipped)."""
+    distinct = list(dict.fromkeys(prompts))
+    texts = dict(zip(distinct, clip.embed_texts(distinct), strict=True))
+    scores = []
+    for start in range(0, len(crops), batch):
+        images = clip.embed_images(crops[start : start + batch])
+        own = torch.stack([texts[prompt] for prompt in prompts[start : start + batch]])
+        scores.append(100 * (images.double() * own.double()).sum(dim=-1))
+    return torch.cat(scores).cpu().numpy()
+
+
+def load_openai_clip(device: torch.device) -> ClipNetwork:
+    """OpenAI's CLIP ViT-B/16, the paper's, through open_clip's own loader.
+
+    Raises:
+        UsageError: neither cached nor downloadable.
+    """
+    import open_clip
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repository = open_clip.get_pretrained_cfg(OPENAI_MODEL, OPENAI_TAG)["hf_hub"].rstrip("/")
+    names = (open_clip.constants.HF_SAFE_WEIGHTS_NAME, open_clip.constants.HF_WEIGHTS_NAME)
+    cached = any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+    reason = None if cached or reachable(constants.ENDPOINT) else f"{constants.ENDPOINT} does not answer"
+    if reason is None:
+        try:
+            model, preprocess = open_clip.create_model_from_pretrained(
+                OPENAI_MODEL, pretrained=OPENAI_TAG, device=device
+            )
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+    if reason is not None:
+        raise UsageError(
+            f"metrics.networks=paper: CLIP ViT-B/16 ({repository}) cannot be had ({reason}); fill the "
+            "hub's cache elsewhere, name an open_clip folder as metrics.clip_folder, or leave "
+            "clip_score out of metrics.metrics"
+        )
+    tokenizer = open_clip.get_tokenizer(OPENAI_MODEL)
+    model = model.eval().requires_grad_(False)
+    network = "clip ViT-B/16 openai (open_clip)"
+    return ClipNetwork("clip_score", network, model, preprocess, tokenizer, device)
+
+
+def load_clip_folder(folder: Path, device: torch.device) -> ClipNetwork:
+    """A CLIP from a folder with open_clip_config.json and weights, such as the embedded mini-CLIP.
+
+    Its score is called `mini_clip_score`: it must never pass for OpenAI's.
+
+    Raises:
+        UsageError: no such folder, or open_clip cannot open it.
+    """
+    import open_clip
+
+    if not (folder / "open_clip_config.json").is_file():
+        raise UsageError(f"metrics.clip_folder={folder}: no open_clip_config.json there; name an open_clip folder")
+    try:
+        model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        line = str(error).splitlines()[0]
+        raise UsageError(f"metrics.clip_folder={folder}: open_clip cannot open it ({line})") from error
+    model = model.eval().requires_grad_(False)
+    network = f"mini-CLIP ({folder.name})"
+    return ClipNetwork("mini_clip_score", network, model, preprocess, tokenizer, device)

@@ -1,0 +1,62 @@
+"""What to measure, and with which networks: the `metrics` section of a run's configuration."""
+
+from dataclasses import dataclass, field
+
+from syncdiffusion.errors import UsageError
+
+METRIC_NAMES = (
+    "fid",
+    "kid",
+    "giqa",
+    "clip_score",
+    "intra_lpips",
+    "intra_style",
+)
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Settings of the metrics; only primitives, so that it can be a Hydra structured schema.
+
+    networks: "paper" is the published set (LPIPS-VGG, clean-fid's Inception, torchvision VGG-19,
+        OpenAI's CLIP ViT-B/16); "mini" is what can be had without download hosts (LPIPS-VGG, FID
+        Inception, VGG-16 for the style term, the embedded miniature CLIP).
+    metrics: which metrics to compute, a subset of METRIC_NAMES. "intra_style" yields two columns,
+        `intra_style_sum` (as released) and `intra_style_mean`; "clip_score" is called
+        `mini_clip_score` where the network is the embedded one.
+    crop: side of the square crops in pixels; the width of a diffusion window (512 for Stable
+        Diffusion, 128 for the embedded model).
+    kid_subsets, kid_subset_size: KID is the mean over this many random subsets of this size; with
+        fewer images than the size, all images are used once.
+    giqa_neighbours: K of KNN-GIQA.
+    clip_folder: an open_clip folder used in place of the set's own CLIP; None keeps the set's.
+    device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+
+    networks: str = "mini"
+    metrics: list[str] = field(default_factory=lambda: list(METRIC_NAMES))
+    crop: int = 128
+    kid_subsets: int = 100
+    kid_subset_size: int = 1000
+    giqa_neighbours: int = 8
+    clip_folder: str | None = None
+    batch: int = 16
+    seed: int = 0
+    device: str = "auto"
+
+
+def check_config(config: MetricsConfig) -> None:
+    """Refuse settings that no scoring pass could use.
+
+    Raises:
+        UsageError: names the first bad setting, its value and what would do.
+    """
+    if config.networks not in ("paper", "mini"):
+        raise UsageError(f"metrics.networks={config.networks}: choose paper or mini")
+    unknown = [name for name in config.metrics if name not in METRIC_NAMES]
+    if unknown:
+        raise UsageError(f"metrics.metrics={unknown[0]}: choose from {', '.join(METRIC_NAMES)}")
+    least = {"crop": 16, "kid_subsets": 1, "kid_subset_size": 2, "giqa_neighbours": 1, "batch": 1}
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise UsageError(f"metrics.{name}={getattr(config, name)}: {bound} or more")

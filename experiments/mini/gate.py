@@ -1,0 +1,241 @@
+"""The gate of the miniature model: is what ships good enough? Measures it and writes its numbers beside it.
+
+    python -m experiments.mini.gate
+
+- reconstruction: PSNR and LPIPS of held-out scenes through the autoencoder;
+- KID of guided samples against held-out scenes of the same prompts, beside two floors measured alike on a
+  second set of such scenes: as rendered (0 but for chance), and through the autoencoder (what no diffusion
+  model on these latents can beat);
+- caption agreement: how often the mini-CLIP finds the caption of a sample among twelve that exclude each
+  other, beside the same for renders and for decoded renders.
+Exits with status 1 where a number misses its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from experiments.metrics.config import MetricsConfig
+from experiments.metrics.distribution import Estimate, kid, mean_estimate
+from experiments.metrics.networks import MetricNetworks, load_networks
+from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
+from experiments.mini.diffusion_model import sample
+from experiments.mini.scenes import render, sample_scene
+from experiments.mini.train_autoencoder import reconstruct
+from experiments.mini.training import contact_sheet, pick_device, write_json
+from syncdiffusion.backbone import fingerprint_folder
+from syncdiffusion.errors import UsageError
+from syncdiffusion.perceptual import PerceptualLoss
+
+# Captions beside the paper's six, with what they fix. Each excludes the six and the others by its kind, hour or style.
+OTHER_CAPTIONS: dict[str, dict[str, str]] = {
+    "a photo of a city skyline by day": {"kind": "city", "time": "day", "style": "photo"},
+    "a photo of a lake at sunset": {"kind": "lake", "time": "sunset", "style": "photo"},
+    "a photo of a meadow on a clear day": {"kind": "meadow", "time": "day", "style": "photo"},
+    "a photo of a mountain range by day": {"kind": "mountains", "time": "day", "style": "photo"},
+    "a cartoon of a city at night": {"kind": "city", "time": "night", "style": "cartoon"},
+    "a city at sunset in anime style": {"kind": "city", "time": "sunset", "style": "anime"},
+}
+CAPTIONS = (*PAPER_PROMPTS, *OTHER_CAPTIONS)
+# The random stream of these scenes; the training and its held-out pictures have 0 and 1.
+STREAM = 2
+# Smallest or largest acceptable values.
+LIMITS: dict[str, tuple[str, float]] = {
+    "psnr": (">=", 22.0),
+    "kid_samples": ("<=", 0.10),
+    "agreement_samples": (">=", 0.8),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number: a line of the table and an entry of gate.json."""
+
+    name: str
+    value: float
+    stderr: float | None
+    n: int
+    network: str
+
+
+def row(name: str, estimate: Estimate, n: int, network: str) -> Row:
+    return Row(name, estimate.value, estimate.stderr, n, network)
+
+
+def heldout_scene(caption: str, seed: int, index: int) -> np.ndarray:
+    """Scene `index` of a caption of CAPTIONS, rendered: uint8 [128, 128, 3]."""
+    rng = np.random.default_rng([seed, STREAM, CAPTIONS.index(caption), index])
+    if caption in PAPER_PROMPTS:
+        return render(scene_for_prompt(caption, rng))
+    # Thick mist hides what the caption names.
+    return render(sample_scene(rng, **OTHER_CAPTIONS[caption], mist=0.0))
+
+
+def psnr_values(images: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of each of uint8 [n, h, w, 3]: [n]."""
+    error = ((images.astype(np.float64) - decoded) ** 2).mean(axis=(1, 2, 3))
+    return 10.0 * np.log10(255.0**2 / np.maximum(error, 1e-8))
+
+
+@torch.no_grad()
+def lpips_values(loss: PerceptualLoss, images: np.ndarray, decoded: np.ndarray, device: torch.device) -> np.ndarray:
+    """Distance of each pair of uint8 [n, h, w, 3]: [n]."""
+
+    def unit(pictures: np.ndarray) -> Tensor:
+        return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255.0
+
+    parts = [slice(begin, begin + 16) for begin in range(0, len(images), 16)]
+    found = [loss.distance(loss.features(unit(images[p])), loss.features(unit(decoded[p]))) for p in parts]
+    return torch.cat(found).cpu().numpy()
+
+
+def top_one(image_features: Tensor, text_features: Tensor, answers: Sequence[int]) -> np.ndarray:
+    """Whether the nearest of the texts [k, d] to each image [n, d] is the right one, `answers`: float64 [n]."""
+    nearest = (image_features @ text_features.T).argmax(1).cpu().numpy()
+    return (nearest == np.asarray(answers)).astype(np.float64)
+
+
+def measure_reconstruction(
+    vae: nn.Module, images: np.ndarray, loss: PerceptualLoss, device: torch.device
+) -> tuple[list[Row], np.ndarray]:
+    """PSNR and LPIPS of pictures through the autoencoder, and the decoded pictures."""
+    decoded, _ = reconstruct(vae, images, device)
+    ratio = mean_estimate(psnr_values(images, decoded))
+    distance = mean_estimate(lpips_values(loss, images, decoded, device))
+    rows = [row("psnr", ratio, len(images), "none"), row("lpips", distance, len(images), loss.network)]
+    return rows, decoded
+
+
+def measure_kid(
+    networks: MetricNetworks, reference: np.ndarray, others: dict[str, np.ndarray], batch: int
+) -> list[Row]:
+    """KID of each set of pictures against the reference."""
+    inception = networks.inception
+    assert inception is not None
+    against = inception.features(reference, batch)
+    found = {name: kid(inception.features(images, batch), against) for name, images in others.items()}
+    return [row(f"kid_{name}", value, len(others[name]), inception.network) for name, value in found.items()]
+
+
+def measure_agreement(
+    networks: MetricNetworks, others: dict[str, np.ndarray], answers: Sequence[int], batch: int
+) -> list[Row]:
+    """Top-1 accuracy of each set of pictures, whose captions are CAPTIONS[answers[i]]."""
+    clip = networks.clip
+    assert clip is not None
+    texts = clip.embed_texts(CAPTIONS)
+    rows = []
+    for name, images in others.items():
+        seen = torch.cat([clip.embed_images(images[i : i + batch]) for i in range(0, len(images), batch)])
+        rows.append(row(f"agreement_{name}", mean_estimate(top_one(seen, texts, answers)), len(images), clip.network))
+    return rows
+
+
+def failures(rows: Sequence[Row]) -> list[str]:
+    """The rows that miss their limit, in words; Inception's limits do not bind another network's numbers."""
+    lines = []
+    for entry in rows:
+        sign, limit = LIMITS.get(entry.name, (">=", -np.inf))
+        if entry.name.startswith("kid") and "not Inception" in entry.network:
+            continue
+        # Not a number must fail too, hence "not ... and".
+        if not (entry.value >= limit if sign == ">=" else entry.value <= limit):
+            lines.append(f"{entry.name} = {entry.value:.4f}, should be {sign} {limit:g}")
+    return lines
+
+
+def evaluate(
+    folder: Path,
+    clip_folder: Path | None,
+    per_caption: int,
+    steps: int,
+    guidance: float,
+    seed: int,
+    device: torch.device,
+    batch: int = 16,
+) -> tuple[list[Row], list[list[np.ndarray]]]:
+    """Every number of the gate, and the rows of a contact sheet: four samples and four renders a caption.
+
+    Args:
+        folder: the model, in diffusers' layout.
+        clip_folder: an open_clip folder; None takes the embedded mini-CLIP.
+        per_caption: samples, and scenes of each of two sets, for each of CAPTIONS.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(f"model={folder}: no model_index.json there; run experiments.mini.train_diffusion first")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    clip = str(clip_folder) if clip_folder else None
+    wanted = ["intra_lpips", "kid", "clip_score"]
+    networks = load_networks(MetricsConfig(metrics=wanted, clip_folder=clip, device=str(device)))
+    assert networks.lpips is not None
+    captions = [caption for caption in CAPTIONS for _ in range(per_caption)]
+    answers = [i for i in range(len(CAPTIONS)) for _ in range(per_caption)]
+    paper = slice(0, per_caption * len(PAPER_PROMPTS))
+
+    def say(text: str) -> None:
+        print(f"[gate] {text}", file=sys.stderr, flush=True)
+
+    say(f"renders {2 * len(captions)} scenes")
+    first, second = (
+        np.stack([heldout_scene(c, seed, 2 * (i % per_caption) + half) for i, c in enumerate(captions)])
+        for half in range(2)
+    )
+    say(f"draws {len(captions)} samples")
+    samples = sample(pipeline, captions, seed, steps, guidance)
+    say("measures the autoencoder")
+    rows, decoded = measure_reconstruction(pipeline.vae, second, networks.lpips, device)
+    say("measures KID")
+    sets = {"samples": samples, "decoded_renders": decoded, "renders": second}
+    rows += measure_kid(networks, first[paper], {name: images[paper] for name, images in sets.items()}, batch)
+    say("measures caption agreement")
+    rows += measure_agreement(networks, sets, answers, batch)
+    starts = range(0, len(captions), per_caption)
+    columns = min(4, per_caption)
+    return rows, [[*samples[i : i + columns], *second[i : i + columns]] for i in starts]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Measure the miniature model that ships with the package.")
+    parser.add_argument("--model", type=Path, default=Path("syncdiffusion/weights/mini"))
+    parser.add_argument("--clip", type=Path, help="an open_clip folder (default: the embedded mini-CLIP)")
+    parser.add_argument("--out", type=Path, help="folder of gate.json and gate.png (default: the model's)")
+    parser.add_argument("--per-caption", type=int, default=48, help="samples, and held-out scenes, a caption")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args(arguments)
+    try:
+        if options.per_caption < 2 or options.steps < 1:
+            raise UsageError(f"per_caption={options.per_caption}, steps={options.steps}: use 2 or more, and 1 or more")
+        device = pick_device(options.device)
+        chosen = (options.per_caption, options.steps, options.guidance, options.seed)
+        rows, sheet = evaluate(options.model, options.clip, *chosen, device)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    print(tabulate([asdict(entry) for entry in rows], headers="keys", floatfmt=".4f"))
+    out, missed = options.out or options.model, failures(rows)
+    settings = {name: getattr(options, name) for name in ("per_caption", "steps", "guidance", "seed")}
+    record = {"model": fingerprint_folder(options.model), "settings": settings, "limits": LIMITS}
+    write_json(out / "gate.json", {**record, "passed": not missed, "rows": [asdict(entry) for entry in rows]})
+    contact_sheet(sheet, out / "gate.png")
+    if missed:
+        print("\n".join(missed), file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

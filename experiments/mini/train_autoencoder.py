@@ -1,0 +1,345 @@
+"""Trains the miniature model's autoencoder (diffusers AutoencoderTiny) and writes `vae/`.
+
+    python -m experiments.mini.train_autoencoder --steps 3000
+
+Loss: L1 + 0.3 LPIPS-Alex on random 64x64 crops with random flips, plus a weak pull of the latents
+towards zero mean and unit variance. AutoencoderTiny has no normalisation layers and no attention,
+so what it learns on crops holds for windows and whole canvases alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiments.mini.dataset import load_pictures
+from experiments.mini.training import (
+    MovingAverage,
+    Progress,
+    contact_sheet,
+    learning_rate,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+    step_generator,
+    to_bytes,
+    to_unit,
+)
+from syncdiffusion.errors import UsageError
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings:
+    """What determines the trained weights; a checkpoint of other settings is refused.
+
+    encoder_steps: the encoder is frozen (at its average) after this step and the decoder goes on alone:
+        the latent space then stands, so that the diffusion model can be trained at the same time.
+    encoder_blocks: residual blocks a resolution, from full to an eighth.
+    decoder_blocks: residual blocks a resolution, from an eighth to full.
+    latent_noise: standard deviation of the noise added to the latents before decoding, in units of
+        their own standard deviation (about 1): the decoder will see a diffusion model's latents,
+        which are never quite the encoder's.
+    bfloat16: autocast; the weights and the optimiser stay float32.
+    """
+
+    steps: int = 3600
+    encoder_steps: int = 1500
+    batch: int = 32
+    crop: int = 64
+    width: int = 32
+    encoder_blocks: tuple[int, ...] = (0, 2, 4, 5)
+    decoder_blocks: tuple[int, ...] = (5, 4, 2, 1)
+    peak_rate: float = 1.5e-3
+    warmup: int = 100
+    perceptual_weight: float = 0.3
+    moment_weight: float = 0.01
+    latent_noise: float = 0.05
+    pictures: int = 12000
+    seed: int = 0
+    bfloat16: bool = True
+
+
+def build_autoencoder(settings: AutoencoderSettings) -> nn.Module:
+    """AutoencoderTiny with random weights: 3 channels, 4 latent channels, factor 8."""
+    from diffusers import AutoencoderTiny
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return AutoencoderTiny(
+            encoder_block_out_channels=(settings.width,) * 4,
+            decoder_block_out_channels=(settings.width,) * 4,
+            num_encoder_blocks=settings.encoder_blocks,
+            num_decoder_blocks=settings.decoder_blocks,
+            scaling_factor=1.0,
+        )
+
+
+def draw_crops(images: np.ndarray, settings: AutoencoderSettings, generator: torch.Generator) -> np.ndarray:
+    """A batch of random crops, uint8 [batch, crop, crop, 3], each flipped with probability 1/2."""
+    count, height, width = images.shape[:3]
+
+    def draw(high: int) -> list[int]:
+        return torch.randint(high, (settings.batch,), generator=generator).tolist()
+
+    places = zip(draw(count), draw(height - settings.crop + 1), draw(width - settings.crop + 1), draw(2), strict=True)
+    crops = []
+    for index, top, left, flip in places:
+        crop = images[index, top : top + settings.crop, left : left + settings.crop]
+        crops.append(crop[:, ::-1] if flip else crop)
+    return np.stack(crops)
+
+
+def autoencoder_loss(
+    vae: nn.Module,
+    images: Tensor,
+    noise: Tensor,
+    perceptual: Callable[[Tensor, Tensor], Tensor],
+    settings: AutoencoderSettings,
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one batch.
+
+    Args:
+        images: [n, 3, h, w] in [-1, 1].
+        noise: standard normal, [n, 4, h/8, w/8].
+        perceptual: distance of two batches in [-1, 1], [n].
+
+    Returns:
+        the loss, and its parts as numbers.
+    """
+    latents = vae.encoder(images)
+    decoded = vae.decoder(latents + settings.latent_noise * noise).float()
+    flat = latents.float().transpose(0, 1).flatten(1)
+    mean, deviation = flat.mean(1), flat.std(1)
+    # Keeps the decoder's own tanh(z/3) near its linear part and the scaling factor near 1.
+    moments = (mean.square() + (deviation - 1.0).square()).mean()
+    l1 = (decoded - images).abs().mean()
+    with torch.autocast(images.device.type, enabled=False):
+        distance = perceptual(decoded, images).mean()
+    loss = l1 + settings.perceptual_weight * distance + settings.moment_weight * moments
+    return loss, {"loss": loss.item(), "l1": l1.item(), "lpips": distance.item(), "std": deviation.mean().item()}
+
+
+@torch.no_grad()
+def normalise_latents(vae: nn.Module, images: np.ndarray) -> None:
+    """Scales the untrained encoder's last convolution so that latents start with mean 0, deviation 1.
+
+    With PyTorch's own initialisation they start near 0.02, below the noise added to them, and the
+    first hundreds of steps are spent on growing them.
+    """
+    last = vae.encoder.layers[-1]
+    latents = vae.encoder(to_unit(images, last.weight.device)).transpose(0, 1).flatten(1)
+    mean, deviation = latents.mean(1), latents.std(1)
+    last.weight.div_(deviation[:, None, None, None])
+    last.bias.sub_(mean).div_(deviation)
+
+
+@torch.no_grad()
+def reconstruct(vae: nn.Module, images: np.ndarray, device: torch.device, batch: int = 16) -> tuple[np.ndarray, Tensor]:
+    """uint8 [n, h, w, 3] through encoder and decoder: the same in bytes, and latents [n, 4, h/8, w/8]."""
+    decoded, latents = [], []
+    for begin in range(0, len(images), batch):
+        latent = vae.encoder(to_unit(images[begin : begin + batch], device))
+        decoded.append(to_bytes(vae.decoder(latent)))
+        latents.append(latent.float().cpu())
+    return np.concatenate(decoded), torch.cat(latents)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over images of the peak signal-to-noise ratio in dB of uint8 [n, h, w, 3]."""
+    error = ((a.astype(np.float32) - b.astype(np.float32)) ** 2).mean(axis=(1, 2, 3))
+    return float((10.0 * np.log10(255.0**2 / np.maximum(error, 1e-8))).mean())
+
+
+def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS-Alex as a function of two batches in [-1, 1]; gradient to the first only."""
+    from syncdiffusion.perceptual import load_perceptual
+
+    loss = load_perceptual("lpips_alex", device=str(device))
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = loss.features(b.add(1).div(2))
+        return loss.distance(loss.features(a.add(1).div(2)), target)
+
+    return distance
+
+
+def start(
+    settings: AutoencoderSettings, device: torch.device, images: np.ndarray
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The untrained model, in the memory layout that trains fastest, and its optimiser."""
+    vae = build_autoencoder(settings)
+    normalise_latents(vae, images[:32])
+    vae = vae.to(device, memory_format=torch.channels_last)
+    return vae, torch.optim.AdamW(vae.parameters(), lr=settings.peak_rate, weight_decay=0.0)
+
+
+def train_step(
+    vae: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    images: np.ndarray,
+    perceptual: Callable[[Tensor, Tensor], Tensor],
+    settings: AutoencoderSettings,
+) -> dict[str, float]:
+    """Step number `step` (from 0), wholly determined by it, the settings and the weights."""
+    device = next(vae.parameters()).device
+    generator = step_generator(settings.seed, step)
+    crops = draw_crops(images, settings, generator)
+    batch = to_unit(crops, device).contiguous(memory_format=torch.channels_last)
+    side = settings.crop // 8
+    noise = torch.randn(len(batch), 4, side, side, generator=generator).to(device)
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(step, settings.steps, settings.peak_rate, settings.warmup)
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
+        loss, parts = autoencoder_loss(vae, batch, noise, perceptual, settings)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+    optimiser.step()
+    return parts
+
+
+def train(
+    settings: AutoencoderSettings,
+    work: Path,
+    device: torch.device,
+    images: np.ndarray,
+    heldout: np.ndarray,
+    perceptual: Callable[[Tensor, Tensor], Tensor],
+    checkpoint_minutes: float = 4.0,
+    stop_after: int | None = None,
+) -> nn.Module:
+    """Trains from the last checkpoint in `work/autoencoder` to the end; returns the averaged model.
+
+    Args:
+        images: training pictures, uint8 [n, h, w, 3].
+        heldout: pictures for the PSNR and the contact sheets, as `images`.
+        stop_after: leaves after this many steps of this call, with a checkpoint.
+    """
+    folder = work / "autoencoder"
+    vae, optimiser = start(settings, device, images)
+    average = MovingAverage(vae)
+    state = load_checkpoint(folder / "checkpoint.pt", asdict(settings))
+    begin = 0
+    if state is not None:
+        begin = state["step"]
+        vae.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.load_state_dict(state["average"])
+    if begin > settings.encoder_steps:
+        vae.encoder.requires_grad_(False)
+    end = settings.steps if stop_after is None else min(settings.steps, begin + stop_after)
+    progress = Progress("autoencoder", begin, settings.steps, every=25)
+    if begin:
+        progress.say(f"continues after step {begin}")
+    saved = time.monotonic()
+    for step in range(begin, end):
+        if step == settings.encoder_steps:
+            average.copy_to(vae).encoder.requires_grad_(False)
+            frozen = average.copy_to(build_autoencoder(settings).to(device))
+            save_autoencoder(frozen, heldout, work / "vae", device)
+            progress.say(f"step {step}: the encoder stands; {work / 'vae'} serves the diffusion model from here")
+        parts = train_step(vae, optimiser, step, images, perceptual, settings)
+        average.update(vae)
+        progress.add(step + 1, **parts)
+        if step + 1 == end or time.monotonic() - saved > 60 * checkpoint_minutes:
+            saved = time.monotonic()
+            state = {"settings": asdict(settings), "step": step + 1, "model": vae.state_dict()}
+            state |= {"optimiser": optimiser.state_dict(), "average": average.state_dict()}
+            save_checkpoint(folder / "checkpoint.pt", state)
+            averaged = average.copy_to(build_autoencoder(settings).to(device))
+            decoded, _ = reconstruct(averaged, heldout, device)
+            progress.say(f"step {step + 1}: held-out PSNR {psnr(decoded, heldout):.2f} dB (n={len(heldout)})")
+            rows = [r for i in (0, 8, 16) if i < len(heldout) for r in (heldout[i : i + 8], decoded[i : i + 8])]
+            contact_sheet(rows, folder / "reconstructions.png")
+    return average.copy_to(build_autoencoder(settings).to(device))
+
+
+def save_autoencoder(vae: nn.Module, heldout: np.ndarray, folder: Path, device: torch.device) -> float:
+    """Sets the scaling factor from the held-out latents and writes fp16 safetensors; returns it.
+
+    The diffusion model works on latents * scaling_factor, whose standard deviation is 1; diffusers'
+    pipelines divide by `scaling_factor` before decoding.
+    """
+    _, latents = reconstruct(vae, heldout, device)
+    factor = round(1.0 / float(latents.std()), 5)
+    vae.register_to_config(scaling_factor=factor)
+    vae.to("cpu", memory_format=torch.contiguous_format).half().save_pretrained(folder)
+    vae.float()
+    means = ", ".join(f"{v:.3f}" for v in latents.mean((0, 2, 3)).tolist())
+    deviations = ", ".join(f"{v:.3f}" for v in latents.std((0, 2, 3)).tolist())
+    print(f"latents: means {means}; deviations {deviations}; scaling factor {factor}", file=sys.stderr)
+    return factor
+
+
+def measure(
+    settings: AutoencoderSettings,
+    device: torch.device,
+    images: np.ndarray,
+    perceptual: Callable[[Tensor, Tensor], Tensor],
+    count: int = 8,
+) -> float:
+    """Seconds of a training step: the median of `count`, after two more to warm up."""
+    vae, optimiser = start(settings, device, images)
+    seconds = []
+    for step in range(count + 2):
+        began = time.monotonic()
+        train_step(vae, optimiser, step, images, perceptual, settings)
+        seconds.append(time.monotonic() - began)
+    return float(np.median(seconds[2:]))
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train the miniature model's autoencoder.")
+    for field in fields(AutoencoderSettings):
+        name, default = "--" + field.name.replace("_", "-"), field.default
+        if isinstance(default, bool):
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default)
+        elif isinstance(default, tuple):
+            parser.add_argument(name, type=int, nargs=4, default=default, metavar="N")
+        else:
+            parser.add_argument(name, type=type(default), default=default)
+    parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
+    parser.add_argument("--out", type=Path, help="folder of the result (default: WORK/vae)")
+    parser.add_argument("--heldout", type=int, default=64, help="held-out scenes for the PSNR")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--checkpoint-minutes", type=float, default=4.0)
+    parser.add_argument("--measure", type=float, metavar="MINUTES", help="print the steps that fit, and stop")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    try:
+        device = pick_device(options.device)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(AutoencoderSettings)}
+        settings = AutoencoderSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
+        heldout = np.asarray(load_pictures(options.work, "heldout", options.heldout, settings.seed).images)
+        images = load_pictures(options.work, "train", settings.pictures, settings.seed).images
+        perceptual = load_lpips(device)
+        if options.measure:
+            pace = measure(settings, device, images, perceptual)
+            print(f"{pace:.2f} s/step: {options.measure:g} minutes take --steps {int(options.measure * 60 / pace)}")
+            return
+        vae = train(settings, options.work, device, images, heldout, perceptual, options.checkpoint_minutes)
+        save_autoencoder(vae, heldout, options.out or options.work / "vae", device)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""Trains the miniature CLIP, an open_clip model, and writes its folder.
+
+    python -m experiments.mini.train_clip --steps 1500
+
+A contrastive image and text encoder for the procedural world: the network behind the "mini-CLIP score".
+It will judge what the diffusion model's decoder makes, so half of its training pictures have gone through
+the autoencoder, with noise on the latents; it cannot then tell captions apart by how sharp a picture is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize, pad
+
+from experiments.mini.clip_model import build_clip, evaluate, export, tokenize
+from experiments.mini.dataset import load_pictures
+from experiments.mini.diffusion_data import encoder_hash, load_vae, picture_hash
+from experiments.mini.diffusion_model import attention_kernel
+from experiments.mini.training import (
+    MovingAverage,
+    Progress,
+    learning_rate,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+    step_generator,
+    to_bytes,
+    to_unit,
+    write_json,
+)
+from syncdiffusion.errors import UsageError
+
+LATENT_NOISE = 0.1
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """What determines the trained weights, apart from the number of steps and the data.
+
+    shift: largest displacement of a picture in pixels.
+    jitter: largest relative change of brightness and of contrast.
+    """
+
+    batch: int = 64
+    peak_rate: float = 1e-3
+    warmup: int = 100
+    shift: int = 6
+    jitter: float = 0.1
+    average_decay: float = 0.995
+    seed: int = 0
+    bfloat16: bool = True
+
+
+@dataclass(frozen=True)
+class ClipData:
+    """Pictures with their captions.
+
+    images: uint8 [n, h, w, 3]; decoded: the first m of them through the autoencoder.
+    captions: [n, k] int64, indices into tokens; equal captions have equal indices.
+    tokens: [distinct captions, context length] int64.
+    """
+
+    images: np.ndarray
+    decoded: np.ndarray
+    captions: Tensor
+    tokens: Tensor
+    identity: str
+
+
+@torch.no_grad()
+def decode_pictures(
+    vae: nn.Module, images: np.ndarray, seed: int, device: torch.device, bfloat16: bool, batch: int = 32
+) -> np.ndarray:
+    """uint8 [n, h, w, 3] through the autoencoder, with noise of LATENT_NOISE deviations on the latents."""
+    vae = vae.to(memory_format=torch.channels_last)
+    progress = Progress("decoded", 0, len(images), every=batch * 20)
+    parts = []
+    for begin in range(0, len(images), batch):
+        pictures = to_unit(np.array(images[begin : begin + batch]), device)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            latents = vae.encoder(pictures)
+            noise = torch.randn(latents.shape, generator=step_generator(seed, begin)).to(device)
+            parts.append(to_bytes(vae.decoder(latents + LATENT_NOISE / vae.config.scaling_factor * noise)))
+        progress.add(begin + len(pictures))
+    return np.concatenate(parts)
+
+
+def load_data(
+    work: Path, vae: nn.Module, count: int, decoded: int, settings: ClipSettings, device: torch.device
+) -> ClipData:
+    """The first `count` training pictures, the first `decoded` of them decoded, all kept in `work`."""
+    pictures = load_pictures(work, "train", count, settings.seed)
+    identity = f"{picture_hash(count, settings.seed)}-{decoded}-{encoder_hash(vae)}"
+    path = work / "clip" / f"decoded-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
+    if not path.exists():
+        images = decode_pictures(vae, pictures.images[:decoded], settings.seed, device, settings.bfloat16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            np.save(file, images)
+        os.replace(temporary, path)
+    distinct, tokens = tokenize([caption for group in pictures.captions for caption in group])
+    number = {caption: i for i, caption in enumerate(distinct)}
+    captions = torch.tensor([[number[caption] for caption in group] for group in pictures.captions])
+    return ClipData(pictures.images, np.load(path, mmap_mode="r"), captions, tokens, identity)
+
+
+def augment(images: Tensor, settings: ClipSettings, generator: torch.Generator) -> Tensor:
+    """Random mirror, shift (edges repeated), brightness and contrast of pictures [n, 3, h, w] in [-1, 1]."""
+    count, _, height, width = images.shape
+    mirror = torch.randint(2, (count,), generator=generator).tolist()
+    offsets = torch.randint(2 * settings.shift + 1, (count, 2), generator=generator).tolist()
+    gain, bias = 1.0 + settings.jitter * (2 * torch.rand(2, count, 1, 1, 1, generator=generator) - 1)
+    framed = pad(images, (settings.shift,) * 4, mode="replicate")
+    moved = [
+        picture[:, y : y + height, x : x + width].flip(-1) if flip else picture[:, y : y + height, x : x + width]
+        for picture, (y, x), flip in zip(framed, offsets, mirror, strict=True)
+    ]
+    return (torch.stack(moved) * gain.to(images.device) + bias.to(images.device) - 1.0).clamp(-1, 1)
+
+
+def draw_batch(data: ClipData, settings: ClipSettings, generator: torch.Generator) -> tuple[np.ndarray, Tensor]:
+    """Pictures uint8 [b, h, w, 3], the second half of them decoded ones, and the indices [b] of their captions."""
+    half = settings.batch // 2
+    rows = torch.randint(len(data.images), (settings.batch - half,), generator=generator)
+    again = torch.randint(len(data.decoded), (half,), generator=generator)
+    images = np.concatenate([data.images[rows.numpy()], data.decoded[again.numpy()]])
+    chosen = data.captions[torch.cat([rows, again])]
+    choice = torch.randint(chosen.shape[1], (settings.batch, 1), generator=generator)
+    return images, chosen.gather(1, choice)[:, 0]
+
+
+def contrastive_loss(image_features: Tensor, text_features: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy, with every picture of the same caption a positive.
+
+    Nearly half of the captions are one of six prompts: equal captions of a batch must not be pushed apart.
+    The target is shared equally among the positives (as in UniCL, arXiv 2204.03610).
+
+    Args:
+        image_features, text_features: [n, d], of unit length.
+        captions: [n]; equal numbers for equal captions.
+        scale: factor of the cosines.
+    """
+    same = (captions[:, None] == captions[None]).float()
+    target = same / same.sum(1, keepdim=True)
+    logits = scale * image_features @ text_features.T
+    # `same` is symmetric, so one target serves both directions.
+    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+
+
+def start(settings: ClipSettings, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = build_clip(settings.seed).to(device).train()
+    return model, torch.optim.AdamW(model.parameters(), lr=settings.peak_rate, weight_decay=0.1, fused=True)
+
+
+def train_step(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    steps: int,
+    data: ClipData,
+    settings: ClipSettings,
+) -> dict[str, float]:
+    """Step number `step` (from 0) of `steps`, wholly determined by these, the data and the weights."""
+    device = next(model.parameters()).device
+    generator = step_generator(settings.seed, step)
+    pictures, captions = draw_batch(data, settings, generator)
+    images = augment(to_unit(pictures, device), settings, generator)
+    tokens, captions = data.tokens[captions].to(device), captions.to(device)
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(step, steps, settings.peak_rate, settings.warmup)
+    with attention_kernel(device), torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
+        seen, read = model.encode_image(images), model.encode_text(tokens)
+    scale = model.logit_scale.exp().clamp(max=100.0)
+    loss = contrastive_loss(normalize(seen.float(), dim=-1), normalize(read.float(), dim=-1), captions, scale)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    return {"loss": loss.item(), "scale": scale.item()}
+
+
+def train(
+    settings: ClipSettings,
+    steps: int,
+    work: Path,
+    device: torch.device,
+    data: ClipData,
+    checkpoint_minutes: float = 2.0,
+    stop_after: int | None = None,
+) -> nn.Module:
+    """Trains from the last checkpoint in `work/clip` to `steps`; returns the averaged model.
+
+    Args:
+        stop_after: leaves after this many steps of this call, with a checkpoint.
+    """
+    model, optimiser = start(settings, device)
+    average = MovingAverage(model, settings.average_decay)
+    path, identity = work / "clip" / "checkpoint.pt", {**asdict(settings), "data": data.identity}
+    state = load_checkpoint(path, identity)
+    begin = 0
+    if state is not None:
+        begin = state["step"]
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.load_state_dict(state["average"])
+    end = steps if stop_after is None else min(steps, begin + stop_after)
+    progress = Progress("clip", begin, steps, every=25)
+    saved = time.monotonic()
+    for step in range(begin, end):
+        parts = train_step(model, optimiser, step, steps, data, settings)
+        average.update(model)
+        progress.add(step + 1, **parts)
+        if step + 1 == end or time.monotonic() - saved > 60 * checkpoint_minutes:
+            saved = time.monotonic()
+            state = {"settings": identity, "step": step + 1, "model": model.state_dict()}
+            state |= {"optimiser": optimiser.state_dict(), "average": average.state_dict()}
+            save_checkpoint(path, state)
+    return average.copy_to(build_clip(settings.seed)).to(device).eval()
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    default = ClipSettings()
+    parser = argparse.ArgumentParser(description="Train the miniature CLIP.")
+    parser.add_argument("--steps", type=int, default=1500, help="may be raised when a training is continued")
+    parser.add_argument("--batch", type=int, default=default.batch)
+    parser.add_argument("--peak-rate", type=float, default=default.peak_rate)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=default.bfloat16)
+    parser.add_argument("--pictures", type=int, default=12000, help="training scenes")
+    parser.add_argument("--decoded", type=int, default=4000, help="how many of them also through the autoencoder")
+    parser.add_argument("--heldout", type=int, default=1000, help="held-out scenes for the accuracy")
+    parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
+    parser.add_argument("--vae", type=Path, help="trained autoencoder (default: WORK/vae)")
+    parser.add_argument("--out", type=Path, default=Path("syncdiffusion/weights/mini_clip"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--checkpoint-minutes", type=float, default=2.0)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    device = pick_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if min(options.steps, options.batch, options.decoded) < 1 or options.decoded > options.pictures:
+        raise UsageError(
+            f"steps={options.steps}, batch={options.batch}, decoded={options.decoded}, pictures={options.pictures}: "
+            "use 1 or more, and no more decoded than pictures"
+        )
+    settings = ClipSettings(
+        batch=options.batch, peak_rate=options.peak_rate, seed=options.seed, bfloat16=options.bfloat16
+    )
+    vae = load_vae(options.vae or options.work / "vae", device)
+    data = load_data(options.work, vae, options.pictures, options.decoded, settings, device)
+    model = train(settings, options.steps, options.work, device, data, options.checkpoint_minutes)
+    export(model, options.out)
+    heldout = load_pictures(options.work, "heldout", options.heldout, settings.seed)
+    decoded = decode_pictures(vae, heldout.images, settings.seed + 1, device, settings.bfloat16)
+    record: dict[str, object] = {"steps": options.steps, "heldout": options.heldout, "group": 64}
+    for name, images in (("renders", heldout.images), ("decoded", decoded)):
+        record[name] = evaluate(model, images, heldout.captions, device)
+        print(f"held-out {name} (n={options.heldout}): {record[name]}")
+    write_json(options.out / "accuracy.json", record)
+    print(f"wrote {options.out}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    try:
+        run(options)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

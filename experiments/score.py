@@ -1,0 +1,120 @@
+"""Stage 2: score the panoramas of a plan that are on disk, into panoramas.csv and scores.csv."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.config import Plan
+from experiments.progress import counted
+from experiments.store import Unit, read_record, unit_key, write_whole
+from syncdiffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORE_COLUMNS = ["method", "prompt", "metric", "value", "stderr", "n", "network"]
+PANORAMA_COLUMNS = ["method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file", "key"]
+
+Found = list[tuple[Unit, dict[str, Any]]]
+
+
+def score(plan: Plan) -> None:
+    """Score what is there; only panoramas of the plan's own settings count, whatever else the folder holds.
+
+    Raises:
+        UsageError: nothing to score, panoramas missing under `strict`, or made by different models.
+    """
+    from experiments.metrics.config import MetricsConfig
+    from experiments.metrics.networks import load_networks
+    from experiments.metrics.score import PanoramaImage, score_panoramas
+
+    found, references = on_disk(plan, plan.units), on_disk(plan, plan.references)
+    check_found(plan, found, references)
+    config = MetricsConfig(**plan.metrics)
+    networks = load_networks(config)
+
+    def images(units: Found) -> list[PanoramaImage]:
+        return [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit, _ in units]
+
+    per_panorama, scores = score_panoramas(images(found), images(references), config, networks, counted("score"))
+    write_panoramas(plan.folder, found, per_panorama)
+    write_csv(plan.folder / "scores.csv", scores, SCORE_COLUMNS)
+
+
+def on_disk(plan: Plan, units: Sequence[Unit]) -> Found:
+    """The plan's panoramas that are whole and were made with the plan's settings and model, with their records.
+
+    The model is told by id, revision and precision, so that nothing needs to be loaded; `check_found` sees to it
+    that there is one fingerprint.
+    """
+    found = []
+    for unit in units:
+        record = read_record(plan.folder, unit)
+        if record is None or record["key"] != unit_key(unit, record["model"]):
+            continue
+        if all(record["model"][each] == value for each, value in named_model(plan.backbone).items()):
+            found.append((unit, record))
+    return found
+
+
+def named_model(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """What the configuration itself says about the model, as it stands in a record."""
+    return {
+        "id": backbone["model_id"] if backbone["path"] is None else Path(backbone["path"]).name,
+        "revision": backbone["revision"],
+        "precision": backbone["precision"],
+    }
+
+
+def check_found(plan: Plan, found: Found, references: Found) -> None:
+    missing = len(plan.units) - len(found) + len(plan.references) - len(references)
+    if not found:
+        raise UsageError(f"run_dir={plan.folder}: no panorama of these settings there; make them with stage=generate")
+    if missing and plan.strict:
+        raise UsageError(f"strict=true: {missing} panoramas or reference images missing; make them with stage=generate")
+    if missing:
+        print(f"score: {missing} panoramas or reference images are missing; the others are scored", file=sys.stderr)
+    if len({record["model"]["fingerprint"] for _, record in (*found, *references)}) > 1:
+        raise UsageError(f"run_dir={plan.folder}: panoramas of two models; make them anew with stage=generate")
+
+
+def keep_panoramas(plan: Plan) -> None:
+    """Bring panoramas.csv up to date after generating; its scores go where a panorama was made anew."""
+    import pandas as pd
+
+    found = on_disk(plan, plan.units)
+    path = plan.folder / "panoramas.csv"
+    keys = {record["key"] for _, record in found}
+    if not path.is_file() or set(pd.read_csv(path)["key"]) != keys:
+        write_panoramas(plan.folder, found)
+
+
+def write_panoramas(folder: Path, found: Found, per_panorama: Sequence[Mapping[str, Any]] = ()) -> None:
+    """panoramas.csv: a row per panorama with its cost and, once scored, its scores."""
+    scored = {(row["method"], row["prompt"], row["seed"]): row for row in per_panorama}
+    rows = []
+    for unit, record in found:
+        row = {
+            "method": unit.label,
+            "prompt": unit.prompt,
+            "seed": unit.seed,
+            "seconds": record["seconds"],
+            "peak_memory_bytes": record["peak_memory_bytes"],
+            "device": record["device"],
+            "file": unit.png(folder).relative_to(folder).as_posix(),
+            "key": record["key"],
+        }
+        rows.append(row | dict(scored.get((unit.label, unit.prompt, unit.seed), {})))
+    metrics = [name for name in (per_panorama[0] if per_panorama else {}) if name not in PANORAMA_COLUMNS]
+    write_csv(folder / "panoramas.csv", rows, PANORAMA_COLUMNS + metrics)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame([dict(row) for row in rows], columns=columns)
+    write_whole(path, frame.to_csv(index=False))
+    return frame

@@ -1,0 +1,88 @@
+"""Turning what Hydra and OmegaConf say about a user's mistake into one line: setting, value, what would do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from syncdiffusion.errors import UsageError
+
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
+
+
+def error_line(error: BaseException, overrides: Sequence[str] = ()) -> str | None:
+    """One line for a mistake of the user's, None for anything else (a defect: it deserves its traceback).
+
+    `overrides` are the command line's `setting=value` words; they supply the value where the library drops it.
+    """
+    if isinstance(error, UsageError):
+        return _flat(str(error))
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        known = sorted(error.options or [])
+        return f"{group}={choice}: no such choice; choose from {', '.join(known)}{_nearest(choice, known)}"
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}': not of the form setting=value (quote values that hold , = {{ or [)"
+    if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
+        return _config_line(error.__cause__, overrides)
+    if isinstance(error, OmegaConfBaseException):
+        return _config_line(error, overrides)
+    if isinstance(error, HydraException):
+        return _flat(str(error))
+    return None
+
+
+def refuse_unknown(node: Any, path: str = "") -> None:
+    """Refuse keys that no schema knows; `+setting=value` gets them past Hydra's own check."""
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return
+    schema = OmegaConf.get_type(node)
+    known = [each.name for each in fields(schema)] if is_dataclass(schema) else None
+    for key in node:
+        if known is not None and key not in known:
+            raise UsageError(unknown_setting(f"{path}{key}", str(key), known))
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            refuse_unknown(node[key], f"{path}{key}.")
+
+
+def unknown_setting(setting: str, key: str, known: Iterable[str]) -> str:
+    names = sorted(str(name) for name in known)
+    return f"{setting}: no such setting{_nearest(key, names)}; there are {', '.join(names) or 'none yet: + adds one'}"
+
+
+def _config_line(error: OmegaConfBaseException, overrides: Sequence[str]) -> str:
+    setting = str(error.full_key or error.key)
+    value = next((word.partition("=")[2] for word in overrides if word.lstrip("+").partition("=")[0] == setting), None)
+    named = setting if value is None else f"{setting}={value}"
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        parent = error.parent_node
+        known = list(parent.keys()) if isinstance(parent, DictConfig) else []
+        return unknown_setting(named, setting.rpartition(".")[2], known)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{setting}: no value; give {setting}=VALUE"
+    text = _flat(str(error).partition("full_key:")[0])
+    converted = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
+    if converted:
+        return f"{setting}={converted[1]}: must be {KINDS.get(converted[2], converted[2])}"
+    return f"{named}: {text}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())

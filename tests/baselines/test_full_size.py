@@ -1,0 +1,48 @@
+"""Every method takes a step at Stable Diffusion 2.0's own size, from a folder with random weights."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from baselines import METHODS
+from syncdiffusion.backbone import Backbone, load_backbone
+from tests.syncdiffusion.test_perceptual import load_or_skip
+from tests.tiny_model import build_stable_diffusion_2
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder: Path = build_stable_diffusion_2(tmp_path_factory.mktemp("sd2"))
+        return load_backbone(str(folder), device="cpu")
+
+
+def test_it_is_stable_diffusion_2_base(full_size):
+    # The published model's counts: UNet 865,910,724, decoder and encoder 83,653,863, text encoder 340,387,840.
+    count = [sum(p.numel() for p in part.parameters()) for part in (full_size.unet, full_size.vae, full_size.text_encoder)]
+    assert count == [865_910_724, 83_653_863, 340_387_840]
+    assert (full_size.window, full_size.factor, full_size.channels) == (64, 8, 4)
+    assert abs(full_size.vae.config.scaling_factor - 0.18215) < 1e-9
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_one_step_of_every_method(full_size, name):
+    method = METHODS[name]
+    width = 512 if name == "stable_diffusion" else 768 if name == "blended_latent" else 640
+    options = {"stride": 16, "window_batch": 1} if hasattr(method.settings, "stride") else {}
+    if name == "syncdiffusion":
+        load_or_skip("lpips_vgg")
+    image = method.generate(full_size, ["a forest"], [0], method.settings(height=512, width=width, steps=1, **options))
+    assert image.shape == (1, 3, 512, width)
+    assert torch.isfinite(image).all() and 0 <= image.min() and image.max() <= 1
+    if name == "syncdiffusion":
+        pulled = method.sample_latents(full_size, ["a forest"], [0], method.settings(width=width, steps=1, **options))
+        free = METHODS["multidiffusion"].sample_latents(
+            full_size, ["a forest"], [0], METHODS["multidiffusion"].settings(width=width, steps=1, **options)
+        )
+        assert (pulled - free).abs().max() > 0  # the gradient reached the latents

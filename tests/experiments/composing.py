@@ -1,0 +1,18 @@
+"""Composing a plan as the command line does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from experiments.config import Plan, plan_run
+from experiments.schema import register
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def compose_plan(overrides: Sequence[str]) -> Plan:
+    """The plan of `python -m experiments.run *overrides`."""
+    register()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return plan_run(compose("config", list(overrides)))

@@ -1,0 +1,65 @@
+"""Runs of the tiny random model: composed by Hydra as on the command line, made in a temporary folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments.config import Plan
+from tests.experiments.composing import compose_plan
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_folder: Path) -> list[str]:
+    """Overrides for two methods, two prompts, two seeds and two reference squares of 64 px; half a second in all."""
+    return [
+        "method=multidiffusion",
+        "+method@baselines.blended_latent=blended_latent",
+        "backbone=folder",
+        f"backbone.path={tiny_folder}",
+        "backbone.device=cpu",
+        "backbone.window=64",
+        "backbone.height=64",
+        "backbone.width=192",
+        "backbone.stride=4",
+        "metrics=mini",
+        "steps=3",
+        "prompts.texts=[hills by the sea,a city]",
+        "seeds.count=2",
+        "reference.count=1",
+        "tracking=offline",
+    ]
+
+
+@pytest.fixture
+def compose(tiny_settings: list[str], tmp_path: Path) -> Callable[..., Plan]:
+    """compose(*overrides) -> plan of the tiny run in tmp_path / "run"."""
+
+    def plan(*overrides: str) -> Plan:
+        return compose_plan([*tiny_settings, f"run_dir={tmp_path / 'run'}", *overrides])
+
+    return plan
+
+
+@pytest.fixture
+def known_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that follow from the seed alone, so that no network's weights are needed to test what becomes of them."""
+    from experiments.metrics import networks, score
+
+    def score_panoramas(items, reference, config, networks, on_progress=None):
+        rows, scores = [], []
+        for item in items:
+            assert item.path.is_file()
+            rows.append(
+                {"method": item.method, "prompt": item.prompt, "seed": item.seed, "intra_lpips": 0.5 + item.seed / 8}
+            )
+        for method in dict.fromkeys(item.method for item in items):
+            for prompt in ("all", *dict.fromkeys(item.prompt for item in items)):
+                common = {"method": method, "prompt": prompt, "network": "a network"}
+                n = sum(item.method == method and prompt in ("all", item.prompt) for item in items)
+                scores.append(common | {"metric": "intra_lpips", "value": 0.5625, "stderr": 0.03, "n": n})
+                scores.append(common | {"metric": "fid", "value": 123.456, "stderr": None, "n": n})
+        return rows, scores
+
+    monkeypatch.setattr(networks, "load_networks", lambda config: None)
+    monkeypatch.setattr(score, "score_panoramas", score_panoramas)

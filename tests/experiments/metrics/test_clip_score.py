@@ -1,0 +1,76 @@
+"""CLIP score against open_clip used by hand, and the refusals of its loaders."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.metrics import clip_score
+from experiments.metrics.clip_score import clip_scores, load_clip_folder, load_openai_clip
+from syncdiffusion.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+def test_scores_equal_open_clip_by_hand_whatever_the_batch(clip_folder, picture) -> None:
+    import open_clip
+
+    crops = [picture(seed, 64, 64) for seed in range(5)]
+    prompts = ["a mountain", "a city at night", "a mountain", "a forest", "a city at night"]
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{clip_folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{clip_folder}")
+    expected = []
+    with torch.no_grad():
+        for crop, prompt in zip(crops, prompts, strict=True):
+            image = model.eval().encode_image(preprocess(Image.fromarray(crop))[None])[0]
+            text = model.encode_text(tokenizer([prompt]))[0]
+            expected.append(100 * float(image @ text / (image.norm() * text.norm())))
+
+    clip = load_clip_folder(clip_folder, CPU)
+    for batch in (1, 2, 16):
+        # float32 rounding of another batch size, on cosines of order 1
+        np.testing.assert_allclose(clip_scores(clip, crops, prompts, batch), expected, atol=1e-3)
+    assert np.ptp(expected) > 0.1
+
+
+def test_a_folder_never_passes_for_openai(clip_folder) -> None:
+    clip = load_clip_folder(clip_folder, CPU)
+    assert clip.metric == "mini_clip_score"
+    assert "openai" not in clip.network and clip_folder.name in clip.network
+    assert not any(parameter.requires_grad for parameter in clip.model.parameters())
+    assert not clip.model.training
+
+
+def test_folders_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"metrics.clip_folder={tmp_path}: no open_clip_config.json"):
+        load_clip_folder(tmp_path, CPU)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {}}))
+    with pytest.raises(UsageError, match="open_clip cannot open it") as caught:
+        load_clip_folder(tmp_path, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_openai_clip_out_of_reach_is_one_line(monkeypatch, tmp_path) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(clip_score, "reachable", lambda url: False)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *names: None)
+    with pytest.raises(UsageError, match="ViT-B/16 .*cannot be had.*not answer.*metrics.clip_folder") as caught:
+        load_openai_clip(CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.network
+def test_openai_clip_prefers_the_right_caption(picture) -> None:
+    try:
+        clip = load_openai_clip(CPU)
+    except UsageError as error:
+        pytest.skip(str(error))
+    red = np.zeros((224, 224, 3), np.uint8)
+    red[..., 0] = 255
+    right, wrong = clip_scores(clip, [red, red], ["a plain red image", "a photo of a dog"], 2)
+    assert right > wrong
+    assert clip.metric == "clip_score"

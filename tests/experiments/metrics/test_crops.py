@@ -1,0 +1,68 @@
+"""Crops: where they lie, and that nothing but (prompt, seed) decides it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.metrics.crops import grid_crops, load_image, random_crop
+from syncdiffusion.errors import UsageError
+
+
+def ruler(height: int, width: int) -> np.ndarray:
+    """An image whose red and green say the column and row."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.arange(width)[None, :], np.arange(height)[:, None]
+    return image
+
+
+def test_every_offset_is_reached_including_the_last() -> None:
+    image = ruler(12, 16)
+    corners = {tuple(random_crop(image, 8, "a photo", seed)[0, 0, :2]) for seed in range(600)}
+    assert corners == {(x, y) for x in range(9) for y in range(5)}
+
+
+def test_the_place_depends_on_prompt_and_seed_alone() -> None:
+    image = ruler(8, 200)
+    place = {
+        (prompt, seed): int(random_crop(image, 8, prompt, seed)[0, 0, 0]) for prompt in ("a", "b") for seed in range(20)
+    }
+    for (prompt, seed), left in reversed(place.items()):
+        assert int(random_crop(image + 0, 8, prompt, seed)[0, 0, 0]) == left
+    assert len(set(place.values())) > 20
+    assert [place["a", s] for s in range(20)] != [place["b", s] for s in range(20)]
+
+
+def test_offsets_are_even() -> None:
+    counts = np.bincount([random_crop(ruler(4, 13), 4, "p", s)[0, 0, 0] for s in range(5000)])
+    assert len(counts) == 10
+    # chi-squared with 9 degrees of freedom exceeds 27.9 once in a thousand
+    assert np.square(counts - 500).sum() / 500 < 27.9
+
+
+def test_a_square_image_is_its_own_crop() -> None:
+    image = ruler(8, 8)
+    np.testing.assert_array_equal(random_crop(image, 8, "p", 3), image)
+    assert len(grid_crops(image, 8)) == 1
+
+
+def test_the_grid_holds_six_crops_of_a_one_to_six_panorama_and_drops_the_rest() -> None:
+    crops = grid_crops(ruler(8, 48), 8)
+    assert [int(crop[0, 0, 0]) for crop in crops] == [0, 8, 16, 24, 32, 40]
+    assert len(grid_crops(ruler(8, 55), 8)) == 6
+    corners = [tuple(crop[0, 0, :2]) for crop in grid_crops(ruler(17, 16), 8)]
+    assert corners == [(0, 0), (8, 0), (0, 8), (8, 8)]
+
+
+def test_a_crop_larger_than_the_image_is_refused() -> None:
+    for cut in (lambda: random_crop(ruler(8, 48), 9, "p", 0), lambda: grid_crops(ruler(8, 48), 9)):
+        with pytest.raises(UsageError, match="metrics.crop=9.*1 to 8"):
+            cut()
+
+
+def test_images_load_as_rgb_and_bad_files_are_named(tmp_path) -> None:
+    Image.fromarray(ruler(4, 6)).convert("RGBA").save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png"), ruler(4, 6))
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    for name in ("b.png", "none.png"):
+        with pytest.raises(UsageError, match=name):
+            load_image(tmp_path / name)

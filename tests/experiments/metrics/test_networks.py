@@ -1,0 +1,66 @@
+"""Which network stands behind which metric, and the refusals at the door."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from experiments.metrics import networks
+from experiments.metrics.config import METRIC_NAMES, MetricsConfig, check_config
+from experiments.metrics.networks import load_networks
+from syncdiffusion.errors import UsageError
+
+
+def refuse(*args: object, **options: object) -> None:
+    raise UsageError("weights cannot be had")
+
+
+def test_only_what_the_chosen_metrics_need_is_loaded(clip_folder, monkeypatch) -> None:
+    monkeypatch.setattr(networks, "load_perceptual", refuse)
+    monkeypatch.setattr(networks, "load_inception", refuse)
+    bundle = load_networks(MetricsConfig(metrics=["clip_score"], clip_folder=str(clip_folder)))
+    assert bundle.clip.metric == "mini_clip_score"
+    assert (bundle.lpips, bundle.style, bundle.inception) == (None, None, None)
+
+
+def test_the_two_sets_ask_for_different_style_networks(monkeypatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(networks, "load_perceptual", lambda name, device: asked.append(name))
+    for name in ("mini", "paper"):
+        load_networks(MetricsConfig(networks=name, metrics=["intra_style", "intra_lpips"]))
+    assert asked == ["lpips_vgg", "style", "lpips_vgg", "style_vgg19"]
+
+
+def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder, picture, monkeypatch) -> None:
+    monkeypatch.setattr(networks, "load_inception", refuse)
+    config = MetricsConfig(metrics=["kid"], clip_folder=str(clip_folder), device="cpu")
+    stand_in = load_networks(config).inception
+    assert "mini-CLIP" in stand_in.network and "not Inception" in stand_in.network
+    features = stand_in.features([picture(seed, 64, 64) for seed in range(3)], batch=2)
+    assert features.shape == (3, 16)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    with pytest.raises(UsageError, match="cannot be had"):
+        load_networks(replace(config, networks="paper"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"networks": "papr"}, "metrics.networks=papr: choose paper or mini"),
+        ({"metrics": ["fid", "lpips"]}, "metrics.metrics=lpips: choose from fid, kid"),
+        ({"crop": 0}, "metrics.crop=0: 16 or more"),
+        ({"kid_subset_size": 1}, "metrics.kid_subset_size=1: 2 or more"),
+        ({"batch": 0}, "metrics.batch=0: 1 or more"),
+        ({"device": "gpu"}, "metrics.device=gpu: choose auto, cpu"),
+        ({"device": "cuda:99"}, "metrics.device=cuda:99: "),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(change, message) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_networks(MetricsConfig(**({"metrics": []} | change)))
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+def test_the_defaults_are_valid() -> None:
+    check_config(MetricsConfig())
+    assert MetricsConfig().metrics == list(METRIC_NAMES)

@@ -1,0 +1,159 @@
+"""The scoring pass: what is grouped with what, and that no number depends on order or company."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.metrics.clip_score import clip_scores, load_clip_folder
+from experiments.metrics.coherence import pair_distances
+from experiments.metrics.config import MetricsConfig
+from experiments.metrics.crops import grid_crops, load_image, random_crop
+from experiments.metrics.distribution import fid, giqa_scores, kid
+from experiments.metrics.inception import FeatureNetwork
+from experiments.metrics.networks import MetricNetworks, load_networks
+from experiments.metrics.score import METRICS, PanoramaImage, score_panoramas
+from syncdiffusion.errors import UsageError
+
+PROMPTS = ("a mountain", "a forest")
+
+
+def colour_moments(crops: list[np.ndarray]) -> torch.Tensor:
+    """A feature network one can follow: mean and deviation of each channel."""
+    values = np.stack(crops).astype(np.float32) / 255
+    return torch.from_numpy(np.concatenate([values.mean((1, 2)), values.std((1, 2))], axis=1))
+
+
+@pytest.fixture(scope="module")
+def bundle(clip_folder) -> MetricNetworks:
+    clip = load_clip_folder(clip_folder, torch.device("cpu"))
+    return MetricNetworks(None, None, FeatureNetwork("colour moments", colour_moments), clip)
+
+
+@pytest.fixture
+def config() -> MetricsConfig:
+    return MetricsConfig(crop=32, batch=3, giqa_neighbours=4, device="cpu")
+
+
+def save(folder: Path, name: str, image: np.ndarray) -> Path:
+    path = folder / f"{name}.png"
+    Image.fromarray(image).save(path)
+    return path
+
+
+@pytest.fixture
+def items(tmp_path, picture) -> list[PanoramaImage]:
+    return [
+        PanoramaImage(prompt, seed, method, save(tmp_path, f"{m}{p}{seed}", picture(100 * m + 10 * p + seed, 32, 112)))
+        for m, method in enumerate(("joint", "single"))
+        for p, prompt in enumerate(PROMPTS)
+        for seed in range(3)
+    ]
+
+
+@pytest.fixture
+def reference(tmp_path, picture) -> list[PanoramaImage]:
+    return [
+        PanoramaImage(prompt, seed, "squares", save(tmp_path, f"r{p}{seed}", picture(900 + 10 * p + seed, 32, 32)))
+        for p, prompt in enumerate(PROMPTS)
+        for seed in range(4)
+    ]
+
+
+def by_key(scores: list[dict]) -> dict:
+    return {(row["method"], row["prompt"], row["metric"]): row for row in scores}
+
+
+def test_scores_equal_the_metrics_called_by_hand(items, reference, config, bundle) -> None:
+    rows, scores = score_panoramas(items, reference, config, bundle)
+    found = by_key(scores)
+
+    def embedded(images: list[PanoramaImage]) -> np.ndarray:
+        crops = [random_crop(load_image(i.path), 32, i.prompt, i.seed) for i in images]
+        return colour_moments(crops).double().numpy()
+
+    for method in ("joint", "single"):
+        for prompt in ("all", *PROMPTS):
+            mine = [i for i in items if i.method == method and prompt in ("all", i.prompt)]
+            x = embedded(mine)
+            y = embedded([i for i in reference if prompt in ("all", i.prompt)])
+            row = found[method, prompt, "fid"]
+            assert row["value"] == pytest.approx(fid(x, y), rel=1e-9)
+            assert (row["n"], row["stderr"], row["network"]) == (len(mine), None, "colour moments")
+            row, expected = found[method, prompt, "kid"], kid(x, y)
+            assert (row["value"], row["stderr"]) == pytest.approx((expected.value, expected.stderr), rel=1e-6)
+            assert found[method, prompt, "giqa"]["value"] == pytest.approx(giqa_scores(x, y, 4).mean())
+
+            crops = [random_crop(load_image(i.path), 32, i.prompt, i.seed) for i in mine]
+            similar = clip_scores(bundle.clip, crops, [i.prompt for i in mine], 16)
+            row = found[method, prompt, "mini_clip_score"]
+            assert row["value"] == pytest.approx(similar.mean(), abs=1e-3)
+            assert row["stderr"] == pytest.approx(similar.std(ddof=1) / np.sqrt(len(mine)), abs=1e-3)
+    assert [(r["method"], r["prompt"], r["seed"]) for r in rows] == [(i.method, i.prompt, i.seed) for i in items]
+    assert {row["metric"] for row in scores} <= set(METRICS)
+    assert [row["prompt"] for row in scores[:8]] == ["all"] * 4 + [PROMPTS[0]] * 4
+
+
+def test_order_and_company_change_nothing(items, reference, config, bundle) -> None:
+    rows, scores = score_panoramas(items, reference, config, bundle)
+    mixed_rows, mixed = score_panoramas(items[::-1], reference[::-1], config, bundle)
+    keyed = by_key(mixed)
+    for key, row in by_key(scores).items():
+        # float32 rounding of the embeddings in other batches
+        assert keyed[key]["value"] == pytest.approx(row["value"], rel=1e-4, abs=1e-4)
+    alone = [item for item in items if item.method == "single"]
+    _, fewer = score_panoramas(alone, reference, config, bundle)
+    for key, row in by_key(fewer).items():
+        assert row["value"] == pytest.approx(by_key(scores)[key]["value"], rel=1e-4, abs=1e-4)
+
+
+def test_what_n_does_not_allow_has_no_row(items, reference, config, bundle) -> None:
+    one = [items[0]]
+    _, scores = score_panoramas(one, reference, config, bundle)
+    assert {row["metric"] for row in scores} == {"mini_clip_score"}
+    assert all(row["stderr"] is None and row["n"] == 1 for row in scores)
+    _, scores = score_panoramas(items, reference[:3], config, bundle)
+    assert {row["prompt"] for row in scores if row["metric"] == "fid"} == {"all", PROMPTS[0]}
+    assert "giqa" not in {row["metric"] for row in scores}  # three references for four neighbours
+    _, scores = score_panoramas(items, [], config, bundle)
+    assert {row["metric"] for row in scores} == {"mini_clip_score"}
+    assert score_panoramas([], [], config, bundle) == ([], [])
+
+
+def test_progress_counts_every_image_once(items, reference, config, bundle) -> None:
+    seen: list[tuple[int, int]] = []
+    score_panoramas(items, reference, config, bundle, lambda done, total: seen.append((done, total)))
+    total = len(items) + len(reference)
+    assert seen == [(done, total) for done in range(1, total + 1)]
+
+
+def test_an_image_smaller_than_the_crop_is_refused(items, reference, bundle) -> None:
+    with pytest.raises(UsageError, match="metrics.crop=64"):
+        score_panoramas(items, reference, MetricsConfig(crop=64), bundle)
+
+
+@pytest.mark.network
+def test_intra_metrics_of_real_networks(tmp_path, picture) -> None:
+    """The rows are the means and sums over a panorama's own pairs; an even panorama scores lower."""
+    config = MetricsConfig(metrics=["intra_lpips", "intra_style"], crop=32, device="cpu")
+    try:
+        networks = load_networks(config)
+    except UsageError as error:
+        pytest.skip(str(error))
+    tile = picture(1, 32, 32)
+    even, uneven = np.concatenate([tile] * 3, axis=1), picture(2, 32, 96)
+    items = [
+        PanoramaImage("p", 0, "even", save(tmp_path, "even", even)),
+        PanoramaImage("p", 0, "uneven", save(tmp_path, "uneven", uneven)),
+        PanoramaImage("p", 0, "square", save(tmp_path, "square", tile)),
+    ]
+    rows, scores = score_panoramas(items, [], config, networks)
+    assert abs(rows[0]["intra_lpips"]) < 1e-6 and rows[1]["intra_lpips"] > 0.1
+    pairs = pair_distances(networks.style, grid_crops(uneven, 32), 8)
+    assert rows[1]["intra_style_sum"] == pytest.approx(pairs.sum(), rel=1e-5)
+    assert rows[1]["intra_style_mean"] == pytest.approx(pairs.sum() / 3, rel=1e-5)
+    assert rows[2]["intra_lpips"] is None and rows[2]["intra_style_sum"] is None
+    assert {row["method"] for row in scores} == {"even", "uneven"}
+    assert {row["network"].split()[0] for row in scores} == {"lpips-vgg16", "vgg16"}

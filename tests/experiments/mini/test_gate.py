@@ -1,0 +1,52 @@
+"""The gate's numbers, each against one computed otherwise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.image import PeakSignalNoiseRatio
+
+from experiments.metrics.distribution import Estimate
+from experiments.mini import gate
+
+
+def test_psnr_is_torchmetrics() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
+    expected = [
+        PeakSignalNoiseRatio(data_range=255.0)(torch.from_numpy(y).float(), torch.from_numpy(x).float()).item()
+        for x, y in zip(a, b, strict=True)
+    ]
+    # float32 there, float64 here.
+    np.testing.assert_allclose(gate.psnr_values(a, b), expected, rtol=1e-5)
+
+
+def test_top_one_counts_right_answers() -> None:
+    texts = torch.eye(3)
+    images = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.3, 0.1], [0.0, 0.9, 0.1]])
+    assert gate.top_one(images, texts, [0, 1, 2]).tolist() == [1.0, 1.0, 0.0]
+
+
+def test_captions_are_distinct_and_their_scenes_repeatable() -> None:
+    assert len(set(gate.CAPTIONS)) == len(gate.CAPTIONS) == 12
+    for caption in gate.CAPTIONS[::4]:
+        picture = gate.heldout_scene(caption, 0, 0)
+        assert picture.shape == (128, 128, 3) and picture.dtype == np.uint8
+        assert np.array_equal(picture, gate.heldout_scene(caption, 0, 0))
+        assert not np.array_equal(picture, gate.heldout_scene(caption, 0, 1))
+
+
+@pytest.mark.parametrize("value, passes", [(23.0, True), (22.0, True), (21.9, False), (math.nan, False)])
+def test_limits(value: float, passes: bool) -> None:
+    assert gate.LIMITS["psnr"] == (">=", 22.0)
+    assert (not gate.failures([gate.row("psnr", Estimate(value, None), 10, "none")])) == passes
+
+
+def test_inception_limit_does_not_bind_a_stand_in() -> None:
+    far = Estimate(9.0, None)
+    assert gate.failures([gate.row("kid_samples", far, 10, "inception-v3")])
+    assert not gate.failures([gate.row("kid_samples", far, 10, "mini-CLIP image tower, not Inception")])
+    assert not gate.failures([gate.row("kid_renders", far, 10, "inception-v3")])

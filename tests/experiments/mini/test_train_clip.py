@@ -1,0 +1,110 @@
+"""The mini-CLIP's training can be interrupted, its loss spares equal captions, and open_clip opens the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from experiments.mini import clip_model
+from experiments.mini import train_clip as clip
+from experiments.mini.captions import PAPER_PROMPTS
+from experiments.mini.training import to_unit
+
+CPU = torch.device("cpu")
+SMALL = clip.ClipSettings(batch=4, warmup=2, bfloat16=False)
+
+
+@pytest.fixture(scope="module")
+def data() -> clip.ClipData:
+    images = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
+    distinct, tokens = clip_model.tokenize([*PAPER_PROMPTS, PAPER_PROMPTS[0]])
+    assert distinct == list(PAPER_PROMPTS)
+    return clip.ClipData(images, images[:2], torch.tensor([[0, 1], [2, 3], [4, 5], [0, 5]]), tokens, "test")
+
+
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, data: clip.ClipData) -> None:
+    whole = clip.train(SMALL, 4, tmp_path / "whole", CPU, data)
+    for _ in range(2):
+        resumed = clip.train(SMALL, 4, tmp_path / "parts", CPU, data, stop_after=3)
+    # The same operations on the same numbers: no tolerance.
+    for (name, a), b in zip(whole.named_parameters(), resumed.named_parameters(), strict=True):
+        assert torch.equal(a, b[1]), name
+    untrained = clip_model.build_clip(SMALL.seed)
+    assert not torch.equal(whole.visual.conv1.weight, untrained.visual.conv1.weight)
+
+
+def test_loss_is_clips_when_all_captions_differ() -> None:
+    generator = torch.Generator().manual_seed(0)
+    seen, read = (normalize(torch.randn(8, 16, generator=generator), dim=-1) for _ in range(2))
+    expected = open_clip.ClipLoss()(seen, read, torch.tensor(20.0))
+    # Two float32 ways to the same sums.
+    torch.testing.assert_close(clip.contrastive_loss(seen, read, torch.arange(8), torch.tensor(20.0)), expected)
+
+
+def test_equal_captions_are_not_negatives() -> None:
+    axes = torch.eye(3)
+    captions = torch.tensor([0, 0, 1])
+    # A perfect model: both pictures of caption 0 lie on its one text vector. The pull between the two equal
+    # captions cannot be won, so the loss ends at the entropy of the shared targets, ln 2 for two of three rows.
+    loss = clip.contrastive_loss(axes[captions], axes[captions], captions, torch.tensor(100.0))
+    torch.testing.assert_close(loss, torch.tensor(2 / 3 * np.log(2)).float())
+    # Pushing them apart costs more.
+    apart = torch.stack([axes[0], axes[2], axes[1]])
+    assert clip.contrastive_loss(apart, apart, captions, torch.tensor(100.0)) > 10 * loss
+
+
+def test_retrieval_accuracy_deals_repeated_captions_into_other_groups() -> None:
+    captions = ["a", "a", "b", "b", "c"]
+    texts = torch.eye(3)[[0, 0, 1, 1, 2]]
+    # Groups of two: rows (a0, b2), (a1, b3); c is left over. Row 3 looks like "a".
+    images = torch.eye(3)[[0, 0, 1, 0, 1]]
+    assert clip_model.retrieval_accuracy(images, texts, captions, 2) == 0.75
+    with pytest.raises(ValueError, match="fewer than 4"):
+        clip_model.retrieval_accuracy(images, texts, captions, 4)
+
+
+def test_augmented_pictures_stay_pictures(data: clip.ClipData) -> None:
+    pictures = to_unit(data.images, CPU)
+    changed = clip.augment(pictures, SMALL, torch.Generator().manual_seed(1))
+    assert changed.shape == pictures.shape and changed.abs().max() <= 1
+    still = clip.ClipSettings(shift=0, jitter=0.0)
+    same = clip.augment(pictures, still, torch.Generator().manual_seed(1))
+    for a, b in zip(same, pictures, strict=True):
+        # Times 1 plus 1 minus 1 in float32.
+        assert min((a - b).abs().max(), (a - b.flip(-1)).abs().max()) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mini_clip")
+    clip_model.export(clip_model.build_clip(7), path)
+    return path
+
+
+def test_folder_opens_with_open_clip(folder: Path, data: clip.ClipData) -> None:
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    model.eval()
+    expected = clip_model.build_clip(7).eval()
+    tokens = tokenizer(list(PAPER_PROMPTS))
+    assert torch.equal(tokens, data.tokens)
+    pixels = torch.stack([preprocess(Image.fromarray(image)) for image in data.images])
+    # open_clip's preprocessing is what the training fed, up to float32 rounding.
+    torch.testing.assert_close(pixels, to_unit(data.images, CPU), rtol=0, atol=1e-6)
+    with torch.no_grad():
+        for found, wanted in (
+            (model.encode_image(pixels), expected.encode_image(pixels)),
+            (model.encode_text(tokens), expected.encode_text(tokens)),
+        ):
+            # Weights kept in half precision: 11 bits each, through a few layers.
+            assert (normalize(found, dim=-1) * normalize(wanted, dim=-1)).sum(1).min() > 0.9999
+
+
+def test_folder_is_small(folder: Path) -> None:
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 7e6

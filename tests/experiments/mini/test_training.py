@@ -1,0 +1,97 @@
+"""The trainings can be interrupted, and the pictures do not depend on who renders them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.mini import train_autoencoder as autoencoder
+from experiments.mini.dataset import load_pictures, make_item
+from experiments.mini.training import learning_rate
+from syncdiffusion.errors import UsageError
+
+SMALL = autoencoder.AutoencoderSettings(
+    steps=6, batch=2, crop=32, width=8, encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 0), warmup=2, bfloat16=False
+)
+CPU = torch.device("cpu")
+
+
+def mean_square(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a - b).square().mean((1, 2, 3))
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+
+
+def test_resumed_autoencoder_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    images, heldout = pictures(5), pictures(2)
+    whole = autoencoder.train(SMALL, tmp_path / "whole", CPU, images, heldout, mean_square)
+    parts = tmp_path / "parts"
+    autoencoder.train(SMALL, parts, CPU, images, heldout, mean_square, stop_after=4)
+    resumed = autoencoder.train(SMALL, parts, CPU, images, heldout, mean_square)
+    untrained = autoencoder.build_autoencoder(SMALL)
+    moved = 0.0
+    for a, b, c in zip(whole.parameters(), resumed.parameters(), untrained.parameters(), strict=True):
+        # The same operations on the same numbers: no tolerance.
+        assert torch.equal(a, b)
+        moved = max(moved, (a - c).abs().max().item())
+    assert moved > 1e-4
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    autoencoder.train(SMALL, tmp_path, CPU, pictures(2), pictures(1), mean_square, stop_after=1)
+    with pytest.raises(UsageError, match="steps=6"):
+        autoencoder.train(replace(SMALL, steps=7), tmp_path, CPU, pictures(2), pictures(1), mean_square)
+
+
+def test_saved_autoencoder_decodes_to_unit_latents(tmp_path: Path) -> None:
+    from diffusers import AutoencoderTiny
+
+    model = autoencoder.build_autoencoder(SMALL)
+    images = pictures(4)
+    factor = autoencoder.save_autoencoder(model, images, tmp_path / "vae", CPU)
+    loaded = AutoencoderTiny.from_pretrained(tmp_path / "vae")
+    latents = loaded.encode(autoencoder.to_unit(images, CPU)).latents
+    assert loaded.config.scaling_factor == factor
+    # Weights pass through half precision, 1e-3 relative.
+    assert (latents * factor).std().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_pictures_do_not_depend_on_workers_or_count(tmp_path: Path) -> None:
+    one = load_pictures(tmp_path / "one", "train", 3, seed=5, workers=1)
+    two = load_pictures(tmp_path / "two", "train", 70, seed=5, workers=2)
+    assert np.array_equal(one.images, two.images[:3])
+    assert one.captions == two.captions[:3]
+    image, captions = make_item(5, 0, 69)
+    assert np.array_equal(two.images[69], image)
+    assert two.captions[69] == captions
+
+
+def test_pictures_are_read_again_and_splits_differ(tmp_path: Path) -> None:
+    first = load_pictures(tmp_path, "train", 2, workers=1)
+    stamp = (tmp_path / "pictures" / "train.npy").stat().st_mtime_ns
+    again = load_pictures(tmp_path, "train", 1, workers=1)
+    assert (tmp_path / "pictures" / "train.npy").stat().st_mtime_ns == stamp
+    assert np.array_equal(first.images[:1], again.images)
+    heldout = load_pictures(tmp_path, "heldout", 1, workers=1)
+    assert not np.array_equal(heldout.images, again.images)
+
+
+@pytest.mark.parametrize(("split", "count", "named"), [("test", 1, "split=test"), ("train", 0, "count=0")])
+def test_bad_requests_name_the_setting(tmp_path: Path, split: str, count: int, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        load_pictures(tmp_path, split, count)
+
+
+def test_learning_rate_warms_up_and_ends_low() -> None:
+    rates = [learning_rate(step, 100, 1.0, 10) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.02
