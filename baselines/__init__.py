@@ -27,7 +27,9 @@ class Method:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("syncdiffusion", "SyncDiffusion", guidance.SyncDiffusionSettings, guidance.generate, guidance.sample_latents),
+        Method(
+            "syncdiffusion", "SyncDiffusion", guidance.SyncDiffusionSettings, guidance.generate, guidance.sample_latents
+        ),
         Method(
             "multidiffusion",
             "MultiDiffusion",

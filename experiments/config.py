@@ -15,6 +15,7 @@ from experiments.metrics.config import MetricsConfig, check_config
 from experiments.schema import METHOD_SCHEMAS, Stage
 from experiments.store import Unit
 from experiments.usage import error_line, refuse_unknown
+from syncdiffusion.canvas import check_pixels, check_stride
 from syncdiffusion.errors import UsageError
 
 
@@ -50,6 +51,7 @@ def plan_run(cfg: DictConfig) -> Plan:
     prompts = tuple(resolved["prompts"]["texts"])
     check_prompts(prompts)
     methods = methods_of(cfg)
+    check_canvases(methods, resolved["backbone"])
     seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
     reference = dict(resolved["reference"]["settings"])
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
@@ -159,3 +161,16 @@ def check_folder(backbone: DictConfig) -> None:
     if not (folder / "model_index.json").is_file():
         reason = "no model_index.json there" if folder.is_dir() else "no such folder"
         raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")
+
+
+def check_canvases(methods: Mapping[str, Mapping[str, Any]], backbone: Mapping[str, Any]) -> None:
+    """Refuse sizes that the windows cannot cover; the methods check again against the model itself."""
+    window, factor = backbone["window"] // backbone["factor"], backbone["factor"]
+    for label, settings in methods.items():
+        if "stride" in settings:
+            try:
+                check_stride(settings["stride"], window)
+                for name in ("height", "width"):
+                    check_pixels(name, settings[name], factor, window, settings["stride"])
+            except UsageError as error:
+                raise UsageError(f"{label}: {error}") from None

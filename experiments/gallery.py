@@ -1,4 +1,4 @@
-"""The picture of a run: rows are prompts and seeds, columns are methods."""
+"""The pictures of a run: the whole gallery, and a comparison narrow enough for a page."""
 
 from __future__ import annotations
 
@@ -49,9 +49,41 @@ def write_gallery(folder: Path, units: Sequence[Unit], titles: dict[str, str]) -
                 draw.rectangle((*corner, corner[0] + cell_width - 1, corner[1] + height - 1), fill=BLANK)
             else:
                 sheet.paste(cell, corner)
+    return save(sheet, folder / "gallery.png")
+
+
+def write_comparison(folder: Path, units: Sequence[Unit], titles: dict[str, str]) -> Path:
+    """Draw comparison.png: of the first seed of every prompt, the methods one below the other.
+
+    A page is too narrow for panoramas side by side; the gallery holds them all.
+    """
+    from PIL import Image, ImageDraw
+
+    first = {unit.prompt: unit.seed for unit in reversed(units)}
+    cells = {(unit.prompt, unit.label): open_image(folder, unit) for unit in units if first[unit.prompt] == unit.seed}
+    there = [cell for cell in cells.values() if cell is not None]
+    height = max((cell.height for cell in there), default=CELL_WIDTH // 6)
+    bold, plain = font(TEXT, bold=True), font(TEXT - 2)
+    left = 2 * GAP + max(int(plain.getlength(title)) for title in titles.values())
+    block = TEXT + 2 * GAP + (height + GAP) * len(titles)
+    width = left + max([CELL_WIDTH, *(cell.width for cell in there)]) + GAP
+    sheet = Image.new("RGB", (width, GAP + block * len(first)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for row, prompt in enumerate(dict.fromkeys(unit.prompt for unit in units)):
+        top = GAP + block * row
+        draw.text((left, top), " ".join(prompt.split()), fill=INK, font=bold)
+        for place, (label, title) in enumerate(titles.items()):
+            corner = (left, top + TEXT + GAP + (height + GAP) * place)
+            draw.text((GAP, corner[1] + height // 2 - TEXT // 2), title, fill=INK, font=plain)
+            cell = cells.get((prompt, label))
+            if cell is not None:
+                sheet.paste(cell, corner)
+    return save(sheet, folder / "comparison.png")
+
+
+def save(sheet: Image, path: Path) -> Path:
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
-    path = folder / "gallery.png"
     write_whole(path, buffer.getvalue())
     return path
 

@@ -117,8 +117,9 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
     source = config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
     backbone = load_backbone(source, config["revision"], config["device"], config["precision"])
     window = backbone.window * backbone.factor
-    if window != config["window"]:
-        raise UsageError(f"backbone.window={config['window']}: this model's windows are {window} px; give that")
+    for name, own in (("window", window), ("factor", backbone.factor)):
+        if own != config[name]:
+            raise UsageError(f"backbone.{name}={config[name]}: this model's {name} is {own} px; give that")
     return backbone
 
 

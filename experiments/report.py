@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.config import Plan
-from experiments.gallery import write_gallery
+from experiments.gallery import write_comparison, write_gallery
 from experiments.score import on_disk
 from experiments.store import write_whole
 from syncdiffusion.errors import UsageError
@@ -18,7 +18,7 @@ ARROWS = {"lower": "↓", "higher": "↑"}
 
 
 def report(plan: Plan) -> str:
-    """Write table.md and gallery.png; returns the table of the whole set, to be printed.
+    """Write table.md, gallery.png and comparison.png; returns the table of the whole set, to be printed.
 
     Raises:
         UsageError: no scores, or scores of panoramas that have been made anew since.
@@ -32,8 +32,17 @@ def report(plan: Plan) -> str:
             rows = score_table(scores, panoramas, plan.labels, prompt)
             parts += [f"## {' '.join(prompt.split())}", rows]
     write_whole(plan.folder / "table.md", "\n\n".join(parts) + "\n")
-    write_gallery(plan.folder, [unit for unit, _ in on_disk(plan, plan.units)], {label: label for label in plan.labels})
+    units, titles = [unit for unit, _ in on_disk(plan, plan.units)], titles_of(plan)
+    write_gallery(plan.folder, units, titles)
+    write_comparison(plan.folder, units, titles)
     return f"{table}\n\n{notes}"
+
+
+def titles_of(plan: Plan) -> dict[str, str]:
+    """Label -> heading in pictures: a method's full name, a variant's own label."""
+    from baselines import METHODS
+
+    return {label: METHODS[label].title if label in METHODS else label for label in plan.labels}
 
 
 def read_scores(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:

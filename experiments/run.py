@@ -6,6 +6,7 @@ mistake of the user's, told in one line on stderr; 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -63,12 +64,20 @@ def fail(error: Exception) -> None:
     sys.exit(2)
 
 
+def announce_downloads() -> None:
+    """What the packages log, a download of weights above all, is told on stderr."""
+    for package in ("syncdiffusion", "experiments"):
+        logging.getLogger(package).addHandler(logging.StreamHandler())
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
 def main() -> Any:
     # Hydra prints several lines for a mistake in a setting, unless it is told to raise: then we print one.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Threads that wait must sleep, not spin: beside another busy process spinning made small models 80 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register()
+    announce_downloads()
     try:
         compose_and_run()
     except KeyboardInterrupt:

@@ -38,6 +38,7 @@ class Backbone:
     precision: str = "float32"  # float16 and bfloat16 run the networks under autocast
     device: str = "auto"  # cuda where there is one
     window: int = MISSING  # pixels, the side of the squares that the model was trained on
+    factor: int = 8  # pixels per latent cell
     height: int = MISSING  # pixels
     width: int = MISSING  # pixels
     stride: int = MISSING  # latent cells

@@ -153,10 +153,14 @@ def load_backbone(
     is_folder = model_id == EMBEDDED or Path(model_id).is_dir()
     if is_folder:
         if not (Path(source) / "model_index.json").is_file():
-            raise UsageError(f"backbone.model_id={model_id}: no model_index.json there; give a folder in diffusers' layout")
+            raise UsageError(
+                f"backbone.model_id={model_id}: no model_index.json there; give a folder in diffusers' layout"
+            )
         fingerprint = fingerprint_folder(Path(source))
     elif model_id.startswith((".", "/", "~")) or model_id.count("/") != 1:
-        raise UsageError(f"backbone.model_id={model_id}: no such folder; give an existing one or a hub id such as owner/name")
+        raise UsageError(
+            f"backbone.model_id={model_id}: no such folder; give an existing one or a hub id such as owner/name"
+        )
     else:
         fingerprint = f"{model_id}@{revision or 'main'}"
     parts = _load_parts(source, None if is_folder else revision, model_id)

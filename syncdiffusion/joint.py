@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from syncdiffusion.canvas import check_pixels, check_stride
 from syncdiffusion.errors import UsageError
-from syncdiffusion.windows import Windows, check_pixels, place_windows
+from syncdiffusion.windows import Windows, place_windows
 
 if TYPE_CHECKING:
     from syncdiffusion.backbone import Backbone
@@ -57,7 +58,9 @@ def noise_generator(prompt: str, seed: int, stream: str = "initial") -> torch.Ge
 
 def initial_noise(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal canvases [n, *shape] on the CPU; row i depends on (prompts[i], seeds[i]) alone."""
-    return torch.stack([torch.randn(shape, generator=noise_generator(p, s)) for p, s in zip(prompts, seeds, strict=True)])
+    return torch.stack(
+        [torch.randn(shape, generator=noise_generator(p, s)) for p, s in zip(prompts, seeds, strict=True)]
+    )
 
 
 def check_sampling(settings) -> None:
@@ -70,7 +73,9 @@ def check_sampling(settings) -> None:
         raise UsageError(f"window_batch={settings.window_batch}: use 1 or more")
 
 
-def condition(backbone: "Backbone", prompts: Sequence[str], negative_prompt: str, guidance_scale: float) -> Conditioning:
+def condition(
+    backbone: "Backbone", prompts: Sequence[str], negative_prompt: str, guidance_scale: float
+) -> Conditioning:
     """Embeddings of the prompts and of one negative prompt for all."""
     text = backbone.encode_prompts(prompts)
     empty = backbone.encode_prompts([negative_prompt]).expand_as(text)
@@ -79,8 +84,7 @@ def condition(backbone: "Backbone", prompts: Sequence[str], negative_prompt: str
 
 def windows_for(backbone: "Backbone", height: int, width: int, stride: int, loop_closure: str = "off") -> Windows:
     """The model's windows on a canvas given in pixels; UsageError where they cannot cover it."""
-    if not 1 <= stride <= backbone.window:
-        raise UsageError(f"stride={stride}: use 1 to {backbone.window} latent cells, the window's side")
+    check_stride(stride, backbone.window)
     cells = [
         check_pixels(name, pixels, backbone.factor, backbone.window, stride)
         for name, pixels in (("height", height), ("width", width))

@@ -1,14 +1,21 @@
 """SyncDiffusion as a diffusers pipeline, for those who work with diffusers already.
 
-    pipe = SyncDiffusionPipeline.from_pretrained(folder_or_hub_id)
-    image = pipe("a photo of a forest with a misty fog", width=3072, seed=1).images[0]
+pipe = SyncDiffusionPipeline.from_pretrained(folder_or_hub_id)
+image = pipe("a photo of a forest with a misty fog", width=3072, seed=1).images[0]
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    DiffusionPipeline,
+    ImagePipelineOutput,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from syncdiffusion.backbone import Backbone
@@ -78,7 +85,12 @@ class SyncDiffusionPipeline(DiffusionPipeline):
         seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
         backbone = self.backbone()
         side = backbone.window * backbone.factor
-        chosen = {"stride": max(1, backbone.window // 4), "height": height or side, "width": width or 6 * side, **settings}
+        chosen = {
+            "stride": max(1, backbone.window // 4),
+            "height": height or side,
+            "width": width or 6 * side,
+            **settings,
+        }
         with self.progress_bar(total=chosen.get("steps", SyncDiffusionSettings.steps)) as bar:
             images = generate(backbone, prompts, seeds, SyncDiffusionSettings(**chosen), lambda step: bar.update())
         if output_type == "pt":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from syncdiffusion.canvas import check_stride, nearest_covered
 from syncdiffusion.errors import UsageError
 
 LOOP_CLOSURES = ("off", "released", "full")
@@ -67,14 +68,18 @@ def place_windows(height: int, width: int, size: int, stride: int, loop_closure:
     Raises:
         UsageError: the windows cannot cover the canvas, or cannot be wrapped around it.
     """
-    if not 1 <= stride <= size:
-        raise UsageError(f"stride={stride}: use 1 to {size} latent cells, the window's side")
+    check_stride(stride, size)
     for name, length in (("height", height), ("width", width)):
         if length < size or (length - size) % stride:
-            raise UsageError(_uncovered(name, length, size, stride))
+            raise UsageError(
+                f"{name}={length} latent cells: windows of {size} every {stride} cannot cover it without a gap; "
+                f"nearest that they can: {nearest_covered(length, size, stride)}"
+            )
     if loop_closure not in LOOP_CLOSURES:
         raise UsageError(f"loop_closure={loop_closure}: use one of {', '.join(LOOP_CLOSURES)}")
-    corners = [(top, left) for top in range(0, height - size + 1, stride) for left in range(0, width - size + 1, stride)]
+    corners = [
+        (top, left) for top in range(0, height - size + 1, stride) for left in range(0, width - size + 1, stride)
+    ]
     if loop_closure != "off":
         if height != size or size % stride or width < 2 * size:
             raise UsageError(
@@ -84,27 +89,3 @@ def place_windows(height: int, width: int, size: int, stride: int, loop_closure:
         extra = size // stride - (2 if loop_closure == "released" else 1)
         corners += [(0, width - size + (i + 1) * stride) for i in range(extra)]
     return Windows(height, width, size, tuple(corners))
-
-
-def _uncovered(name: str, length: int, size: int, stride: int) -> str:
-    nearest = size + max(0, round((length - size) / stride)) * stride
-    return (
-        f"{name}={length} latent cells: windows of {size} every {stride} cannot cover it without a gap; "
-        f"nearest that they can: {nearest}"
-    )
-
-
-def check_pixels(name: str, pixels: int, factor: int, size: int, stride: int) -> int:
-    """Latent cells of a canvas length given in pixels.
-
-    Raises:
-        UsageError: windows cannot cover that length; names the nearest one in pixels that they can.
-    """
-    cells = pixels / factor
-    nearest = size + max(0, round((cells - size) / stride)) * stride
-    if cells != nearest:
-        raise UsageError(
-            f"{name}={pixels}: windows of {size * factor} px every {stride * factor} px cannot cover it; "
-            f"nearest that they can: {nearest * factor}"
-        )
-    return nearest

@@ -229,7 +229,9 @@ def train(
     folder = work / "autoencoder"
     vae, optimiser = start(settings, device, images)
     average = MovingAverage(vae)
-    state = load_checkpoint(folder / "checkpoint.pt", asdict(settings))
+    # Not the number of steps: a training may be continued for longer, its rate then follows the longer schedule.
+    identity = {name: value for name, value in asdict(settings).items() if name != "steps"}
+    state = load_checkpoint(folder / "checkpoint.pt", identity)
     begin = 0
     if state is not None:
         begin = state["step"]
@@ -254,7 +256,7 @@ def train(
         progress.add(step + 1, **parts)
         if step + 1 == end or time.monotonic() - saved > 60 * checkpoint_minutes:
             saved = time.monotonic()
-            state = {"settings": asdict(settings), "step": step + 1, "model": vae.state_dict()}
+            state = {"settings": identity, "step": step + 1, "model": vae.state_dict()}
             state |= {"optimiser": optimiser.state_dict(), "average": average.state_dict()}
             save_checkpoint(folder / "checkpoint.pt", state)
             averaged = average.copy_to(build_autoencoder(settings).to(device))

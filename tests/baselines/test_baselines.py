@@ -20,7 +20,9 @@ PROMPT = "a photo of a forest"
 @pytest.mark.parametrize(("overlap", "start", "width"), [(0.5, 0.25, 160), (0.75, 0.5, 112), (0.25, 0.0, 112)])
 def test_blended_latent_equals_a_literal_loop(tiny, overlap, start, width):
     steps, size, scale = 4, 8, 5.0
-    chosen = BlendedLatentSettings(height=64, width=width, steps=steps, guidance_scale=scale, overlap=overlap, start=start)
+    chosen = BlendedLatentSettings(
+        height=64, width=width, steps=steps, guidance_scale=scale, overlap=overlap, start=start
+    )
     ours = blended(tiny, [PROMPT], [4], chosen)
 
     noise = initial_noise([PROMPT], [4], (4, 8, width // 8))
@@ -56,7 +58,9 @@ def test_blended_latent_never_changes_what_is_known(tiny):
     assert latents.shape == noise.shape
     # The first window is an ordinary sample, from the canvas's own noise and so not of `square`'s.
     assert not torch.equal(latents[..., :8], square)
-    wide = blended(tiny, [PROMPT], [0], BlendedLatentSettings(height=64, width=96, steps=3, guidance_scale=2.0, start=0.9))
+    wide = blended(
+        tiny, [PROMPT], [0], BlendedLatentSettings(height=64, width=96, steps=3, guidance_scale=2.0, start=0.9)
+    )
     assert torch.equal(latents[..., :8], wide[..., :8])  # a later window's settings leave it alone
     assert not torch.equal(latents[..., 8:], wide[..., 8:])
 

@@ -24,7 +24,9 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 def test_it_is_stable_diffusion_2_base(full_size):
     # The published model's counts: UNet 865,910,724, decoder and encoder 83,653,863, text encoder 340,387,840.
-    count = [sum(p.numel() for p in part.parameters()) for part in (full_size.unet, full_size.vae, full_size.text_encoder)]
+    count = [
+        sum(p.numel() for p in part.parameters()) for part in (full_size.unet, full_size.vae, full_size.text_encoder)
+    ]
     assert count == [865_910_724, 83_653_863, 340_387_840]
     assert (full_size.window, full_size.factor, full_size.channels) == (64, 8, 4)
     assert abs(full_size.vae.config.scaling_factor - 0.18215) < 1e-9

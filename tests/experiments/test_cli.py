@@ -39,7 +39,7 @@ MISTAKES = [
     (["method.first_n=1.5"], "method.first_n=1.5: must be a whole number"),
     (["method.wieght=3"], "method.wieght=3: no such setting (did you mean weight?)"),
     (["metric=paper"], "metric=paper: no such setting (did you mean metrics?)"),
-    (["experiment=dmeo"], "experiment=dmeo: no such choice; choose from demo (did you mean demo?)"),
+    (["experiment=dmeo"], "experiment=dmeo: no such choice; choose from demo, panorama (did you mean demo?)"),
     (["prompts=nonsense"], "prompts=nonsense: no such choice; choose from demo, paper"),
     (["stage=scoer"], "stage=scoer: Invalid value 'scoer', expected one of [all, generate, score, report]"),
     (["steps=null"], "steps=null: field 'steps' is not Optional"),
@@ -69,7 +69,7 @@ def test_mistake_in_a_setting(command, tmp_path, words, message):
         (["method.loop_closure=on"], "multidiffusion: loop_closure=on: use one of"),
         (["backbone.precision=float8"], "precision=float8: use one of"),
         (["backbone.device=abacus"], "device=abacus: not usable here"),
-        (["backbone.window=128"], "backbone.window=128: this model's windows are 64 px"),
+        (["backbone.window=128", "height=128"], "backbone.window=128: this model's window is 64 px"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

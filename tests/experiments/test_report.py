@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from experiments import gallery
-from experiments.gallery import CELL_WIDTH, GAP, TEXT, choose_rows, write_gallery
+from experiments.gallery import CELL_WIDTH, GAP, TEXT, choose_rows, write_comparison, write_gallery
 from experiments.report import cell, score_table, summary
 from experiments.run import run
 from experiments.store import Unit, save_panorama
@@ -115,3 +115,21 @@ def test_gallery_shows_the_first_seeds_of_every_prompt():
     assert len(rows) == 5 * (gallery.MOST_ROWS // 5)
     assert {prompt for prompt, _ in rows} == {f"p{i}" for i in range(5)}
     assert rows[:2] == [("p0", 0), ("p0", 1)]
+
+
+def test_comparison_stacks_the_methods_of_each_prompts_first_seed(tmp_path):
+    chosen = units(["a", "b", "c"], ["hills", "a city"], [7, 8])
+    random = np.random.default_rng(1)
+    pixels = {unit: random.integers(0, 256, (64, CELL_WIDTH, 3), dtype=np.uint8) for unit in map(repr, chosen)}
+    for unit in chosen:
+        save_panorama(tmp_path, unit, pixels[repr(unit)], {})
+    sheet = np.asarray(Image.open(write_comparison(tmp_path, chosen, {"a": "A", "b": "B", "c": "C"})))
+
+    block = TEXT + 2 * GAP + 3 * (64 + GAP)
+    assert sheet.shape[0] == GAP + 2 * block
+    for row, prompt in enumerate(["hills", "a city"]):
+        for place, label in enumerate("abc"):
+            unit = next(u for u in chosen if (u.label, u.prompt, u.seed) == (label, prompt, 7))
+            top = GAP + block * row + TEXT + GAP + (64 + GAP) * place
+            shown = sheet[top : top + 64, -CELL_WIDTH - GAP : -GAP]
+            assert np.array_equal(shown, pixels[repr(unit)])

@@ -46,7 +46,7 @@ def test_run_folder_is_complete(compose, quiet, known_scores, capsys):
     names = {path.name for path in plan.folder.iterdir()}
     assert names == {
         *("config.yaml", "environment.json", "panoramas", "panoramas.csv"),
-        *("scores.csv", "table.md", "gallery.png", "wandb"),
+        *("scores.csv", "table.md", "gallery.png", "comparison.png", "wandb"),
     }
     panoramas, scores = pd.read_csv(plan.folder / "panoramas.csv"), pd.read_csv(plan.folder / "scores.csv")
     assert list(scores.columns) == ["method", "prompt", "metric", "value", "stderr", "n", "network"]

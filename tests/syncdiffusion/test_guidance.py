@@ -83,12 +83,12 @@ def test_multidiffusion_equals_the_literal_loop(tiny, stride, loop_closure):
     if loop_closure == "full" and 8 % stride:
         pytest.skip("a stride that does not divide the window cannot close the loop")
     width = 8 * (8 + 3 * stride) if 8 % stride else 128
-    chosen = MultiDiffusionSettings(**COMMON, width=width, steps=4, stride=stride, loop_closure=loop_closure, window_batch=5)
+    chosen = MultiDiffusionSettings(
+        **COMMON, width=width, steps=4, stride=stride, loop_closure=loop_closure, window_batch=5
+    )
     ours = multidiffusion(tiny, [PROMPT], [1], chosen)
     noise = initial_noise([PROMPT], [1], ours.shape[1:])
-    literal = literal_sample(
-        tiny, PROMPT, noise, stride=stride, steps=4, guidance_scale=3.0, loop_closure=loop_closure
-    )
+    literal = literal_sample(tiny, PROMPT, noise, stride=stride, steps=4, guidance_scale=3.0, loop_closure=loop_closure)
     assert (ours - literal).abs().max() <= 1e-4
 
 
@@ -102,7 +102,9 @@ def test_window_batch_and_company_do_not_change_a_panorama(tiny):
 
 
 def test_without_weight_or_steps_it_is_multidiffusion(tiny):
-    base = multidiffusion(tiny, [PROMPT], [5], MultiDiffusionSettings(**COMMON, width=128, steps=4, stride=4, window_batch=3))
+    base = multidiffusion(
+        tiny, [PROMPT], [5], MultiDiffusionSettings(**COMMON, width=128, steps=4, stride=4, window_batch=3)
+    )
     for changes in ({"weight": 0.0}, {"first_n": 0}, {"every_n": 9}):
         assert torch.equal(sample_latents(tiny, [PROMPT], [5], settings(**changes)), base)
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from syncdiffusion.canvas import check_pixels
 from syncdiffusion.errors import UsageError
-from syncdiffusion.windows import check_pixels, place_windows
+from syncdiffusion.windows import place_windows
 
 
 @pytest.mark.parametrize(("stride", "count"), [(8, 41), (16, 21), (32, 11), (64, 6)])

@@ -14,7 +14,14 @@ from experiments.mini.training import learning_rate
 from syncdiffusion.errors import UsageError
 
 SMALL = autoencoder.AutoencoderSettings(
-    steps=6, batch=2, crop=32, width=8, encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 0), warmup=2, bfloat16=False
+    steps=6,
+    batch=2,
+    crop=32,
+    width=8,
+    encoder_blocks=(0, 1, 1, 1),
+    decoder_blocks=(1, 1, 1, 0),
+    warmup=2,
+    bfloat16=False,
 )
 CPU = torch.device("cpu")
 
