@@ -107,7 +107,7 @@ def sample_latents(
         raise UsageError(f"overlap={settings.overlap}: less than one latent cell of a window of {backbone.window}")
     windows = windows_for(backbone, settings.height, settings.width, hop)
     shape = (backbone.channels, windows.height, windows.width)
-    noise = initial_noise(prompts, seeds, shape).to(backbone.device)
+    noise = initial_noise(prompts, seeds, shape).to(backbone.device, backbone.dtype)
     canvas = noise.clone()
     done = torch.zeros(windows.height, windows.width, dtype=torch.bool, device=backbone.device)
     generators = [noise_generator(p, s, stream="blend") for p, s in zip(prompts, seeds, strict=True)]

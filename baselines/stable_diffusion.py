@@ -46,7 +46,7 @@ def sample_latents(
             nearest = max(1, round(pixels / multiple)) * multiple
             raise UsageError(f"{name}={pixels}: use a multiple of {multiple} px; nearest: {nearest}")
     shape = (backbone.channels, settings.height // backbone.factor, settings.width // backbone.factor)
-    latents = initial_noise(prompts, seeds, shape).to(backbone.device)
+    latents = initial_noise(prompts, seeds, shape).to(backbone.device, backbone.dtype)
     c = condition(backbone, prompts, settings.negative_prompt, settings.guidance_scale)
     scheduler = backbone.steps(settings.steps)
     for index, t in enumerate(scheduler.timesteps):

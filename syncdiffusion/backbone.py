@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
 EMBEDDED_FOLDER = Path(__file__).parent / "weights" / "mini"
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Networks with frozen float32 weights, run under autocast where `precision` is lower.
+    """Networks with frozen weights in float32, run under autocast where `precision` is lower.
+
+    "float64" widens everything; it is for proofs, since SyncDiffusion's gradient steps amplify rounding.
 
     model_id: hub repository, folder, or "embedded".
     fingerprint: hash of the weight files for a folder, "id@revision" for a hub repository.
@@ -59,9 +66,14 @@ class Backbone:
         stages = getattr(self.vae.config, "block_out_channels", None) or self.vae.config.encoder_block_out_channels
         return 2 ** (len(stages) - 1)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of everything between networks: float32, or float64."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
     def autocast(self) -> contextlib.AbstractContextManager:
         """The released code runs float32 weights under half-precision autocast; so do we."""
-        if self.precision == "float32":
+        if self.precision in ("float32", "float64"):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, PRECISIONS[self.precision])
 
@@ -69,12 +81,14 @@ class Backbone:
         """A DDIM scheduler of its own, with `count` timesteps set."""
         # A copy: `set_timesteps` changes the scheduler, and a backbone is shared.
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.dtype)
+        scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.dtype)
         scheduler.set_timesteps(count)
         return scheduler
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings [n, tokens, d], float32; longer prompts are cut at the tokenizer's length."""
+        """Text embeddings [n, tokens, d]; longer prompts are cut at the tokenizer's length."""
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -82,7 +96,7 @@ class Backbone:
             truncation=True,
             return_tensors="pt",
         )
-        return self.text_encoder(tokens.input_ids.to(self.device))[0].float()
+        return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
     def predict_noise(self, latents: Tensor, t: Tensor, text: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
         """The UNet's prediction with classifier-free guidance.
@@ -92,21 +106,21 @@ class Backbone:
             text, empty: embeddings of the prompts and of the negative prompts, [n, tokens, d].
 
         Returns:
-            [n, 4, h, w], float32. Differentiable in `latents`.
+            [n, 4, h, w] of `dtype`. Differentiable in `latents`.
         """
         with self.autocast():
             both = self.unet(torch.cat([latents, latents]), t, encoder_hidden_states=torch.cat([empty, text])).sample
-        without, conditioned = both.float().chunk(2)
+        without, conditioned = both.to(self.dtype).chunk(2)
         return without + guidance_scale * (conditioned - without)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images [n, 3, factor·h, factor·w] in [0, 1], float32, of latents [n, 4, h, w].
+        """Images [n, 3, factor·h, factor·w] in [0, 1], of latents [n, 4, h, w].
 
         Differentiable; the clamp passes no gradient where it saturates, as in the released code.
         """
         with self.autocast():
             images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        return (images.to(self.dtype) / 2 + 0.5).clamp(0, 1)
 
 
 def fingerprint_folder(folder: Path) -> str:
@@ -141,7 +155,7 @@ def load_backbone(
     Args:
         model_id: "embedded", a folder in diffusers' layout, or a hub repository.
         revision: branch, tag or commit of a hub repository.
-        precision: float32, float16 or bfloat16; below float32 the networks run under autocast.
+        precision: one of PRECISIONS; below float32 the networks run under autocast.
 
     Raises:
         UsageError: no such folder or repository, a folder without a model, an unknown precision or device.
@@ -164,8 +178,9 @@ def load_backbone(
     else:
         fingerprint = f"{model_id}@{revision or 'main'}"
     parts = _load_parts(source, None if is_folder else revision, model_id)
+    dtype = torch.float64 if precision == "float64" else torch.float32
     for name in ("text_encoder", "unet", "vae"):
-        parts[name] = parts[name].to(chosen, torch.float32).eval().requires_grad_(False)
+        parts[name] = parts[name].to(chosen, dtype).eval().requires_grad_(False)
     return Backbone(model_id, revision, fingerprint, device=chosen, precision=precision, **parts)
 
 

@@ -158,7 +158,7 @@ def sample_latents(
     if settings.weight > 0 and any(settings.active(i) for i in range(settings.steps)):
         from syncdiffusion.perceptual import load_perceptual
 
-        loss = load_perceptual(settings.loss, backbone.device)
+        loss = load_perceptual(settings.loss, backbone.device, backbone.dtype)
 
     def adjust(step: Step, views: Tensor, conditioning: Conditioning) -> Tensor:
         if loss is None or not settings.active(step.index):

@@ -121,7 +121,7 @@ def sample_windows(
         the denoised canvas [n, 4, h, w] on the backbone's device.
     """
     scheduler = backbone.steps(steps)
-    canvas = canvas.to(backbone.device)
+    canvas = canvas.to(backbone.device, backbone.dtype)
     owner = torch.arange(len(canvas), device=backbone.device).repeat_interleave(len(windows))
 
     for index, t in enumerate(scheduler.timesteps):
@@ -146,4 +146,4 @@ def sample_windows(
 @torch.no_grad()
 def decode_canvas(backbone: "Backbone", canvas: Tensor) -> Tensor:
     """Whole canvases at once, as the released code does: images [n, 3, H, W] in [0, 1] on the CPU."""
-    return torch.cat([backbone.decode(one[None]).cpu() for one in canvas])
+    return torch.cat([backbone.decode(one[None]).float().cpu() for one in canvas])

@@ -54,11 +54,11 @@ class LPIPS(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(n, 3, h, w) in [0, 1] -> (n, c, h', w') per layer: unit length over c, times sqrt(w)."""
-        scaled = ((2 * images.float() - 1) - self.shift) / self.scale
+        scaled = ((2 * at_least_float32(images) - 1) - self.shift) / self.scale
         activations = self.trunk(scaled.to(self.trunk.layers[0].weight.dtype))
         with torch.autocast(images.device.type, enabled=False):
             return [
-                unit_length(activation.float()) * getattr(self, f"head{index}")
+                unit_length(at_least_float32(activation)) * getattr(self, f"head{index}")
                 for index, activation in enumerate(activations)
             ]
 
@@ -86,15 +86,20 @@ class GramStyle(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(n, 3, h, w) in [0, 1] -> one (n, c, c) Gram matrix per layer."""
-        normalised = (images.float() - self.mean) / self.deviation
+        normalised = (at_least_float32(images) - self.mean) / self.deviation
         activations = self.trunk(normalised.to(self.trunk.layers[0].weight.dtype))
         with torch.autocast(images.device.type, enabled=False):
-            return [gram_matrix(activation.float()) for activation in activations]
+            return [gram_matrix(at_least_float32(activation)) for activation in activations]
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         """Sum over layers of the mean squared difference of Gram matrices."""
         layers = [(x - y).square().mean(dim=(1, 2)) for x, y in zip(a, b, strict=True)]
         return torch.stack(layers).sum(dim=0)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision is widened, float64 stays."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def unit_length(features: Tensor) -> Tensor:
@@ -132,7 +137,7 @@ def load_perceptual(
     name: "lpips_vgg", "lpips_alex"; "style" looks through VGG-16, whose weights LPIPS uses too and
         which therefore is the same on every machine; "style_vgg19" through torchvision's VGG-19,
         the network of the paper's Intra-Style-L, which only torchvision's own host offers.
-    dtype: precision of the convolutions. Features and distances are float32 in any case.
+    dtype: precision of the convolutions. Features and distances are float32, or float64 with it.
 
     Raises:
         UsageError: unknown name, or weights that cannot be had.
@@ -153,6 +158,8 @@ def _load(name: str, device: str, dtype: torch.dtype) -> PerceptualLoss:
         trunk, source = load_trunk(network, _STYLE_TAPS)
         loss = GramStyle(name, f"{network} ({source})", trunk)
     loss.trunk.to(dtype)
+    if dtype == torch.float64:
+        loss.to(dtype)
     return loss.to(device).eval().requires_grad_(False)
 
 

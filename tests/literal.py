@@ -17,9 +17,9 @@ Distance = Callable[[Tensor, Tensor], Tensor]  # images in [-1, 1], [1, 3, h, w]
 class Ddim:
     """Alpha-bar of Stable Diffusion's schedule and its timesteps, from the definition."""
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, dtype: torch.dtype = torch.float32):
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32) ** 2
-        self.alpha_bar = torch.cumprod(1 - betas, 0)
+        self.alpha_bar = torch.cumprod(1 - betas, 0).to(dtype)
         self.gap = 1000 // steps
         self.timesteps = [i * self.gap + 1 for i in reversed(range(steps))]
 
@@ -76,7 +76,7 @@ def literal_sample(
     size = backbone.window
     height, width = canvas.shape[2:]
     text, empty = backbone.encode_prompts([prompt]), backbone.encode_prompts([""])
-    ddim = Ddim(steps)
+    ddim = Ddim(steps, canvas.dtype)
     views = views_of(height, width, size, stride, loop_closure)
     anchor = len(views) // 2 if anchor is None else anchor
 

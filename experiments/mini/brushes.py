@@ -79,7 +79,9 @@ def stars(canvas: Canvas, rng: np.random.Generator, count: int, line: float, col
     return canvas
 
 
-def spot(canvas: Canvas, x0: float, y0: float, radius: float, colour, strength: float = 1.0, flat: float = 1.0) -> Canvas:
+def spot(
+    canvas: Canvas, x0: float, y0: float, radius: float, colour, strength: float = 1.0, flat: float = 1.0
+) -> Canvas:
     """A small disc (or ellipse, height/width = `flat`), drawn in place within its own box."""
     height, width = canvas.shape[:2]
     y1, y2 = max(0, int(y0 - radius * flat - 1)), min(height, int(y0 + radius * flat + 2))
@@ -102,7 +104,9 @@ def wisps(canvas: Canvas, rng: np.random.Generator, colour, amount: float, line:
     return blend(canvas, colour, mask * np.clip(1.15 - y / line, 0, 1) * 0.85)
 
 
-def puffs(canvas: Canvas, rng: np.random.Generator, colour, shade, count: int, line: float, size: float, outline) -> Canvas:
+def puffs(
+    canvas: Canvas, rng: np.random.Generator, colour, shade, count: int, line: float, size: float, outline
+) -> Canvas:
     """Heaped clouds of overlapping discs, lit from above; `outline` is an RGB or None."""
     y, _ = grid(canvas)
     for _ in range(count):
@@ -134,7 +138,9 @@ def ridge(rng: np.random.Generator, width: int, base: float, height: float, shar
     return base - height * (peaks + 0.16 * profile(rng, width, cells * 4, octaves=4, gain=0.55))
 
 
-def rock(canvas: Canvas, rng: np.random.Generator, line: np.ndarray, dark, bright, snow, snow_depth: float, sun: float) -> Canvas:
+def rock(
+    canvas: Canvas, rng: np.random.Generator, line: np.ndarray, dark, bright, snow, snow_depth: float, sun: float
+) -> Canvas:
     """A range below `line`: two-tone flanks lit from the side `sun` (-1 left, 1 right), snow on top.
 
     `snow_depth` in pixels below the skyline, 0 for none.
@@ -152,7 +158,9 @@ def rock(canvas: Canvas, rng: np.random.Generator, line: np.ndarray, dark, brigh
     return blend(canvas, colour, below(canvas, line))
 
 
-def conifers(canvas: Canvas, rng: np.random.Generator, base: np.ndarray, size: float, colour, bright, gap: float) -> Canvas:
+def conifers(
+    canvas: Canvas, rng: np.random.Generator, base: np.ndarray, size: float, colour, bright, gap: float
+) -> Canvas:
     """A row of conifers of about `size` pixels, standing on `base` (y for each x), `gap` pixels apart."""
     height, width = canvas.shape[:2]
     x0 = -size * rng.random()
@@ -172,13 +180,18 @@ def conifers(canvas: Canvas, rng: np.random.Generator, base: np.ndarray, size: f
     return canvas
 
 
-def leafy(canvas: Canvas, rng: np.random.Generator, x0: float, foot: float, size: float, leaf, bright, trunk, outline) -> Canvas:
+def leafy(
+    canvas: Canvas, rng: np.random.Generator, x0: float, foot: float, size: float, leaf, bright, trunk, outline
+) -> Canvas:
     """A round-crowned tree of `size` pixels at (`x0`, `foot`)."""
     crown = foot - size * 0.62
     for width in np.linspace(-0.05, 0.05, 3) * size:
         for step in np.linspace(0, 0.4, 5):
             canvas = spot(canvas, x0 + width, foot - size * step, max(0.7, size * 0.05), trunk)
-    lobes = [(x0 + size * rng.uniform(-0.25, 0.25), crown + size * rng.uniform(-0.2, 0.16), size * rng.uniform(0.16, 0.26)) for _ in range(7)]
+    lobes = [
+        (x0 + size * rng.uniform(-0.25, 0.25), crown + size * rng.uniform(-0.2, 0.16), size * rng.uniform(0.16, 0.26))
+        for _ in range(7)
+    ]
     if outline is not None:
         for x, y, radius in lobes:
             canvas = spot(canvas, x, y, radius + 1, outline)
@@ -189,7 +202,9 @@ def leafy(canvas: Canvas, rng: np.random.Generator, x0: float, foot: float, size
     return canvas
 
 
-def buildings(canvas: Canvas, rng: np.random.Generator, base: float, tall: float, wide: float, wall, lamp, lit: float, edge) -> Canvas:
+def buildings(
+    canvas: Canvas, rng: np.random.Generator, base: float, tall: float, wide: float, wall, lamp, lit: float, edge
+) -> Canvas:
     """A row of towers on y = `base`, up to `tall` pixels high, `wide` wide on average.
 
     `lit` is the share of windows that shine in `lamp`; the others are a little darker than the wall.

@@ -9,6 +9,7 @@ depend on the number of worker processes nor on how many items are made.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import inspect
 import json
@@ -59,10 +60,11 @@ def make_chunk(seed: int, split: int, begin: int, end: int) -> list[tuple[np.nda
 
 
 def source_hash() -> str:
-    """Hash of the renderer's and the grammar's source: pictures of an older one are made again."""
+    """Hash of the renderer's and the grammar's code, whatever its layout: pictures of an older one are made again."""
     from experiments.mini import brushes, captions, palettes, scenes
 
-    text = "".join(inspect.getsource(module) for module in (palettes, brushes, scenes, captions))
+    modules = (palettes, brushes, scenes, captions)
+    text = "".join(ast.dump(ast.parse(inspect.getsource(module))) for module in modules)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -190,6 +190,8 @@ def export(pipeline: StableDiffusionPipeline, tokenizer_folder: Path, folder: Pa
                 # diffusers notes where a part was loaded from, which means nothing elsewhere.
                 record = json.loads(file.read_text(encoding="utf-8"))
                 record.pop("_name_or_path", None)
+                if record.get("_class_name") == "AutoencoderTiny":
+                    record.pop("block_out_channels", None)  # it sets this itself, and warns where it finds it set
                 file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             file.chmod(0o644)
             target = folder / file.relative_to(made)

@@ -147,10 +147,23 @@ def _stroke(canvas: np.ndarray, p: _Paint, scene: Scene, line: np.ndarray) -> np
     if scene.style == "photo":
         return canvas
     edge = b.below(canvas, line) * (1 - b.below(canvas, line + 1.6 * p.unit))
-    return b.blend(canvas, p.outline if p.outline is not None else p.light, edge * (0.8 if p.outline is not None else 0.5))
+    return b.blend(
+        canvas, p.outline if p.outline is not None else p.light, edge * (0.8 if p.outline is not None else 0.5)
+    )
 
 
-def _ranges(canvas, scene: Scene, p: _Paint, rng, line: float, count: int, tall: float, snow: float, reach: float, folds=(1.6, 2.8)):
+def _ranges(
+    canvas,
+    scene: Scene,
+    p: _Paint,
+    rng,
+    line: float,
+    count: int,
+    tall: float,
+    snow: float,
+    reach: float,
+    folds=(1.6, 2.8),
+):
     """`count` mountain ranges from far to near, the nearest `reach` of the way to the near colour.
 
     `folds` bounds the number of folds per picture height: few make broad massifs, many a jagged chain.
@@ -160,7 +173,9 @@ def _ranges(canvas, scene: Scene, p: _Paint, rng, line: float, count: int, tall:
     for i in range(count):
         nearness = reach * (i + 0.6) / count
         base = line + p.unit * (10 * i / max(1, count - 1) - 2)
-        sky_line = b.ridge(rng, width, base, tall * (1 - 0.32 * i / count) * rng.uniform(0.8, 1.15), True, cells * rng.uniform(*folds))
+        sky_line = b.ridge(
+            rng, width, base, tall * (1 - 0.32 * i / count) * rng.uniform(0.8, 1.15), True, cells * rng.uniform(*folds)
+        )
         dark = p.layer(nearness)
         bright = np.clip(dark + (p.light - dark) * (0.16 + 0.16 * nearness), 0, 1)
         deep = snow * p.unit * (1 - 0.5 * i / count)
@@ -210,7 +225,9 @@ def _skiers(canvas, p: _Paint, rng, top: float, count: int):
         x0, unit = rng.uniform(4, width - 4), p.unit * (0.75 + 0.9 * (y0 - top) / (height - top))
         way = rng.choice([-1.0, 1.0])
         for step in np.arange(2, 26, 1.5):
-            canvas = b.spot(canvas, x0 + way * step * unit, y0 - (step * 0.55 - 3) * unit, 0.6 * unit, p.snow * 0.74, 0.8)
+            canvas = b.spot(
+                canvas, x0 + way * step * unit, y0 - (step * 0.55 - 3) * unit, 0.6 * unit, p.snow * 0.74, 0.8
+            )
         coat = coats[int(rng.integers(len(coats)))]
         canvas = b.spot(canvas, x0, y0 + 2.4 * unit, 1.1 * unit, p.near * 0.5, flat=1.3)
         canvas = b.spot(canvas, x0, y0, 1.6 * unit, coat, flat=1.4)
@@ -255,7 +272,9 @@ def _forest(canvas, scene, p, rng, line):
         bright = np.clip(tone + (p.light - tone) * 0.2, 0, 1)
         size = (15 + 25 * nearness) * p.unit
         canvas = b.conifers(canvas, rng, foot, size, tone, bright, size * rng.uniform(0.24, 0.42))
-        canvas = b.haze(canvas, rng, fog, base + 2, (7 + 8 * nearness) * p.unit, (0.15 + scene.mist) * (1 - 0.45 * nearness))
+        canvas = b.haze(
+            canvas, rng, fog, base + 2, (7 + 8 * nearness) * p.unit, (0.15 + scene.mist) * (1 - 0.45 * nearness)
+        )
     return canvas
 
 
@@ -298,7 +317,9 @@ def _meadow(canvas, scene, p, rng, line):
 def _lake(canvas, scene, p, rng, line):
     height, width = canvas.shape[:2]
     snow = 22 if scene.season == "winter" else float(rng.choice([0, 10]))
-    canvas = _ranges(canvas, scene, p, rng, line - 4 * p.unit, int(rng.integers(2, 4)), rng.uniform(11, 19) * p.unit, snow, 0.9)
+    canvas = _ranges(
+        canvas, scene, p, rng, line - 4 * p.unit, int(rng.integers(2, 4)), rng.uniform(11, 19) * p.unit, snow, 0.9
+    )
     shore = int(height * rng.uniform(0.62, 0.72))
     bank = np.full(width, shore - 1.5, np.float32)
     green = p.leaf * 0.45 + p.near * 0.4
@@ -319,6 +340,10 @@ def render(scene: Scene, size: int = 128, width: int | None = None) -> np.ndarra
     canvas = np.clip(_DRAW[scene.kind](canvas, scene, paint, rng, line), 0, 1)
     if scene.style == "anime":  # bloom: bright parts bleed softly
         bright = Image.fromarray((np.clip(canvas - 0.6, 0, 1) * 255).astype(np.uint8))
-        soft = np.asarray(bright.resize((max(2, canvas.shape[1] // 10), max(2, size // 10)), Image.BOX).resize(bright.size, Image.BICUBIC))
+        soft = np.asarray(
+            bright.resize((max(2, canvas.shape[1] // 10), max(2, size // 10)), Image.BOX).resize(
+                bright.size, Image.BICUBIC
+            )
+        )
         canvas = 1 - (1 - canvas) * (1 - soft.astype(np.float32) / 255 * 0.6)
     return np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8)

@@ -1,6 +1,6 @@
 """Trains the miniature model's autoencoder (diffusers AutoencoderTiny) and writes `vae/`.
 
-    python -m experiments.mini.train_autoencoder --steps 3000
+    python -m experiments.mini.train_autoencoder --threads 1
 
 Loss: L1 + 0.3 LPIPS-Alex on random 64x64 crops with random flips, plus a weak pull of the latents
 towards zero mean and unit variance. AutoencoderTiny has no normalisation layers and no attention,
@@ -51,8 +51,8 @@ class AutoencoderSettings:
     bfloat16: autocast; the weights and the optimiser stay float32.
     """
 
-    steps: int = 3600
-    encoder_steps: int = 1500
+    steps: int = 5400
+    encoder_steps: int = 2200
     batch: int = 32
     crop: int = 64
     width: int = 32
@@ -63,7 +63,7 @@ class AutoencoderSettings:
     perceptual_weight: float = 0.3
     moment_weight: float = 0.01
     latent_noise: float = 0.05
-    pictures: int = 12000
+    pictures: int = 20000
     seed: int = 0
     bfloat16: bool = True
 

@@ -233,7 +233,7 @@ def train(
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     default = ClipSettings()
     parser = argparse.ArgumentParser(description="Train the miniature CLIP.")
-    parser.add_argument("--steps", type=int, default=1500, help="may be raised when a training is continued")
+    parser.add_argument("--steps", type=int, default=1100, help="may be raised when a training is continued")
     parser.add_argument("--batch", type=int, default=default.batch)
     parser.add_argument("--peak-rate", type=float, default=default.peak_rate)
     parser.add_argument("--seed", type=int, default=default.seed)

@@ -1,6 +1,6 @@
 """Trains the miniature model's UNet and text encoder and writes the diffusers folder.
 
-    python -m experiments.mini.train_diffusion --steps 6000
+    python -m experiments.mini.train_diffusion --threads 1
     python -m experiments.mini.train_diffusion --export        # from the last checkpoint, no training
 
 Needs the autoencoder of train_autoencoder.py. Every picture and its mirror image are encoded once;
@@ -203,13 +203,13 @@ def measure(data: DiffusionData, settings: DiffusionSettings, vocabulary: int, d
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     default = DiffusionSettings()
     parser = argparse.ArgumentParser(description="Train the miniature model's UNet and text encoder.")
-    parser.add_argument("--steps", type=int, default=6000, help="may be raised when a training is continued")
+    parser.add_argument("--steps", type=int, default=3300, help="may be raised when a training is continued")
     parser.add_argument("--batch", type=int, default=default.batch)
     parser.add_argument("--peak-rate", type=float, default=default.peak_rate)
     parser.add_argument("--snr-gamma", type=float, default=default.snr_gamma, help="0: the plain loss")
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=default.bfloat16)
-    parser.add_argument("--pictures", type=int, default=12000, help="training scenes")
+    parser.add_argument("--pictures", type=int, default=16000, help="training scenes")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
     parser.add_argument("--vae", type=Path, help="trained autoencoder (default: WORK/vae)")
     parser.add_argument("--out", type=Path, default=Path("syncdiffusion/weights/mini"))
