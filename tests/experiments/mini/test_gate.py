@@ -50,3 +50,16 @@ def test_inception_limit_does_not_bind_a_stand_in() -> None:
     assert gate.failures([gate.row("kid_samples", far, 10, "inception-v3")])
     assert not gate.failures([gate.row("kid_samples", far, 10, "mini-CLIP image tower, not Inception")])
     assert not gate.failures([gate.row("kid_renders", far, 10, "inception-v3")])
+
+
+def test_the_shipped_model_passed_its_gate():
+    """The numbers in gate.json are of these very weights, and within the limits that stand in the code now."""
+    import json
+
+    from syncdiffusion.backbone import EMBEDDED_FOLDER
+
+    record = json.loads((EMBEDDED_FOLDER / "gate.json").read_text())
+    assert record["model"] == gate.fingerprint_folder(EMBEDDED_FOLDER)
+    rows = [gate.Row(**entry) for entry in record["rows"]]
+    assert {row.name for row in rows} >= set(gate.LIMITS)
+    assert record["passed"] and gate.failures(rows) == []
