@@ -44,6 +44,7 @@ class Backbone:
     stride: int = MISSING  # latent cells
     steps: int = MISSING
     guidance_scale: float = MISSING
+    weight: float = MISSING  # SyncDiffusion's w at this scale
     window_batch: int = MISSING  # windows through the networks at once: memory and speed, not the result
 
 
