@@ -56,7 +56,8 @@ class Progress:
     def time_left(self, label: str, fraction: float) -> str:
         if not self.seconds:
             return "?"
-        typical = sum(self.seconds.values()) / len(self.seconds)
+        # What was not made yet are mostly reference squares, the cheapest of all.
+        typical = min(self.seconds.values())
         rest = sum(count * self.seconds.get(each, typical) for each, count in self.left.items())
         return clock(max(rest - fraction * self.seconds.get(label, typical), 0.0))
 

@@ -112,8 +112,8 @@ def sample_windows(
 
     Args:
         canvas: initial noise [n, 4, h, w].
-        window_batch: windows through the networks at once; changes speed and memory, not the result
-            (beyond the rounding of float32, about 1e-6 a step).
+        window_batch: windows through the networks at once; changes speed and memory, and the result by
+            the rounding of float32 alone (1e-6 a step, which strong gradient steps in `adjust` amplify).
         adjust: what the method does to the windows before they are denoised.
         on_step: called after every step.
 
