@@ -50,7 +50,8 @@ class LPIPS(nn.Module):
         self.register_buffer("shift", shift[:, None, None])
         self.register_buffer("scale", scale[:, None, None])
         for index, head in enumerate(heads):
-            self.register_buffer(f"head{index}", head.sqrt())
+            # In double, so that a float64 distance is not held back by a rounded root.
+            self.register_buffer(f"head{index}", head.double().sqrt())
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(n, 3, h, w) in [0, 1] -> (n, c, h', w') per layer: unit length over c, times sqrt(w)."""
@@ -157,9 +158,8 @@ def _load(name: str, device: str, dtype: torch.dtype) -> PerceptualLoss:
         network = "vgg19" if name == "style_vgg19" else "vgg16"
         trunk, source = load_trunk(network, _STYLE_TAPS)
         loss = GramStyle(name, f"{network} ({source})", trunk)
+    loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
     loss.trunk.to(dtype)
-    if dtype == torch.float64:
-        loss.to(dtype)
     return loss.to(device).eval().requires_grad_(False)
 
 

@@ -128,7 +128,12 @@ def test_full_disk_keeps_what_is_done(tmp_path, tiny_settings):
 
 def test_ctrl_c(command, tiny_settings, monkeypatch):
     monkeypatch.setattr(generate, "make", lambda *arguments: signal.raise_signal(signal.SIGINT))
-    status, _, err = command(*tiny_settings, "stage=generate")
+    # A shell starts background jobs with the signal ignored, and Python leaves it so: tests may run in one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status, _, err = command(*tiny_settings, "stage=generate")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert status == 130
     assert err.splitlines()[-1] == "interrupted: what is done stays; the same command goes on from here"
 

@@ -84,7 +84,7 @@ def test_syncdiffusion_on_the_miniature_equals_the_literal_loop():
     difference = (ours - literal).abs().max()
     print(f"largest difference {difference:.1e} of latents up to {literal.abs().max():.1f}")
     assert ours.dtype == torch.float64
-    assert difference <= 1e-6  # rounding of 1e-16, and of 1e-10 where the library adds its epsilon, amplified
+    assert difference <= 1e-9  # rounding of 1e-16, amplified; 6e-13 measured
     assert (ours - literal_sample(exact, PROMPT, noise, **options)).abs().max() > 1e-2
 
 
