@@ -2,7 +2,8 @@
 
     METHODS["multidiffusion"].generate(backbone, prompts, seeds, settings, on_step)
 
-To add a method, write a file with a settings dataclass, `sample_latents` and `generate`, and a line here.
+To add a method, write a file with a settings dataclass, `sample_latents`, `generate` and `evaluations`, and a line
+below.
 """
 
 from collections.abc import Callable
@@ -11,45 +12,35 @@ from typing import Any
 
 from baselines import blended_latent, multidiffusion, stable_diffusion
 from syncdiffusion import guidance
+from syncdiffusion.evaluations import Evaluations
 
 
 @dataclass(frozen=True)
 class Method:
-    """settings: the dataclass of its settings; `generate` makes images, `sample_latents` stops before decoding."""
+    """settings: the dataclass of its settings.
+
+    generate: makes images; sample_latents: the same, but stops before decoding.
+    evaluations: (settings, window, factor) -> the network evaluations that one panorama takes.
+    """
 
     name: str
     title: str
     settings: type
     generate: Callable[..., Any]
     sample_latents: Callable[..., Any]
+    evaluations: Callable[..., Evaluations]
+
+
+def _method(module: Any, name: str, title: str, settings: type) -> Method:
+    return Method(name, title, settings, module.generate, module.sample_latents, module.evaluations)
 
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method(
-            "syncdiffusion", "SyncDiffusion", guidance.SyncDiffusionSettings, guidance.generate, guidance.sample_latents
-        ),
-        Method(
-            "multidiffusion",
-            "MultiDiffusion",
-            multidiffusion.MultiDiffusionSettings,
-            multidiffusion.generate,
-            multidiffusion.sample_latents,
-        ),
-        Method(
-            "blended_latent",
-            "Blended latent diffusion",
-            blended_latent.BlendedLatentSettings,
-            blended_latent.generate,
-            blended_latent.sample_latents,
-        ),
-        Method(
-            "stable_diffusion",
-            "Stable Diffusion",
-            stable_diffusion.StableDiffusionSettings,
-            stable_diffusion.generate,
-            stable_diffusion.sample_latents,
-        ),
+        _method(guidance, "syncdiffusion", "SyncDiffusion", guidance.SyncDiffusionSettings),
+        _method(multidiffusion, "multidiffusion", "MultiDiffusion", multidiffusion.MultiDiffusionSettings),
+        _method(blended_latent, "blended_latent", "Blended latent diffusion", blended_latent.BlendedLatentSettings),
+        _method(stable_diffusion, "stable_diffusion", "Stable Diffusion", stable_diffusion.StableDiffusionSettings),
     )
 }

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from syncdiffusion.backbone import Backbone
+from syncdiffusion.canvas import window_corners
 from syncdiffusion.errors import UsageError
+from syncdiffusion.evaluations import Evaluations, plain
 from syncdiffusion.joint import (
     Conditioning,
     OnStep,
@@ -94,6 +96,14 @@ def outpaint(
     return torch.where(mask, known, latents)
 
 
+def hop_of(settings: BlendedLatentSettings, window: int) -> int:
+    """Latent cells from one window of `window` cells to the next."""
+    hop = window - round(settings.overlap * window)
+    if not 0 < hop < window:
+        raise UsageError(f"overlap={settings.overlap}: less than one latent cell of a window of {window}")
+    return hop
+
+
 def sample_latents(
     backbone: Backbone,
     prompts: Sequence[str],
@@ -102,9 +112,7 @@ def sample_latents(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Denoised canvases [n, 4, h, w]."""
-    hop = backbone.window - round(settings.overlap * backbone.window)
-    if not 0 < hop < backbone.window:
-        raise UsageError(f"overlap={settings.overlap}: less than one latent cell of a window of {backbone.window}")
+    hop = hop_of(settings, backbone.window)
     windows = windows_for(backbone, settings.height, settings.width, hop)
     shape = (backbone.channels, windows.height, windows.width)
     noise = initial_noise(prompts, seeds, shape).to(backbone.device, backbone.dtype)
@@ -134,3 +142,12 @@ def generate(
     `on_step` is called after every window rather than after every denoising step.
     """
     return decode_canvas(backbone, sample_latents(backbone, prompts, seeds, settings, on_step))
+
+
+def evaluations(settings: BlendedLatentSettings, window: int, factor: int) -> Evaluations:
+    """Network evaluations of one panorama; see syncdiffusion.guidance. The first window alone has all steps."""
+    height, width = settings.height // factor, settings.width // factor
+    count = len(window_corners(height, width, window, hop_of(settings, window)))
+    outpainted = settings.steps - int(settings.start * settings.steps)
+    canvas = plain(count, outpainted, settings.height, settings.width, window * factor)
+    return canvas + Evaluations(unet=settings.steps - outpainted)

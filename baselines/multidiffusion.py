@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from syncdiffusion.backbone import Backbone
+from syncdiffusion.evaluations import Evaluations, plain
 from syncdiffusion.joint import (
     OnStep,
     check_sampling,
@@ -13,6 +14,7 @@ from syncdiffusion.joint import (
     decode_canvas,
     initial_noise,
     sample_windows,
+    window_count,
     windows_for,
 )
 
@@ -67,3 +69,9 @@ def generate(
 ) -> Tensor:
     """MultiDiffusion panoramas [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.guidance."""
     return decode_canvas(backbone, sample_latents(backbone, prompts, seeds, settings, on_step))
+
+
+def evaluations(settings: MultiDiffusionSettings, window: int, factor: int) -> Evaluations:
+    """Network evaluations of one panorama; see syncdiffusion.guidance."""
+    count = window_count(settings, window, factor)
+    return plain(count, settings.steps, settings.height, settings.width, window * factor)

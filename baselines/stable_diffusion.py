@@ -8,6 +8,7 @@ from torch import Tensor
 
 from syncdiffusion.backbone import Backbone
 from syncdiffusion.errors import UsageError
+from syncdiffusion.evaluations import Evaluations
 from syncdiffusion.joint import OnStep, Step, check_sampling, condition, decode_canvas, initial_noise
 
 
@@ -66,3 +67,9 @@ def generate(
 ) -> Tensor:
     """Images [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.guidance."""
     return decode_canvas(backbone, sample_latents(backbone, prompts, seeds, settings, on_step))
+
+
+def evaluations(settings: StableDiffusionSettings, window: int, factor: int) -> Evaluations:
+    """Network evaluations of one image, counted in squares; see syncdiffusion.guidance."""
+    area = settings.height * settings.width / (window * factor) ** 2
+    return Evaluations(unet=area * settings.steps, decoder=area)

@@ -14,9 +14,24 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.schema import METHOD_SCHEMAS, Stage
 from experiments.store import Unit
-from experiments.usage import error_line, refuse_unknown
+from experiments.usage import error_line, refuse_unknown, unknown_setting
 from syncdiffusion.canvas import check_pixels, check_stride
 from syncdiffusion.errors import UsageError
+
+NULLS = {"first_n": "all", "anchor": "centre"}  # what null means in a label
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the tables: a method with all its settings.
+
+    swept: (setting, value) where an ablation made it, else None.
+    """
+
+    label: str
+    method: str  # the name in baselines.METHODS
+    settings: Mapping[str, Any]
+    swept: tuple[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -25,16 +40,24 @@ class Plan:
 
     name: str
     folder: Path
+    shared: Path | None  # where panoramas and features of all runs are found by their content
     stage: Stage
     strict: bool
+    dry_run: bool
+    shard: tuple[int, int] | None  # (i, n), i from 1
     backbone: Mapping[str, Any]
     prompts: tuple[str, ...]
-    labels: tuple[str, ...]  # methods in table order, the method under study first
+    entries: tuple[Entry, ...]  # methods in table order, those under study first
+    compare_with: str  # the label that every other is compared with
     units: tuple[Unit, ...]  # every panorama of every label
     references: tuple[Unit, ...]  # the reference squares
     metrics: Mapping[str, Any]
     tracking: Mapping[str, Any]
     resolved: Mapping[str, Any]  # the whole configuration as plain values
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(entry.label for entry in self.entries)
 
 
 def plan_run(cfg: DictConfig) -> Plan:
@@ -50,44 +73,95 @@ def plan_run(cfg: DictConfig) -> Plan:
     check_config(MetricsConfig(**resolved["metrics"]))  # before minutes of generating, not after them
     prompts = tuple(resolved["prompts"]["texts"])
     check_prompts(prompts)
-    methods = methods_of(cfg)
-    check_canvases(methods, resolved["backbone"])
+    entries = entries_of(cfg)
+    check_canvases(entries, resolved["backbone"])
     seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
-    reference = dict(resolved["reference"]["settings"])
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
     return Plan(
         name=cfg.name,
         folder=Path(cfg.run_dir).expanduser(),
+        shared=None if cfg.shared_dir is None else Path(cfg.shared_dir).expanduser(),
         stage=cfg.stage,
         strict=cfg.strict,
+        dry_run=cfg.dry_run,
+        shard=parse_shard(cfg.shard),
         backbone=resolved["backbone"],
         prompts=prompts,
-        labels=tuple(methods),
-        units=units_of(methods, prompts, seeds),
-        references=units_of({reference["name"]: reference}, prompts, reference_seeds),
+        entries=entries,
+        compare_with=compared_label(cfg.compare_with, entries),
+        units=units_of(entries, prompts, seeds),
+        references=units_of((reference_entry(cfg),), prompts, reference_seeds),
         metrics=resolved["metrics"],
         tracking=resolved["tracking"],
         resolved=resolved,
     )
 
 
-def methods_of(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """Label -> name and settings: the method under study, its variants, the baselines."""
-    chosen: list[tuple[str, str, Any]] = [("method", str(cfg.method.name), cfg.method)]
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """
+    >>> parse_shard("2/4"), parse_shard(None)
+    ((2, 4), None)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    i, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= i <= n:
+        raise UsageError(f"shard={text}: give i/n with i from 1 to n, such as 1/4")
+    return i, n
+
+
+def compared_label(chosen: str | None, entries: tuple[Entry, ...]) -> str:
+    labels = [entry.label for entry in entries]
+    if chosen is not None and chosen not in labels:
+        raise UsageError(f"compare_with={chosen}: no such row; there are {', '.join(labels)}")
+    return labels[0] if chosen is None else chosen
+
+
+def entries_of(cfg: DictConfig) -> tuple[Entry, ...]:
+    """The method under study, its variants, the baselines, with all their settings.
+
+    Where there are ablations the method stands once for every value of each of them, not also by its own name.
+    """
+    chosen: list[tuple[str, str, Any, tuple[str, Any] | None]] = []
+    if not cfg.ablations:
+        chosen.append(("method", str(cfg.method.name), cfg.method, None))
+    for key, values in cfg.ablations.items():
+        setting, named = str(key), f"ablations.{key}"
+        if setting not in cfg.method or setting == "name":
+            raise UsageError(unknown_setting(named, setting, cfg.method.keys()))
+        for value in values:
+            settings = changed(cfg.method, named, {setting: value})
+            chosen.append((named, swept_label(setting, value), settings, (setting, settings[setting])))
     for label, changes in cfg.variants.items():
         setting = f"variants.{label}"
         if "name" in changes:
             raise UsageError(f"{setting}.name={changes['name']}: a variant changes settings, not the method")
-        chosen.append((setting, str(label), changed(cfg.method, setting, changes)))
-    chosen += [(f"baselines.{label}", str(label), settings) for label, settings in cfg.baselines.items()]
-    methods: dict[str, dict[str, Any]] = {}
-    for setting, label, settings in chosen:
-        check_label(setting, label, methods)
-        methods[label] = plain_values(setting, settings)
-    reference = plain_values("reference.settings", cfg.reference.settings)
-    if methods.get(reference["name"], reference) != reference:
-        raise UsageError(f"baselines.{reference['name']}: the label is taken by the reference images; choose another")
-    return methods
+        chosen.append((setting, str(label), changed(cfg.method, setting, changes), None))
+    chosen += [(f"baselines.{label}", str(label), settings, None) for label, settings in cfg.baselines.items()]
+    entries: dict[str, Entry] = {}
+    for setting, label, settings, swept in chosen:
+        check_label(setting, label, entries)
+        entries[label] = entry_of(setting, label, settings, swept)
+    reference = reference_entry(cfg)
+    if entries.get(reference.label, reference) != reference:
+        raise UsageError(f"baselines.{reference.label}: the label is taken by the reference images; choose another")
+    return tuple(entries.values())
+
+
+def reference_entry(cfg: DictConfig) -> Entry:
+    settings = cfg.reference.settings
+    return entry_of("reference.settings", str(settings.get("name")), settings)
+
+
+def swept_label(setting: str, value: Any) -> str:
+    """
+    >>> swept_label("weight", 20.0), swept_label("first_n", None), swept_label("decay", 0.9)
+    ('weight=20', 'first_n=all', 'decay=0.9')
+    """
+    if value is None:
+        return f"{setting}={NULLS.get(setting, 'null')}"
+    return f"{setting}={value:g}" if isinstance(value, float) else f"{setting}={value}"
 
 
 def changed(method: DictConfig, setting: str, changes: Mapping[str, Any]) -> DictConfig:
@@ -107,8 +181,8 @@ def check_label(setting: str, label: str, taken: Mapping[str, Any]) -> None:
         raise UsageError(f"{setting}: a label names a folder; use letters, digits and _ . = + -")
 
 
-def plain_values(setting: str, settings: Any) -> dict[str, Any]:
-    """Name and settings of one method, all of them, without interpolations."""
+def entry_of(setting: str, label: str, settings: Any, swept: tuple[str, Any] | None = None) -> Entry:
+    """All settings of one method, without interpolations; `setting` is where they stand in the configuration."""
     name = settings.get("name") if isinstance(settings, DictConfig) else None
     if name not in METHOD_SCHEMAS:
         raise UsageError(f"{setting}.name={name}: no such method; there are {', '.join(METHOD_SCHEMAS)}")
@@ -117,18 +191,17 @@ def plain_values(setting: str, settings: Any) -> dict[str, Any]:
     absent = [each.name for each in fields(METHOD_SCHEMAS[name]) if each.name not in values]
     if absent:
         raise UsageError(f"{setting}.{absent[0]}: no value; start from a file, +method@{setting}={name}")
-    return {str(key): value for key, value in values.items()}
+    return Entry(label, name, {str(key): value for key, value in values.items() if key != "name"}, swept)
 
 
-def units_of(methods: Mapping[str, Mapping[str, Any]], prompts: tuple[str, ...], seeds: range) -> tuple[Unit, ...]:
+def units_of(entries: tuple[Entry, ...], prompts: tuple[str, ...], seeds: range) -> tuple[Unit, ...]:
     """Prompt by prompt and seed by seed, all methods of one before the next, so that an unfinished run compares."""
-    units = []
-    for prompt in prompts:
-        for seed in seeds:
-            for label, method in methods.items():
-                settings = {key: value for key, value in method.items() if key != "name"}
-                units.append(Unit(label, method["name"], settings, prompt, seed))
-    return tuple(units)
+    return tuple(
+        Unit(entry.label, entry.method, entry.settings, prompt, seed)
+        for prompt in prompts
+        for seed in seeds
+        for entry in entries
+    )
 
 
 def check_prompts(prompts: tuple[str, ...]) -> None:
@@ -163,14 +236,15 @@ def check_folder(backbone: DictConfig) -> None:
         raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")
 
 
-def check_canvases(methods: Mapping[str, Mapping[str, Any]], backbone: Mapping[str, Any]) -> None:
+def check_canvases(entries: tuple[Entry, ...], backbone: Mapping[str, Any]) -> None:
     """Refuse sizes that the windows cannot cover; the methods check again against the model itself."""
     window, factor = backbone["window"] // backbone["factor"], backbone["factor"]
-    for label, settings in methods.items():
+    for entry in entries:
+        settings = entry.settings
         if "stride" in settings:
             try:
                 check_stride(settings["stride"], window)
                 for name in ("height", "width"):
                     check_pixels(name, settings[name], factor, window, settings["stride"])
             except UsageError as error:
-                raise UsageError(f"{label}: {error}") from None
+                raise UsageError(f"{entry.label}: {error}") from None

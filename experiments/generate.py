@@ -1,72 +1,148 @@
-"""Stage 1: make the panoramas of a plan that are not yet on disk."""
+"""Stage 1: make the panoramas of a plan that are not yet on disk, beside any number of other processes."""
 
 from __future__ import annotations
 
 import datetime
+import os
+import socket
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.claims import Claims, Waiting, lost
 from experiments.config import Plan
 from experiments.cost import measured
 from experiments.environment import RECORDED, git_state, versions
 from experiments.progress import Progress
-from experiments.store import Unit, made, save_panorama, unit_key
+from experiments.store import Picture, Place, Unit, look, pictures_of, places_of, save_panorama, settle
 from syncdiffusion.errors import UsageError
+from syncdiffusion.sources import fingerprint
 
 if TYPE_CHECKING:
+    from filelock import SoftFileLease
+
     from syncdiffusion.backbone import Backbone
+
+Todo = dict[Picture, tuple[Place, ...]]
 
 
 def generate(plan: Plan) -> int:
-    """Make what is missing, damaged or made with other settings; returns how many panoramas that were.
+    """Make what is missing, damaged or made with other settings; returns how many pictures this process made.
 
-    Each panorama is made by a call of its own, so that its bytes do not depend on which others were there already.
+    What any run has made already is linked from the shared folder. What another process is making is waited for, and
+    made here should that process die. Each panorama is made by a call of its own, so that its bytes do not depend on
+    which others were there already. The model is loaded for the first panorama that is made.
 
     Raises:
-        UsageError: a setting that a method refuses, a model that cannot be loaded, a run folder that cannot be written.
+        UsageError: a setting that a method refuses, a model that cannot be loaded, a folder that cannot be written.
     """
-    settings = typed_settings(plan)  # refuses bad values before the model is loaded
-    backbone = open_backbone(plan.backbone)
-    model = model_facts(plan.backbone, backbone)
-    todo, seconds = [], defaultdict(list)
-    for unit in (*plan.units, *plan.references):
-        record = made(plan.folder, unit, unit_key(unit, model))
-        if record is None:
-            todo.append(unit)
+    model = model_facts(plan.backbone)
+    todo: Todo = {}
+    absent: set[Picture] = set()
+    seconds = defaultdict(list)
+    mine = share(plan, model)
+    for picture in mine:
+        places = places_of(picture, plan.folder, plan.shared, model)
+        found = look(places, picture.key)
+        if found is None or found.lacking:
+            todo[picture] = places
+        if found is None:
+            absent.add(picture)
         else:
-            seconds[unit.label].append(record["seconds"])
-    there = len(plan.units) + len(plan.references) - len(todo)
-    print(f"generate: {len(todo)} panoramas and reference images to make, {there} there", file=sys.stderr, flush=True)
-    common = {"model": model, "device": device_name(backbone), "versions": versions(RECORDED), "git": git_state()}
-    progress = Progress((unit.label for unit in todo), {each: sum(s) / len(s) for each, s in seconds.items()})
+            seconds[picture.label].append(found.record["seconds"])
+    there = len(mine) - len(absent)
+    print(f"generate: {len(absent)} panoramas and reference images to make, {there} there", file=sys.stderr, flush=True)
+    known = {label: sum(each) / len(each) for label, each in seconds.items()}
+    progress = Progress((picture.label for picture in absent), known)
     try:
-        for unit in todo:
-            make(plan.folder, unit, settings[unit.label], backbone, common, progress)
+        return work_off(plan, model, todo, absent, progress)
     finally:
         progress.close()
-    return len(todo)
+
+
+def work_off(plan: Plan, model: Mapping[str, Any], todo: Todo, absent: set[Picture], progress: Progress) -> int:
+    """Link or make every picture of `todo`, one claim at a time; returns how many were made here.
+
+    absent: those that were nowhere at the start, which `progress` counts.
+    """
+    claims = claims_of(plan)
+    waiting, studio, count = Waiting(), None, 0
+    while todo:
+        left: Todo = {}
+        for picture, places in todo.items():
+            with claims.held(picture.key) as claim:
+                if claim is None:
+                    left[picture] = places
+                elif settle(places, picture.key) is not None:
+                    if picture in absent:
+                        progress.skip(picture.label)
+                else:
+                    studio = studio or open_studio(plan, model)
+                    if make(plan.folder, picture, places, claim, studio, progress):
+                        count += 1
+                    else:
+                        left[picture] = places
+        if len(left) == len(todo):
+            waiting.once_more(f"{len(left)} panoramas that other processes are making")
+        todo = left
+    claims.sweep()
+    return count
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What making a picture takes: the settings objects by label, the loaded model, what every record says alike."""
+
+    settings: Mapping[str, Any]
+    backbone: Backbone
+    common: Mapping[str, Any]
+
+
+def open_studio(plan: Plan, model: Mapping[str, Any]) -> Studio:
+    settings = typed_settings(plan)  # refuses bad values before the model is loaded
+    backbone = open_backbone(plan.backbone)
+    if backbone.fingerprint != model["fingerprint"]:
+        raise UsageError(f"backbone: the files of {model['id']} have changed since this run began; start it again")
+    common = {
+        "model": dict(model),
+        "device": device_name(backbone),
+        "worker": {"host": socket.gethostname(), "process": os.getpid()},
+        "versions": versions(RECORDED),
+        "git": git_state(),
+    }
+    return Studio(settings, backbone, common)
 
 
 def make(
-    folder: Path, unit: Unit, settings: Any, backbone: Backbone, common: Mapping[str, Any], progress: Progress
-) -> dict[str, Any]:
-    """Make one panorama and write it with its record; returns the record."""
+    folder: Path,
+    picture: Picture,
+    places: tuple[Place, ...],
+    claim: SoftFileLease,
+    studio: Studio,
+    progress: Progress,
+) -> bool:
+    """Make one panorama and write it with its record to all its places; False where the claim was lost meanwhile."""
     import torch
 
     from baselines import METHODS
 
+    unit = picture.units[0]
+
     def on_step(step: Any) -> None:
         progress.step(unit.label, (step.index + 1) / step.count)
 
+    backbone, settings = studio.backbone, studio.settings[unit.label]
     with naming(unit.label), measured(str(backbone.device)) as cost:
         image = METHODS[unit.method].generate(backbone, [unit.prompt], [unit.seed], settings, on_step)[0]
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    if lost(claim):
+        return False
     record = {
-        "key": unit_key(unit, common["model"]),
+        "key": picture.key,
         "label": unit.label,
         "method": unit.method,
         "settings": dict(unit.settings),
@@ -75,11 +151,50 @@ def make(
         "seconds": round(cost.seconds, 3),
         "peak_memory_bytes": cost.peak_memory_bytes,
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **common,
+        **studio.common,
     }
-    record = save_panorama(folder, unit, pixels, record)
+    save_panorama(folder, unit, pixels, record)
+    settle(places, picture.key)
     progress.finish(unit.label, f"{unit.label}, seed {unit.seed}, {unit.prompt!r}", cost.seconds)
-    return record
+    return True
+
+
+def pictures(plan: Plan, model: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """Every picture of the plan once, references last."""
+    return pictures_of((*plan.units, *plan.references), model)
+
+
+def share(plan: Plan, model: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """The pictures that are this process's to make: all, or with a shard i/n every n-th from the i-th on."""
+    first, every = plan.shard or (1, 1)
+    return pictures(plan, model)[first - 1 :: every]
+
+
+def find_units(plan: Plan, model: Mapping[str, Any]) -> dict[Unit, Mapping[str, Any]]:
+    """Records of the units that need not be made: those whose picture the run folder or the shared folder holds."""
+    found = {
+        picture: look(places_of(picture, plan.folder, plan.shared, model), picture.key)
+        for picture in pictures(plan, model)
+    }
+    return {unit: each.record for picture, each in found.items() if each is not None for unit in picture.units}
+
+
+def missing(plan: Plan) -> int:
+    """How many of the plan's panoramas and reference images are not in the run folder, this process's share or not."""
+    model = model_facts(plan.backbone)
+    count = 0
+    for picture in pictures(plan, model):
+        places = places_of(picture, plan.folder, None, model)
+        found = look(places, picture.key)
+        count += len(places if found is None else found.lacking)
+    return count
+
+
+def claims_of(plan: Plan) -> Claims:
+    """In the shared folder where there is one, so that two runs do not make the same picture at once."""
+    if plan.shared is None:
+        return Claims(plan.folder / "claims", "run_dir")
+    return Claims(plan.shared / "claims", "shared_dir")
 
 
 def typed_settings(plan: Plan) -> dict[str, Any]:
@@ -114,8 +229,7 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-    source = config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
-    backbone = load_backbone(source, config["revision"], config["device"], config["precision"])
+    backbone = load_backbone(source_of(config), config["revision"], config["device"], config["precision"])
     window = backbone.window * backbone.factor
     for name, own in (("window", window), ("factor", backbone.factor)):
         if own != config[name]:
@@ -123,15 +237,20 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
     return backbone
 
 
-def model_facts(config: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """What identifies the model in a record."""
+def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies the model of a `backbone` section in a record, told without loading it."""
     return {
         "name": config["name"],
         "id": config["model_id"] if config["path"] is None else Path(config["path"]).name,
         "revision": config["revision"],
-        "fingerprint": backbone.fingerprint,
-        "precision": backbone.precision,
+        "fingerprint": fingerprint(source_of(config), config["revision"]),
+        "precision": config["precision"],
     }
+
+
+def source_of(config: Mapping[str, Any]) -> str:
+    """The folder, hub id or "embedded" that a `backbone` section names."""
+    return config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
 
 
 def device_name(backbone: Backbone) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO
 
@@ -53,6 +53,14 @@ class Progress:
             left = self.time_left(label, 0.0)
             print(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {left} left", file=self.stream, flush=True)
 
+    def skip(self, label: str) -> None:
+        """Another process has made one of those that were to be made here."""
+        self.left[label] -= 1
+        self.total -= 1
+        if self.bar is not None:
+            self.bar.total = self.total
+            self.bar.refresh()
+
     def time_left(self, label: str, fraction: float) -> str:
         if not self.seconds:
             return "?"
@@ -67,22 +75,30 @@ class Progress:
 
 
 def counted(what: str, stream: TextIO | None = None, every: float = 10.0) -> Callable[[int, int], None]:
-    """A callback (done, total): a bar on a terminal, elsewhere a line every so often."""
+    """A callback (done, total): a bar on a terminal, elsewhere a line every so often.
+
+    The time left is told at the pace of the last few lines: what is found again at the start goes faster than the rest.
+    """
     from tqdm import tqdm
 
     stream = stream or sys.stderr
     bar: list[tqdm] = []
-    last = [time.monotonic()]
+    last: deque[tuple[float, int]] = deque(maxlen=6)
 
     def say(done: int, total: int) -> None:
+        now = time.monotonic()
         if stream.isatty():
             bar or bar.append(tqdm(total=total, desc=what, file=stream))
             bar[0].update(done - bar[0].n)
             if done == total:
                 bar[0].close()
-        elif time.monotonic() - last[0] >= every or done == total:
-            last[0] = time.monotonic()
-            print(f"{what}: {done}/{total} images", file=stream, flush=True)
+        elif not last:  # the first image also waited for the networks: its time tells nothing of the others
+            last.append((now, done))
+        elif now - last[-1][0] >= every or done == total:
+            since, before = last[0]
+            last.append((now, done))
+            left = (now - since) / max(done - before, 1) * (total - done)
+            print(f"{what}: {done}/{total} images; {clock(left)} left", file=stream, flush=True)
 
     return say
 

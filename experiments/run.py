@@ -1,14 +1,18 @@
 """The command: ``python -m experiments.run [experiment=NAME] [setting=value ...]``.
 
-Generate, score, report, track; each stage also alone (`stage=score`) on what is on disk. Exit status 0; 2 for a
-mistake of the user's, told in one line on stderr; 130 after Ctrl-C.
+Generate, score, report, track; each stage also alone (`stage=score`) on what is on disk. Any number of processes may
+work on one run folder; one of them scores. Exit status 0; 2 for a mistake of the user's, told in one line on stderr;
+130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -16,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import Plan, plan_run
 from experiments.environment import environment
+from experiments.multirun import failed_job, in_multirun, own_folder
 from experiments.schema import Stage, register
 from experiments.store import write_json, write_whole
 from experiments.usage import error_line
@@ -25,34 +30,90 @@ CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
 
 def run(plan: Plan) -> None:
     """All stages that the plan asks for; the last line of stdout names the run folder."""
+    if plan.dry_run:
+        from experiments.estimate import estimate
+
+        print(estimate(plan))
+        return
     # Written first: a folder that cannot be written is found before minutes of work.
     write_whole(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(plan.resolved))))
     write_json(plan.folder / "environment.json", environment())
+    before, elsewhere = versions_of_scores(plan.folder), 0
     if plan.stage in (Stage.all, Stage.generate):
-        from experiments.generate import generate
-        from experiments.score import keep_panoramas
+        from experiments.generate import generate, missing
 
         generate(plan)
-        keep_panoramas(plan)
-    if plan.stage in (Stage.all, Stage.score):
-        from experiments.score import score
-
-        score(plan)
-    if plan.stage in (Stage.all, Stage.report):
-        from experiments.report import report
-        from experiments.tracking import track
-
-        print(report(plan), flush=True)
-        track(plan)
+        elsewhere = missing(plan) if plan.shard else 0
+    if elsewhere:
+        note = f"{elsewhere} panoramas belong to other shards; the last to finish scores, or stage=score"
+        print(note, file=sys.stderr)
+    else:
+        finish(plan, before)
     print(f"run folder: {plan.folder}", flush=True)
+
+
+def finish(plan: Plan, before: Mapping[str, Any]) -> None:
+    """Score and report, one process at a time.
+
+    Of several processes that make the panoramas of one run, the first to find them complete scores them, and the
+    others end. before: the scores that were there when this process began; those written since are such a first one's.
+    """
+    from experiments.claims import Claims
+    from experiments.score import keep_panoramas, score
+
+    claims = Claims(plan.folder)
+    with claims.awaited("score", "scores this run folder", plan.stage in (Stage.score, Stage.report)) as claim:
+        if claim is None:
+            print(f"{claims.holder('score')} scores this run folder; nothing is left to do here", file=sys.stderr)
+            return
+        if plan.stage in (Stage.all, Stage.generate):
+            found = versions_of_scores(plan.folder)
+            keep_panoramas(plan)
+            others = versions_of_scores(plan.folder) == found and not found.items() & before.items()
+            if plan.stage is Stage.all and others:
+                print("another process has scored these panoramas; nothing is left to do here", file=sys.stderr)
+                return
+        if plan.stage in (Stage.all, Stage.score):
+            score(plan)
+        if plan.stage in (Stage.all, Stage.report):
+            from experiments.report import report
+            from experiments.tracking import track
+
+            print(report(plan), flush=True)
+            track(plan)
+
+
+def versions_of_scores(folder: Path) -> dict[str, tuple[int, ...]]:
+    """What tells one version of each file that scoring and reporting write from the next; empty where it is not there.
+
+    No clock is asked: two machines' need not agree.
+    """
+    versions = {}
+    for name in ("panoramas.csv", "scores.csv", "table.md"):
+        try:
+            stat = (folder / name).stat()
+            versions[name] = (stat.st_ino, stat.st_mtime_ns)
+        except OSError:
+            versions[name] = ()
+    return versions
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def compose_and_run(cfg: DictConfig) -> None:
     try:
-        run(plan_run(cfg))
+        run(plan_run(own_folder(cfg)))
     except Exception as error:
+        if in_multirun():  # the jobs that are still to come run all the same
+            raise failed_job(error, SHOW_ALL) from error
         fail(error)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: every library then cleans up as for Ctrl-C."""
+
+
+def terminate(number: int, frame: Any) -> None:
+    raise Terminated
 
 
 def fail(error: Exception) -> None:
@@ -78,13 +139,17 @@ def main() -> Any:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register()
     announce_downloads()
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         compose_and_run()
-    except KeyboardInterrupt:
-        print("interrupted: what is done stays; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        print(f"{word}: what is done stays; the same command goes on from here", file=sys.stderr)
+        sys.exit(status)
     except Exception as error:
         fail(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 SHOW_ALL = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")

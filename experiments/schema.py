@@ -45,6 +45,9 @@ class Backbone:
     steps: int = MISSING
     guidance_scale: float = MISSING
     weight: float = MISSING  # SyncDiffusion's w at this scale
+    style_weight: float = MISSING  # the same for the style loss, whose values are smaller
+    first_n: int | None = MISSING  # gradient steps in the first n steps only; null for all
+    strides: list[int] = MISSING  # latent cells, for the ablation over them
     window_batch: int = MISSING  # windows through the networks at once: memory and speed, not the result
 
 
@@ -82,6 +85,9 @@ class Run:
     run_dir: str = MISSING
     stage: Stage = Stage.all
     strict: bool = False  # refuse to score while panoramas are missing
+    shared_dir: str | None = None  # where panoramas and features are found again by their content
+    dry_run: bool = False  # count and price what would be made, without loading a model
+    shard: str | None = None  # "i/n": this process makes every n-th panorama, from the i-th on (from 1)
     height: int = MISSING
     width: int = MISSING
     stride: int = MISSING
@@ -95,6 +101,8 @@ class Run:
     method: Any = MISSING  # the method under study
     baselines: dict[str, Any] = field(default_factory=dict)  # label: name and settings of another method
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)  # label: what differs from `method`
+    ablations: dict[str, list[Any]] = field(default_factory=dict)  # setting of `method`: its values, one at a time
+    compare_with: str | None = None  # label that every other is compared with, pair by pair; null for `method`
     prompts: Prompts = field(default_factory=Prompts)
     metrics: Any = MISSING
     tracking: Tracking = field(default_factory=Tracking)

@@ -1,4 +1,4 @@
-"""Stage 2: score the panoramas of a plan that are on disk, into panoramas.csv and scores.csv."""
+"""Stage 2: score the panoramas of a plan that are on disk, into the four files that tables and figures are made of."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.config import Plan
 from experiments.progress import counted
-from experiments.store import Unit, read_record, unit_key, write_whole
+from experiments.store import Unit, discard, read_record, unit_key, write_whole
+from experiments.study import study_of, write_study
 from syncdiffusion.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCORE_COLUMNS = ["method", "prompt", "metric", "value", "stderr", "n", "network"]
+REPLICATE_COLUMNS = ["method", "replicate", "metric", "value", "n", "network"]
 PANORAMA_COLUMNS = ["method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file", "key"]
 
 Found = list[tuple[Unit, dict[str, Any]]]
@@ -27,6 +29,7 @@ def score(plan: Plan) -> None:
     Raises:
         UsageError: nothing to score, panoramas missing under `strict`, or made by different models.
     """
+    from experiments.metrics.cache import FeatureCache
     from experiments.metrics.config import MetricsConfig
     from experiments.metrics.networks import load_networks
     from experiments.metrics.score import PanoramaImage, score_panoramas
@@ -34,14 +37,23 @@ def score(plan: Plan) -> None:
     found, references = on_disk(plan, plan.units), on_disk(plan, plan.references)
     check_found(plan, found, references)
     config = MetricsConfig(**plan.metrics)
-    networks = load_networks(config)
 
     def images(units: Found) -> list[PanoramaImage]:
         return [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit, _ in units]
 
-    per_panorama, scores = score_panoramas(images(found), images(references), config, networks, counted("score"))
-    write_panoramas(plan.folder, found, per_panorama)
-    write_csv(plan.folder / "scores.csv", scores, SCORE_COLUMNS)
+    cache = FeatureCache((plan.shared or plan.folder) / "features", "shared_dir" if plan.shared else "run_dir")
+    scored = score_panoramas(images(found), images(references), config, load_networks(config), counted("score"), cache)
+    drop_scores(plan.folder)
+    write_study(plan.folder, study_of(plan))
+    write_panoramas(plan.folder, found, scored.rows)
+    write_csv(plan.folder / "replicates.csv", scored.replicates, REPLICATE_COLUMNS)
+    write_csv(plan.folder / "scores.csv", scored.scores, SCORE_COLUMNS)
+
+
+def drop_scores(folder: Path) -> None:
+    """Gone before panoramas.csv changes: an interruption leaves no scores rather than those of other panoramas."""
+    for name in ("scores.csv", "replicates.csv"):
+        discard(folder / name)
 
 
 def on_disk(plan: Plan, units: Sequence[Unit]) -> Found:
@@ -82,14 +94,18 @@ def check_found(plan: Plan, found: Found, references: Found) -> None:
 
 
 def keep_panoramas(plan: Plan) -> None:
-    """Bring panoramas.csv up to date after generating; its scores go where a panorama was made anew."""
+    """Bring panoramas.csv up to date after generating; all scores go where a panorama was made anew."""
     import pandas as pd
 
     found = on_disk(plan, plan.units)
     path = plan.folder / "panoramas.csv"
-    keys = {record["key"] for _, record in found}
-    if not path.is_file() or set(pd.read_csv(path)["key"]) != keys:
-        write_panoramas(plan.folder, found)
+    rows = {(unit.label, record["key"]) for unit, record in found}
+    if path.is_file():
+        written = pd.read_csv(path, usecols=["method", "key"], dtype=str, keep_default_na=False)
+        if set(written.itertuples(index=False, name=None)) == rows:
+            return
+    drop_scores(plan.folder)
+    write_panoramas(plan.folder, found)
 
 
 def write_panoramas(folder: Path, found: Found, per_panorama: Sequence[Mapping[str, Any]] = ()) -> None:

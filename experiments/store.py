@@ -4,6 +4,9 @@ The record is written after the PNG and holds its checksum, so a panorama counts
 A record's key is a digest of everything that decides the picture: a changed setting changes the key, and the panorama
 is made again. `window_batch` and the device are left out: they decide speed and memory, the picture stays the same
 within float tolerance. They stand in the record.
+
+One picture may have several places: the labels of a run whose settings come to the same, and the shared folder, where
+other runs find it by its key. A place that lacks it, or holds it damaged, is filled from one that has it whole.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +38,7 @@ class Unit:
 
     label: str  # the method's name in tables, and its folder
     method: str  # the name in baselines.METHODS
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(hash=False)
     prompt: str
     seed: int
 
@@ -72,8 +75,113 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all.
+@dataclass(frozen=True)
+class Picture:
+    """One picture to make, and the units of a run that show it."""
+
+    key: str
+    units: tuple[Unit, ...]
+
+    @property
+    def label(self) -> str:
+        return self.units[0].label
+
+
+def pictures_of(units: Iterable[Unit], model: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """Each picture once, in the order of the units."""
+    same: dict[str, list[Unit]] = {}
+    for unit in units:
+        same.setdefault(unit_key(unit, model), []).append(unit)
+    return tuple(Picture(key, tuple(shown)) for key, shown in same.items())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture lies.
+
+    own: what the record says otherwise here than elsewhere.
+    setting: the one that chose the folder.
+    """
+
+    png: Path
+    own: Mapping[str, Any]
+    setting: str
+
+
+def places_of(picture: Picture, folder: Path, shared: Path | None, model: Mapping[str, Any]) -> tuple[Place, ...]:
+    """A place for each unit in the run folder, and one in the shared folder where there is one.
+
+    The same files may be known as another model (a folder's copy, another word for a revision), so a record in a run
+    folder names the model as the run does.
+    """
+    places = [Place(unit.png(folder), {"label": unit.label, "model": dict(model)}, "run_dir") for unit in picture.units]
+    if shared is not None:
+        png = shared / "panoramas" / picture.key[:2] / f"{picture.key}.png"
+        places.append(Place(png, {}, "shared_dir"))
+    return tuple(places)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture that is whole somewhere: a PNG of it, its record, and the places that lack the one or the other."""
+
+    png: Path
+    record: Mapping[str, Any]
+    lacking: tuple[Place, ...]
+
+
+def look(places: Sequence[Place], key: str) -> Found | None:
+    """Where the picture of `key` is; None where no place holds it whole. Writes nothing."""
+    digests: dict[tuple[int, int], str] = {}  # hard links of one file are read once
+    records = [made(place.png, key, digests) for place in places]
+    first = next(((place.png, record) for place, record in zip(places, records, strict=True) if record), None)
+    if first is None:
+        return None
+    lacking = [
+        place
+        for place, record in zip(places, records, strict=True)
+        if record is None or not place.own.items() <= record.items()
+    ]
+    return Found(*first, tuple(lacking))
+
+
+def settle(places: Sequence[Place], key: str) -> dict[str, Any] | None:
+    """Bring a picture that is whole in one place to all of them; returns its record, None where no place has it.
+
+    The caller holds the claim on `key`: what other writers left half done here is then a dead one's, and removed.
+    """
+    found = look(places, key)
+    if found is None:
+        return None
+    for place in found.lacking:
+        if not place.png.exists() or not place.png.samefile(found.png):
+            put_link(found.png, place.png, place.setting)
+        write_json(place.png.with_suffix(".json"), {**found.record, **place.own}, place.setting)
+        discard_leftovers(place.png)
+    return dict(found.record)
+
+
+def put_link(source: Path, target: Path, setting: str) -> None:
+    """Put a hard link to `source` in place of `target`, or a copy where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, temporary)
+        os.replace(temporary, target)
+    except OSError:
+        write_whole(target, source.read_bytes(), setting)
+    finally:
+        discard(temporary)
+
+
+def discard_leftovers(png: Path) -> None:
+    """Remove what a process killed while writing this panorama left."""
+    for leftover in png.parent.glob(f".{png.stem}.*.tmp"):
+        discard(leftover)
+
+
+def write_whole(path: Path, content: bytes | str, setting: str = "run_dir") -> None:
+    """Write a file whole or not at all; `setting` is the one that chose its folder.
 
     Raises:
         UsageError: the folder is read-only, the disk full, a file stands where a folder must be, ...
@@ -85,13 +193,17 @@ def write_whole(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         discard(temporary)
-        raise UsageError(
-            f"run_dir: cannot write {path} ({error.strerror}); make room there or give another run_dir=FOLDER; "
-            "what is done stays"
-        ) from error
+        raise unwritable(path, error, setting) from error
     except BaseException:
         discard(temporary)
         raise
+
+
+def unwritable(path: Path, error: OSError, setting: str) -> UsageError:
+    return UsageError(
+        f"{setting}: cannot write {path} ({error.strerror}); make room there or give another {setting}=FOLDER; "
+        "what is done stays"
+    )
 
 
 def discard(path: Path) -> None:
@@ -101,8 +213,8 @@ def discard(path: Path) -> None:
         pass  # it was never there, or its folder cannot be written
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, setting: str = "run_dir") -> None:
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", setting)
 
 
 def png_bytes(image: np.ndarray) -> bytes:
@@ -121,24 +233,31 @@ def save_panorama(folder: Path, unit: Unit, image: np.ndarray, record: Mapping[s
     full = {**record, "width": width, "height": height, "png_sha256": hashlib.sha256(data).hexdigest()}
     write_whole(unit.png(folder), data)
     write_json(unit.json(folder), full)
-    for leftover in unit.png(folder).parent.glob(f".{unit.seed}.*.tmp"):  # of a process killed while writing
-        discard(leftover)
+    discard_leftovers(unit.png(folder))
     return full
 
 
 def read_record(folder: Path, unit: Unit) -> dict[str, Any] | None:
     """The record of a panorama whose PNG is whole, else None."""
+    return read_whole(unit.png(folder))
+
+
+def read_whole(png: Path, digests: dict[tuple[int, int], str] | None = None) -> dict[str, Any] | None:
+    """The record beside a PNG that is whole, else None; `digests` are checksums of files known already."""
+    digests = {} if digests is None else digests
     try:
-        record = json.loads(unit.json(folder).read_text())
-        data = unit.png(folder).read_bytes()
+        record = json.loads(png.with_suffix(".json").read_text())
+        stat = png.stat()
+        if (stat.st_dev, stat.st_ino) not in digests:
+            digests[stat.st_dev, stat.st_ino] = hashlib.sha256(png.read_bytes()).hexdigest()
     except (OSError, ValueError):
         return None
-    if not isinstance(record, dict) or record.get("png_sha256") != hashlib.sha256(data).hexdigest():
+    if not isinstance(record, dict) or record.get("png_sha256") != digests[stat.st_dev, stat.st_ino]:
         return None
     return record
 
 
-def made(folder: Path, unit: Unit, key: str) -> dict[str, Any] | None:
+def made(png: Path, key: str, digests: dict[tuple[int, int], str] | None = None) -> dict[str, Any] | None:
     """The record of a panorama that is whole and was made with just these settings, else None."""
-    record = read_record(folder, unit)
+    record = read_whole(png, digests)
     return record if record is not None and record.get("key") == key else None

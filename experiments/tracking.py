@@ -55,11 +55,13 @@ def track(plan: Plan) -> Path | None:
 
 
 def wandb_mode(mode: str) -> str:
-    """What `auto` means here: WANDB_MODE where it is set, online where a login is found, else offline."""
+    """What `auto` means here: WANDB_MODE where it is set, online under a sweep's agent or a login, else offline."""
     if mode != "auto":
         return mode
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
+    if os.environ.get("WANDB_SWEEP_ID"):  # its agent has a server and waits for this run to appear there
+        return "online"
     return "online" if logged_in() else "offline"
 
 

@@ -5,7 +5,6 @@ miniature, Stable Diffusion 1.x and 2.x, or a local folder.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ import torch
 from torch import Tensor
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.sources import EMBEDDED, find_model, fingerprint
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
-EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
-EMBEDDED_FOLDER = Path(__file__).parent / "weights" / "mini"
 PRECISIONS = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -123,17 +121,6 @@ class Backbone:
         return (images.to(self.dtype) / 2 + 0.5).clamp(0, 1)
 
 
-def fingerprint_folder(folder: Path) -> str:
-    """Hash over the names and contents of a model folder's configurations and weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in {".json", ".safetensors", ".txt", ".bin"} and path.name not in {"gate.json"}:
-            digest.update(str(path.relative_to(folder)).encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
 def pick_device(name: str) -> torch.device:
     """`auto` takes CUDA where there is one."""
     if name == "auto":
@@ -163,25 +150,12 @@ def load_backbone(
     if precision not in PRECISIONS:
         raise UsageError(f"precision={precision}: use one of {', '.join(PRECISIONS)}")
     chosen = pick_device(device)
-    source: str | Path = EMBEDDED_FOLDER if model_id == EMBEDDED else model_id
-    is_folder = model_id == EMBEDDED or Path(model_id).is_dir()
-    if is_folder:
-        if not (Path(source) / "model_index.json").is_file():
-            raise UsageError(
-                f"backbone.model_id={model_id}: no model_index.json there; give a folder in diffusers' layout"
-            )
-        fingerprint = fingerprint_folder(Path(source))
-    elif model_id.startswith((".", "/", "~")) or model_id.count("/") != 1:
-        raise UsageError(
-            f"backbone.model_id={model_id}: no such folder; give an existing one or a hub id such as owner/name"
-        )
-    else:
-        fingerprint = f"{model_id}@{revision or 'main'}"
-    parts = _load_parts(source, None if is_folder else revision, model_id)
+    source = find_model(model_id)
+    parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
     dtype = torch.float64 if precision == "float64" else torch.float32
     for name in ("text_encoder", "unet", "vae"):
         parts[name] = parts[name].to(chosen, dtype).eval().requires_grad_(False)
-    return Backbone(model_id, revision, fingerprint, device=chosen, precision=precision, **parts)
+    return Backbone(model_id, revision, fingerprint(model_id, revision), device=chosen, precision=precision, **parts)
 
 
 def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[str, Any]:
@@ -212,6 +186,6 @@ def _is_tiny(source: str | Path, where: dict[str, Any]) -> bool:
     """Whether the folder's autoencoder is a tiny one (no variational bottleneck)."""
     from diffusers import DiffusionPipeline
 
-    if isinstance(source, Path) or Path(source).is_dir():
-        return json.loads((Path(source) / "model_index.json").read_text())["vae"][1] == "AutoencoderTiny"
+    if isinstance(source, Path):
+        return json.loads((source / "model_index.json").read_text())["vae"][1] == "AutoencoderTiny"
     return DiffusionPipeline.load_config(source, **where)["vae"][1] == "AutoencoderTiny"

@@ -1,6 +1,9 @@
-"""Which canvas sizes windows can cover. Plain arithmetic, so that a bad size is refused before torch is imported."""
+"""Which canvas sizes windows can cover, and where they lie. Plain arithmetic, so that a bad size is refused before
+torch is imported."""
 
 from syncdiffusion.errors import UsageError
+
+LOOP_CLOSURES = ("off", "released", "full")
 
 
 def nearest_covered(length: float, size: int, stride: int) -> int:
@@ -32,3 +35,39 @@ def check_pixels(name: str, pixels: int, factor: int, size: int, stride: int) ->
             f"nearest that they can: {nearest * factor}"
         )
     return nearest
+
+
+def window_corners(
+    height: int, width: int, size: int, stride: int, loop_closure: str = "off"
+) -> tuple[tuple[int, int], ...]:
+    """(top, left) of every window of side `size`, `stride` apart, in latent cells; one may wrap around the right edge.
+
+    Args:
+        loop_closure: "off"; "released", the `size // stride - 2` windows that the released code wraps
+            around the right edge; or "full", all `size // stride - 1` of them, so that the seam is
+            covered by as many windows as any other place.
+
+    Raises:
+        UsageError: the windows cannot cover the canvas, or cannot be wrapped around it.
+    """
+    check_stride(stride, size)
+    for name, length in (("height", height), ("width", width)):
+        if length < size or (length - size) % stride:
+            raise UsageError(
+                f"{name}={length} latent cells: windows of {size} every {stride} cannot cover it without a gap; "
+                f"nearest that they can: {nearest_covered(length, size, stride)}"
+            )
+    if loop_closure not in LOOP_CLOSURES:
+        raise UsageError(f"loop_closure={loop_closure}: use one of {', '.join(LOOP_CLOSURES)}")
+    corners = [
+        (top, left) for top in range(0, height - size + 1, stride) for left in range(0, width - size + 1, stride)
+    ]
+    if loop_closure != "off":
+        if height != size or size % stride or width < 2 * size:
+            raise UsageError(
+                f"loop_closure={loop_closure}: needs a canvas one window high ({size} cells) and at least two wide, "
+                f"and a stride that divides {size}; got {height}x{width}, stride={stride}"
+            )
+        extra = size // stride - (2 if loop_closure == "released" else 1)
+        corners += [(0, width - size + (i + 1) * stride) for i in range(extra)]
+    return tuple(corners)

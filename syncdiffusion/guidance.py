@@ -6,7 +6,7 @@ between the image it is foreseen to become and the anchor's (Algorithm 1, Eq. 6-
     x_j <- x_j - w · decay^i · d/dx_j L(decode(x0(x_j)), decode(x0(x_anchor)))
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.evaluations import Evaluations, plain
 from syncdiffusion.joint import (
     Conditioning,
     OnStep,
@@ -24,6 +25,7 @@ from syncdiffusion.joint import (
     decode_canvas,
     initial_noise,
     sample_windows,
+    window_count,
     windows_for,
 )
 
@@ -92,6 +94,30 @@ class SyncDiffusionSettings:
         return anchor
 
 
+@dataclass(frozen=True)
+class Pull:
+    """What one synchronising step saw of n panoramas of N windows, before it moved them. Tensors are on the CPU.
+
+    scale: weight · decay^i; a window moves by scale times its gradient.
+    windows: the numbers of the N - 1 windows that are pulled, in the order of the tensors' second axis.
+    anchor_images: foreseen image of the anchor, [n, 3, S, S] in [0, 1].
+    images: foreseen images of the others, [n, N - 1, 3, S, S] in [0, 1].
+    distances: perceptual distance of each to the anchor's, [n, N - 1].
+    gradient_norms: Euclidean norm of that distance's gradient in the window's latents, [n, N - 1].
+    """
+
+    step: Step
+    scale: float
+    windows: tuple[int, ...]
+    anchor_images: Tensor
+    images: Tensor
+    distances: Tensor
+    gradient_norms: Tensor
+
+
+OnPull = Callable[[Pull], None]
+
+
 def foresee(backbone: "Backbone", scheduler: "DDIMScheduler", latents: Tensor, t: int, c: Conditioning) -> Tensor:
     """The images that noisy windows [n, 4, s, s] at timestep t are foreseen to become, [n, 3, ...] in [0, 1].
 
@@ -111,28 +137,34 @@ def synchronise(
     anchor: int,
     scale: float,
     window_batch: int,
+    on_pull: OnPull | None = None,
 ) -> Tensor:
     """Move every window but the anchor by -scale times the gradient of its distance to the anchor.
 
     Args:
         views: windows [n, N, 4, s, s], all from the same canvas.
         scale: weight · decay^i.
+        on_pull: told what the step saw, once every gradient is known.
 
     Returns:
         moved windows, the same shape.
     """
     n, count = views.shape[:2]
     with torch.no_grad():
-        target = loss.features(foresee(backbone, scheduler, views[:, anchor], step.timestep, conditioning))
+        anchor_images = foresee(backbone, scheduler, views[:, anchor], step.timestep, conditioning)
+        target = loss.features(anchor_images)
 
     others = [j for j in range(count) if j != anchor]
     owner = torch.arange(n, device=views.device).repeat_interleave(len(others))
+    seen: list[tuple[Tensor, Tensor]] = []  # foreseen images and distances, kept only for on_pull
 
     def gradient(latents: Tensor, which: Tensor) -> Tensor:
         latents = latents.detach().requires_grad_()
         with torch.enable_grad():
             images = foresee(backbone, scheduler, latents, step.timestep, conditioning.rows(which))
             distances = loss.distance(loss.features(images), [feature[which] for feature in target])
+            if on_pull is not None:
+                seen.append((images.detach().cpu(), distances.detach().cpu()))
             # A window's distance depends on that window alone, so the sum's gradient holds them all.
             return torch.autograd.grad(distances.sum(), latents)[0]
 
@@ -140,6 +172,10 @@ def synchronise(
     if others:
         pull = by_batches(gradient, window_batch, views[:, others].flatten(0, 1), owner)
         moved[:, others] -= scale * pull.view(n, len(others), *views.shape[2:])
+        if on_pull is not None:
+            parts = (*map(torch.cat, zip(*seen, strict=True)), pull.flatten(1).norm(dim=1).cpu())
+            by_window = (part.unflatten(0, (n, len(others))) for part in parts)
+            on_pull(Pull(step, scale, tuple(others), anchor_images.cpu(), *by_window))
     return moved
 
 
@@ -149,8 +185,12 @@ def sample_latents(
     seeds: Sequence[int],
     settings: SyncDiffusionSettings,
     on_step: OnStep | None = None,
+    on_pull: OnPull | None = None,
 ) -> Tensor:
-    """Denoised canvases [n, 4, h, w] of SyncDiffusion; see `generate`."""
+    """Denoised canvases [n, 4, h, w] of SyncDiffusion; see `generate`.
+
+    on_pull: called at every step that synchronises, with what it saw; a look inside changes no latent.
+    """
     windows = windows_for(backbone, settings.height, settings.width, settings.stride, settings.loop_closure)
     anchor = settings.anchor_of(windows)
     scheduler = backbone.steps(settings.steps)
@@ -166,7 +206,7 @@ def sample_latents(
         scale = settings.weight * settings.decay**step.index
         with backbone.autocast():
             return synchronise(
-                backbone, scheduler, loss, views, step, conditioning, anchor, scale, settings.window_batch
+                backbone, scheduler, loss, views, step, conditioning, anchor, scale, settings.window_batch, on_pull
             )
 
     return sample_windows(
@@ -201,3 +241,14 @@ def generate(
         UsageError: a canvas that the windows cannot cover, an anchor that does not exist.
     """
     return decode_canvas(backbone, sample_latents(backbone, prompts, seeds, settings, on_step))
+
+
+def evaluations(settings: SyncDiffusionSettings, window: int, factor: int) -> Evaluations:
+    """Network evaluations of one panorama; `window` is the model's side in latent cells, `factor` pixels per cell."""
+    count = window_count(settings, window, factor)
+    cost = plain(count, settings.steps, settings.height, settings.width, window * factor)
+    if settings.weight == 0:
+        return cost
+    pulls = sum(settings.active(i) for i in range(settings.steps))
+    # The anchor is foreseen too, but without a gradient.
+    return cost + Evaluations(count, count - 1, count, count - 1, count, count - 1) * pulls

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from syncdiffusion.canvas import check_pixels, check_stride
+from syncdiffusion.canvas import check_pixels, check_stride, window_corners
 from syncdiffusion.errors import UsageError
 from syncdiffusion.windows import Windows, place_windows
 
@@ -90,6 +90,12 @@ def windows_for(backbone: "Backbone", height: int, width: int, stride: int, loop
         for name, pixels in (("height", height), ("width", width))
     ]
     return place_windows(*cells, backbone.window, stride, loop_closure)
+
+
+def window_count(settings, window: int, factor: int) -> int:
+    """Windows of a method's settings, for a model whose squares have `window` latent cells of `factor` pixels."""
+    height, width = settings.height // factor, settings.width // factor
+    return len(window_corners(height, width, window, settings.stride, settings.loop_closure))
 
 
 def by_batches(function: Callable[..., Tensor], size: int, *rows: Tensor) -> Tensor:

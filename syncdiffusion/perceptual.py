@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UsageError
+from .pretrained import weight_file
 from .trunks import Trunk, load_trunk
 
 
@@ -127,7 +128,9 @@ def gram_matrix(activation: Tensor) -> Tensor:
 _LPIPS_TAPS = {"vgg16": (3, 8, 15, 22, 29), "alexnet": (1, 4, 7, 9, 11)}
 _STYLE_TAPS = (0, 2, 5, 7, 10)
 
-PERCEPTUAL_LOSSES = ("lpips_vgg", "lpips_alex", "style", "style_vgg19")
+_TRUNKS = {"lpips_vgg": "vgg16", "lpips_alex": "alexnet", "style": "vgg16", "style_vgg19": "vgg19"}
+
+PERCEPTUAL_LOSSES = tuple(_TRUNKS)
 
 
 def load_perceptual(
@@ -148,16 +151,28 @@ def load_perceptual(
     return _load(name, str(torch.device(device)), dtype)
 
 
+def network_label(name: str) -> str:
+    """The `network` of the distance `name` (one of PERCEPTUAL_LOSSES), told by its weight file alone: nothing loads.
+
+    Raises:
+        UsageError: weights that cannot be had.
+    """
+    return _label(name, weight_file(_TRUNKS[name]).source.label)
+
+
+def _label(name: str, source: str) -> str:
+    return f"{'lpips-' if name.startswith('lpips') else ''}{_TRUNKS[name]} ({source})"
+
+
 @functools.cache
 def _load(name: str, device: str, dtype: torch.dtype) -> PerceptualLoss:
-    if name.startswith("lpips"):
-        network, head = ("vgg16", "vgg") if name == "lpips_vgg" else ("alexnet", "alex")
-        trunk, source = load_trunk(network, _LPIPS_TAPS[network])
-        loss = LPIPS(name, f"lpips-{network} ({source})", trunk, _lpips_heads(head))
+    lpips, network = name.startswith("lpips"), _TRUNKS[name]
+    trunk, source = load_trunk(network, _LPIPS_TAPS[network] if lpips else _STYLE_TAPS)
+    label = _label(name, source)
+    if lpips:
+        loss = LPIPS(name, label, trunk, _lpips_heads(name.removeprefix("lpips_")))
     else:
-        network = "vgg19" if name == "style_vgg19" else "vgg16"
-        trunk, source = load_trunk(network, _STYLE_TAPS)
-        loss = GramStyle(name, f"{network} ({source})", trunk)
+        loss = GramStyle(name, label, trunk)
     loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
     loss.trunk.to(dtype)
     return loss.to(device).eval().requires_grad_(False)

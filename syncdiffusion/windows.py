@@ -9,10 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from syncdiffusion.canvas import check_stride, nearest_covered
-from syncdiffusion.errors import UsageError
-
-LOOP_CLOSURES = ("off", "released", "full")
+from syncdiffusion.canvas import window_corners
 
 
 @dataclass(frozen=True)
@@ -58,34 +55,9 @@ class Windows:
 
 
 def place_windows(height: int, width: int, size: int, stride: int, loop_closure: str = "off") -> Windows:
-    """Windows of side `size` every `stride` cells, covering the canvas to its last cell.
-
-    Args:
-        loop_closure: "off"; "released", the `size // stride - 2` windows that the released code wraps
-            around the right edge; or "full", all `size // stride - 1` of them, so that the seam is
-            covered by as many windows as any other place.
+    """Windows of side `size` every `stride` cells, covering the canvas to its last cell; see `canvas.window_corners`.
 
     Raises:
         UsageError: the windows cannot cover the canvas, or cannot be wrapped around it.
     """
-    check_stride(stride, size)
-    for name, length in (("height", height), ("width", width)):
-        if length < size or (length - size) % stride:
-            raise UsageError(
-                f"{name}={length} latent cells: windows of {size} every {stride} cannot cover it without a gap; "
-                f"nearest that they can: {nearest_covered(length, size, stride)}"
-            )
-    if loop_closure not in LOOP_CLOSURES:
-        raise UsageError(f"loop_closure={loop_closure}: use one of {', '.join(LOOP_CLOSURES)}")
-    corners = [
-        (top, left) for top in range(0, height - size + 1, stride) for left in range(0, width - size + 1, stride)
-    ]
-    if loop_closure != "off":
-        if height != size or size % stride or width < 2 * size:
-            raise UsageError(
-                f"loop_closure={loop_closure}: needs a canvas one window high ({size} cells) and at least two wide, "
-                f"and a stride that divides {size}; got {height}x{width}, stride={stride}"
-            )
-        extra = size // stride - (2 if loop_closure == "released" else 1)
-        corners += [(0, width - size + (i + 1) * stride) for i in range(extra)]
-    return Windows(height, width, size, tuple(corners))
+    return Windows(height, width, size, window_corners(height, width, size, stride, loop_closure))

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,36 +14,50 @@ from torch.nn.functional import normalize
 
 from syncdiffusion.errors import UsageError
 from syncdiffusion.pretrained import reachable
+from syncdiffusion.sources import fingerprint_folder
 
 # the configuration with the activation that OpenAI trained with
 OPENAI_MODEL, OPENAI_TAG = "ViT-B-16-quickgelu", "openai"
 
 
+class OpenClip(NamedTuple):
+    """What open_clip gives for one model."""
+
+    model: nn.Module
+    preprocess: Callable[[Image.Image], Tensor]
+    tokenizer: Callable[[list[str]], Tensor]
+
+
 @dataclass(frozen=True)
 class ClipNetwork:
-    """An open_clip model with its own preprocessing and tokenizer.
+    """An open_clip model with its own preprocessing and tokenizer, loaded when it is first looked through.
 
-    metric: the name its score goes by, "clip_score" for OpenAI's CLIP only; network: provenance.
+    metric: the name its score goes by, "clip_score" for OpenAI's CLIP only; network: provenance;
+    fingerprint: a hash of the weights where the provenance does not tell them.
     """
 
     metric: str
     network: str
-    model: nn.Module
-    preprocess: Callable[[Image.Image], Tensor]
-    tokenizer: Callable[[list[str]], Tensor]
+    fingerprint: str
     device: torch.device
+    load: Callable[[], OpenClip]
+
+    @cached_property
+    def loaded(self) -> OpenClip:
+        """Raises UsageError where the weights cannot be had or opened."""
+        return self.load()
 
     def embed_images(self, crops: Sequence[np.ndarray]) -> Tensor:
         """(height, width, 3) uint8 crops -> (n, d), of unit length."""
-        images = torch.stack([self.preprocess(Image.fromarray(crop)) for crop in crops])
+        images = torch.stack([self.loaded.preprocess(Image.fromarray(crop)) for crop in crops])
         with torch.inference_mode():
-            return normalize(self.model.encode_image(images.to(self.device)).float(), dim=-1)
+            return normalize(self.loaded.model.encode_image(images.to(self.device)).float(), dim=-1)
 
     def embed_texts(self, prompts: Sequence[str]) -> Tensor:
         """n prompts -> (n, d), of unit length."""
         with torch.inference_mode():
-            tokens = self.tokenizer(list(prompts)).to(self.device)
-            return normalize(self.model.encode_text(tokens).float(), dim=-1)
+            tokens = self.loaded.tokenizer(list(prompts)).to(self.device)
+            return normalize(self.loaded.model.encode_text(tokens).float(), dim=-1)
 
 
 def clip_scores(clip: ClipNetwork, crops: Sequence[np.ndarray], prompts: Sequence[str], batch: int) -> np.ndarray:
@@ -56,8 +72,14 @@ def clip_scores(clip: ClipNetwork, crops: Sequence[np.ndarray], prompts: Sequenc
     return torch.cat(scores).cpu().numpy()
 
 
-def load_openai_clip(device: torch.device) -> ClipNetwork:
-    """OpenAI's CLIP ViT-B/16, the paper's, through open_clip's own loader.
+def openai_clip(device: torch.device) -> ClipNetwork:
+    """OpenAI's CLIP ViT-B/16, the paper's."""
+    network = "clip ViT-B/16 openai (open_clip)"
+    return ClipNetwork("clip_score", network, "", device, partial(load_openai_clip, device))
+
+
+def load_openai_clip(device: torch.device) -> OpenClip:
+    """OpenAI's CLIP through open_clip's own loader.
 
     Raises:
         UsageError: neither cached nor downloadable.
@@ -82,30 +104,31 @@ def load_openai_clip(device: torch.device) -> ClipNetwork:
             "hub's cache elsewhere, name an open_clip folder as metrics.clip_folder, or leave "
             "clip_score out of metrics.metrics"
         )
-    tokenizer = open_clip.get_tokenizer(OPENAI_MODEL)
-    model = model.eval().requires_grad_(False)
-    network = "clip ViT-B/16 openai (open_clip)"
-    return ClipNetwork("clip_score", network, model, preprocess, tokenizer, device)
+    return OpenClip(model.eval().requires_grad_(False), preprocess, open_clip.get_tokenizer(OPENAI_MODEL))
 
 
-def load_clip_folder(folder: Path, device: torch.device) -> ClipNetwork:
+def folder_clip(folder: Path, device: torch.device) -> ClipNetwork:
     """A CLIP from a folder with open_clip_config.json and weights, such as the embedded mini-CLIP.
 
     Its score is called `mini_clip_score`: it must never pass for OpenAI's.
 
     Raises:
-        UsageError: no such folder, or open_clip cannot open it.
+        UsageError: no such folder.
     """
-    import open_clip
-
     if not (folder / "open_clip_config.json").is_file():
         raise UsageError(f"metrics.clip_folder={folder}: no open_clip_config.json there; name an open_clip folder")
+    network, fingerprint = f"mini-CLIP ({folder.name})", fingerprint_folder(folder)
+    return ClipNetwork("mini_clip_score", network, fingerprint, device, partial(load_clip_folder, folder, device))
+
+
+def load_clip_folder(folder: Path, device: torch.device) -> OpenClip:
+    """Raises UsageError where open_clip cannot open the folder."""
+    import open_clip
+
     try:
         model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         line = str(error).splitlines()[0]
         raise UsageError(f"metrics.clip_folder={folder}: open_clip cannot open it ({line})") from error
-    model = model.eval().requires_grad_(False)
-    network = f"mini-CLIP ({folder.name})"
-    return ClipNetwork("mini_clip_score", network, model, preprocess, tokenizer, device)
+    return OpenClip(model.eval().requires_grad_(False), preprocess, tokenizer)

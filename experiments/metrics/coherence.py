@@ -1,12 +1,21 @@
 """How much the parts of one panorama look alike: Intra-LPIPS and Intra-Style-L."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from syncdiffusion.perceptual import PerceptualLoss
+
+
+@dataclass(frozen=True)
+class PairNetwork:
+    """The network of one intra metric. network: provenance, known before `load` gives the distance itself."""
+
+    network: str
+    load: Callable[[], PerceptualLoss]
 
 
 def pair_distances(loss: PerceptualLoss, crops: Sequence[np.ndarray], batch: int) -> np.ndarray:

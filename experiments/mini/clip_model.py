@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from experiments.mini.captions import PAPER_PROMPTS
-from experiments.mini.training import to_unit, write_json
+from experiments.mini.files import replacing, write_json
+from experiments.mini.tokenizer import distinct_captions
+from experiments.mini.training import to_unit
 
 # Most parameters are the embedding of open_clip's own vocabulary of 49,408 tokens, hence the narrow text tower.
 MODEL: dict[str, Any] = {
@@ -39,24 +40,23 @@ def build_clip(seed: int) -> nn.Module:
         return CLIP(**MODEL)
 
 
-def tokenize(captions: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The distinct captions, and their tokens [distinct, context length] by open_clip's standard tokenizer."""
+def tokenize(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Tokens [distinct captions, context length] by open_clip's standard tokenizer, and the row [n] of each caption."""
     from open_clip import SimpleTokenizer
 
-    distinct = list(dict.fromkeys(captions))
-    return distinct, SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(distinct)
+    distinct, rows = distinct_captions(captions)
+    return SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(distinct), torch.tensor(rows)
 
 
 def export(model: nn.Module, folder: Path) -> None:
     """Writes the folder that open_clip opens as `local-dir:FOLDER`; weights in half precision."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "open_clip_config.json", {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS})
-    temporary = folder / f".open_clip_model.{os.getpid()}"
-    save_file({name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
-    temporary.chmod(0o644)
-    os.replace(temporary, folder / "open_clip_model.safetensors")
+    weights = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(folder / "open_clip_model.safetensors") as temporary:
+        save_file(weights, temporary)
+        temporary.chmod(0o644)
 
 
 def retrieval_accuracy(image_features: Tensor, text_features: Tensor, captions: Sequence[str], group: int) -> float:
@@ -94,9 +94,8 @@ def evaluate(
     """
 
     def read(texts: Sequence[str]) -> Tensor:
-        distinct, tokens = tokenize(texts)
-        place = {caption: i for i, caption in enumerate(distinct)}
-        return normalize(model.encode_text(tokens.to(device)).float(), dim=-1)[[place[t] for t in texts]].cpu()
+        tokens, rows = tokenize(texts)
+        return normalize(model.encode_text(tokens.to(device)).float(), dim=-1).cpu()[rows]
 
     seen = [model.encode_image(to_unit(np.array(images[i : i + 64]), device)) for i in range(0, len(images), 64)]
     features = normalize(torch.cat(seen).float(), dim=-1).cpu()

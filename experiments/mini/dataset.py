@@ -13,7 +13,6 @@ import ast
 import hashlib
 import inspect
 import json
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.mini.training import clock, write_json
+from experiments.mini.files import replacing, write_json
+from experiments.mini.training import clock, one_line_errors
 from syncdiffusion.errors import UsageError
 
 SPLITS = {"train": 0, "heldout": 1}
@@ -94,7 +94,6 @@ def load_pictures(work: Path, split: str, count: int, seed: int = 0, workers: in
         # A longer set begins with the shorter one, so any prefix may be used.
         if {**found, "count": count} == wanted and found["count"] >= count:
             return Pictures(np.load(image_file, mmap_mode="r")[:count], record["captions"][:count])
-    folder.mkdir(parents=True, exist_ok=True)
     captions = _render(image_file, split, count, seed, workers)
     write_json(record_file, {"settings": wanted, "captions": captions})
     return Pictures(np.load(image_file, mmap_mode="r"), captions)
@@ -105,13 +104,12 @@ def _render(path: Path, split: str, count: int, seed: int, workers: int) -> list
     number = SPLITS[split]
     bounds = [(begin, min(begin + CHUNK, count)) for begin in range(0, count, CHUNK)]
     captions: list[list[str]] = []
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # The record of an older set must not outlive its pictures.
     path.with_suffix(".json").unlink(missing_ok=True)
     images: np.ndarray | None = None
     start = time.monotonic()
     # Forking is fast but unsafe once PyTorch runs threads; a fresh interpreter per worker is not.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with replacing(path) as temporary, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         starts, ends = zip(*bounds, strict=True)
         chunks = pool.map(make_chunk, repeat(seed), repeat(number), starts, ends)
         for (begin, _), chunk in zip(bounds, chunks, strict=True):
@@ -124,13 +122,13 @@ def _render(path: Path, split: str, count: int, seed: int, workers: int) -> list
             left = (time.monotonic() - start) / len(captions) * (count - len(captions))
             line = f"[pictures {split}] {len(captions)}/{count}  {clock(left)} left"
             print(line, end="\r" if sys.stderr.isatty() and left > 0 else "\n", file=sys.stderr, flush=True)
-    assert images is not None
-    images.flush()
-    del images
-    os.replace(temporary, path)
+        assert images is not None
+        images.flush()
+        del images
     return captions
 
 
+@one_line_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render the pictures of the miniature model.")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
@@ -139,13 +137,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    try:
-        for split, count in (("heldout", arguments.heldout), ("train", arguments.count)):
-            pictures = load_pictures(arguments.work, split, count, arguments.seed, arguments.workers)
-            print(f"{split}: {len(pictures.captions)} pictures, e.g. {pictures.captions[0]}")
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    for split, count in (("heldout", arguments.heldout), ("train", arguments.count)):
+        pictures = load_pictures(arguments.work, split, count, arguments.seed, arguments.workers)
+        print(f"{split}: {len(pictures.captions)} pictures, e.g. {pictures.captions[0]}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from experiments.mini.dataset import load_pictures, source_hash
-from experiments.mini.tokenizer import load_tokenizer, train_tokenizer, write_tokenizer
+from experiments.mini.files import load_or_make
+from experiments.mini.tokenizer import distinct_captions, load_tokenizer, train_tokenizer, write_tokenizer
 from experiments.mini.training import Progress, to_unit
 from syncdiffusion.errors import UsageError
 
@@ -40,6 +40,15 @@ class DiffusionData:
     encoder: str
 
 
+def picture_batches(name: str, images: np.ndarray, device: torch.device, batch: int) -> Iterator[tuple[int, Tensor]]:
+    """Batches [b, 3, h, w] in [-1, 1], channels last, of pictures uint8 [n, h, w, 3], each after its first's index."""
+    progress = Progress(name, 0, len(images), every=batch * 20)
+    for begin in range(0, len(images), batch):
+        pictures = to_unit(np.array(images[begin : begin + batch]), device)
+        yield begin, pictures.contiguous(memory_format=torch.channels_last)
+        progress.add(begin + len(pictures))
+
+
 @torch.no_grad()
 def encode_pictures(
     vae: nn.Module, images: np.ndarray, device: torch.device, bfloat16: bool = True, batch: int = 32
@@ -55,15 +64,11 @@ def encode_pictures(
         float16 [n, 2, 4, h/8, w/8]. The mirror image is encoded for itself: the encoder is not symmetric.
     """
     encoder = vae.encoder.to(memory_format=torch.channels_last)
-    progress = Progress("latents", 0, len(images), every=batch * 20)
     parts = []
-    for begin in range(0, len(images), batch):
-        pictures = to_unit(np.array(images[begin : begin + batch]), device)
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
+    for _, pictures in picture_batches("latents", images, device, batch):
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             both = torch.stack([encoder(pictures), encoder(pictures.flip(-1))], 1)
         parts.append((both.float() * vae.config.scaling_factor).half().cpu().numpy())
-        progress.add(begin + len(pictures))
     return np.concatenate(parts)
 
 
@@ -93,22 +98,14 @@ def load_latents(
 ) -> np.ndarray:
     """`encode_pictures` of the first training pictures, from `work/latents` when it is there already."""
     path = work / "latents" / f"{picture_hash(len(images), seed)}-{encoder_hash(vae)}.npy"
-    if not path.exists():
-        latents = encode_pictures(vae, images, device, bfloat16)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            np.save(file, latents)
-        os.replace(temporary, path)
-    return np.load(path)
+    return load_or_make(path, lambda: encode_pictures(vae, images, device, bfloat16))
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     """[n, MAX_TOKENS] int16, padded with the end token."""
-    distinct = list(dict.fromkeys(captions))
+    distinct, rows = distinct_captions(captions)
     ids = tokenizer(distinct, padding="max_length", truncation=True, return_tensors="np").input_ids.astype(np.int16)
-    place = {caption: i for i, caption in enumerate(distinct)}
-    return torch.from_numpy(ids[[place[caption] for caption in captions]])
+    return torch.from_numpy(ids[rows])
 
 
 def load_data(

@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from experiments.mini.captions import PAPER_PROMPTS
+from experiments.mini.files import contact_sheet
 from experiments.mini.tokenizer import MAX_TOKENS
-from experiments.mini.training import contact_sheet, step_generator
+from experiments.mini.training import step_generator
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, StableDiffusionPipeline

@@ -29,12 +29,14 @@ from experiments.metrics.distribution import Estimate, kid, mean_estimate
 from experiments.metrics.networks import MetricNetworks, load_networks
 from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
 from experiments.mini.diffusion_model import sample
+from experiments.mini.files import contact_sheet, write_json
 from experiments.mini.scenes import render, sample_scene
-from experiments.mini.train_autoencoder import reconstruct
-from experiments.mini.training import contact_sheet, pick_device, write_json
-from syncdiffusion.backbone import fingerprint_folder
+from experiments.mini.train_autoencoder import psnr_values, reconstruct
+from experiments.mini.training import one_line_errors, say
+from syncdiffusion.backbone import pick_device
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual import PerceptualLoss
+from syncdiffusion.sources import fingerprint_folder
 
 # Captions beside the paper's six, with what they fix. Each excludes the six and the others by its kind, hour or style.
 OTHER_CAPTIONS: dict[str, dict[str, str]] = {
@@ -78,12 +80,6 @@ def heldout_scene(caption: str, seed: int, index: int) -> np.ndarray:
         return render(scene_for_prompt(caption, rng))
     # Thick mist hides what the caption names.
     return render(sample_scene(rng, **OTHER_CAPTIONS[caption], mist=0.0))
-
-
-def psnr_values(images: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of each of uint8 [n, h, w, 3]: [n]."""
-    error = ((images.astype(np.float64) - decoded) ** 2).mean(axis=(1, 2, 3))
-    return 10.0 * np.log10(255.0**2 / np.maximum(error, 1e-8))
 
 
 @torch.no_grad()
@@ -184,28 +180,26 @@ def evaluate(
     answers = [i for i in range(len(CAPTIONS)) for _ in range(per_caption)]
     paper = slice(0, per_caption * len(PAPER_PROMPTS))
 
-    def say(text: str) -> None:
-        print(f"[gate] {text}", file=sys.stderr, flush=True)
-
-    say(f"renders {2 * len(captions)} scenes")
+    say("gate", f"renders {2 * len(captions)} scenes")
     first, second = (
         np.stack([heldout_scene(c, seed, 2 * (i % per_caption) + half) for i, c in enumerate(captions)])
         for half in range(2)
     )
-    say(f"draws {len(captions)} samples")
+    say("gate", f"draws {len(captions)} samples")
     samples = sample(pipeline, captions, seed, steps, guidance)
-    say("measures the autoencoder")
-    rows, decoded = measure_reconstruction(pipeline.vae, second, networks.lpips, device)
-    say("measures KID")
+    say("gate", "measures the autoencoder")
+    rows, decoded = measure_reconstruction(pipeline.vae, second, networks.lpips.load(), device)
+    say("gate", "measures KID")
     sets = {"samples": samples, "decoded_renders": decoded, "renders": second}
     rows += measure_kid(networks, first[paper], {name: images[paper] for name, images in sets.items()}, batch)
-    say("measures caption agreement")
+    say("gate", "measures caption agreement")
     rows += measure_agreement(networks, sets, answers, batch)
     starts = range(0, len(captions), per_caption)
     columns = min(4, per_caption)
     return rows, [[*samples[i : i + columns], *second[i : i + columns]] for i in starts]
 
 
+@one_line_errors()
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the miniature model that ships with the package.")
     parser.add_argument("--model", type=Path, default=Path("syncdiffusion/weights/mini"))
@@ -217,15 +211,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
-    try:
-        if options.per_caption < 2 or options.steps < 1:
-            raise UsageError(f"per_caption={options.per_caption}, steps={options.steps}: use 2 or more, and 1 or more")
-        device = pick_device(options.device)
-        chosen = (options.per_caption, options.steps, options.guidance, options.seed)
-        rows, sheet = evaluate(options.model, options.clip, *chosen, device)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    if options.per_caption < 2 or options.steps < 1:
+        raise UsageError(f"per_caption={options.per_caption}, steps={options.steps}: use 2 or more, and 1 or more")
+    device = pick_device(options.device)
+    chosen = (options.per_caption, options.steps, options.guidance, options.seed)
+    rows, sheet = evaluate(options.model, options.clip, *chosen, device)
     print(tabulate([asdict(entry) for entry in rows], headers="keys", floatfmt=".4f"))
     out, missed = options.out or options.model, failures(rows)
     settings = {name: getattr(options, name) for name in ("per_caption", "steps", "guidance", "seed")}

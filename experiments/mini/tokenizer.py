@@ -8,10 +8,11 @@ any text at all can be written in it; words it has never seen only take more tok
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from experiments.mini.files import replacing
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -76,14 +77,18 @@ def write_tokenizer(folder: Path, vocabulary: dict[str, int], merges: list[tuple
         "tokenizer_config.json": json.dumps(settings, indent=2),
         "special_tokens_map.json": json.dumps(special, indent=2),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, folder / name)
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
     from transformers import CLIPTokenizer
 
     return CLIPTokenizer.from_pretrained(folder)
+
+
+def distinct_captions(captions: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The distinct captions in order of appearance, and for each caption its place among them."""
+    place = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
+    return list(place), [place[caption] for caption in captions]

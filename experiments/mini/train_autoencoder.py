@@ -11,30 +11,33 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from experiments.mini.dataset import load_pictures
+from experiments.mini.files import contact_sheet
 from experiments.mini.training import (
     MovingAverage,
-    Progress,
-    contact_sheet,
+    Training,
+    add_machine,
+    add_settings,
+    descend,
     learning_rate,
-    load_checkpoint,
-    pick_device,
-    save_checkpoint,
+    one_line_errors,
+    print_steps_that_fit,
+    say,
     step_generator,
+    take_options,
     to_bytes,
     to_unit,
+    train_steps,
 )
-from syncdiffusion.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,10 @@ def reconstruct(vae: nn.Module, images: np.ndarray, device: torch.device, batch:
     return np.concatenate(decoded), torch.cat(latents)
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean over images of the peak signal-to-noise ratio in dB of uint8 [n, h, w, 3]."""
-    error = ((a.astype(np.float32) - b.astype(np.float32)) ** 2).mean(axis=(1, 2, 3))
-    return float((10.0 * np.log10(255.0**2 / np.maximum(error, 1e-8))).mean())
+def psnr_values(images: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of each of uint8 [n, h, w, 3]: [n]."""
+    error = ((images.astype(np.float64) - decoded) ** 2).mean(axis=(1, 2, 3))
+    return 10.0 * np.log10(255.0**2 / np.maximum(error, 1e-8))
 
 
 def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
@@ -198,14 +201,9 @@ def train_step(
     batch = to_unit(crops, device).contiguous(memory_format=torch.channels_last)
     side = settings.crop // 8
     noise = torch.randn(len(batch), 4, side, side, generator=generator).to(device)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, settings.steps, settings.peak_rate, settings.warmup)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
         loss, parts = autoencoder_loss(vae, batch, noise, perceptual, settings)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-    optimiser.step()
+    descend(optimiser, loss, learning_rate(step, settings.steps, settings.peak_rate, settings.warmup))
     return parts
 
 
@@ -231,40 +229,28 @@ def train(
     average = MovingAverage(vae)
     # Not the number of steps: a training may be continued for longer, its rate then follows the longer schedule.
     identity = {name: value for name, value in asdict(settings).items() if name != "steps"}
-    state = load_checkpoint(folder / "checkpoint.pt", identity)
-    begin = 0
-    if state is not None:
-        begin = state["step"]
-        vae.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.load_state_dict(state["average"])
-    if begin > settings.encoder_steps:
-        vae.encoder.requires_grad_(False)
-    end = settings.steps if stop_after is None else min(settings.steps, begin + stop_after)
-    progress = Progress("autoencoder", begin, settings.steps, every=25)
-    if begin:
-        progress.say(f"continues after step {begin}")
-    saved = time.monotonic()
-    for step in range(begin, end):
+    training = Training("autoencoder", folder / "checkpoint.pt", identity, vae, optimiser, average)
+
+    def averaged() -> nn.Module:
+        return average.copy_to(build_autoencoder(settings).to(device))
+
+    def take(step: int) -> dict[str, float]:
         if step == settings.encoder_steps:
-            average.copy_to(vae).encoder.requires_grad_(False)
-            frozen = average.copy_to(build_autoencoder(settings).to(device))
-            save_autoencoder(frozen, heldout, work / "vae", device)
-            progress.say(f"step {step}: the encoder stands; {work / 'vae'} serves the diffusion model from here")
-        parts = train_step(vae, optimiser, step, images, perceptual, settings)
-        average.update(vae)
-        progress.add(step + 1, **parts)
-        if step + 1 == end or time.monotonic() - saved > 60 * checkpoint_minutes:
-            saved = time.monotonic()
-            state = {"settings": identity, "step": step + 1, "model": vae.state_dict()}
-            state |= {"optimiser": optimiser.state_dict(), "average": average.state_dict()}
-            save_checkpoint(folder / "checkpoint.pt", state)
-            averaged = average.copy_to(build_autoencoder(settings).to(device))
-            decoded, _ = reconstruct(averaged, heldout, device)
-            progress.say(f"step {step + 1}: held-out PSNR {psnr(decoded, heldout):.2f} dB (n={len(heldout)})")
+            average.copy_to(vae)
+            save_autoencoder(averaged(), heldout, work / "vae", device)
+            say("autoencoder", f"step {step}: the encoder stands; {work / 'vae'} serves the diffusion model from here")
+        if step >= settings.encoder_steps:
+            vae.encoder.requires_grad_(False)
+        return train_step(vae, optimiser, step, images, perceptual, settings)
+
+    for step, saved in train_steps(training, take, settings.steps, checkpoint_minutes, stop_after):
+        if saved:
+            decoded, _ = reconstruct(averaged(), heldout, device)
+            ratio = psnr_values(heldout, decoded).mean()
+            say("autoencoder", f"step {step}: held-out PSNR {ratio:.2f} dB (n={len(heldout)})")
             rows = [r for i in (0, 8, 16) if i < len(heldout) for r in (heldout[i : i + 8], decoded[i : i + 8])]
             contact_sheet(rows, folder / "reconstructions.png")
-    return average.copy_to(build_autoencoder(settings).to(device))
+    return averaged()
 
 
 def save_autoencoder(vae: nn.Module, heldout: np.ndarray, folder: Path, device: torch.device) -> float:
@@ -284,63 +270,31 @@ def save_autoencoder(vae: nn.Module, heldout: np.ndarray, folder: Path, device: 
     return factor
 
 
-def measure(
-    settings: AutoencoderSettings,
-    device: torch.device,
-    images: np.ndarray,
-    perceptual: Callable[[Tensor, Tensor], Tensor],
-    count: int = 8,
-) -> float:
-    """Seconds of a training step: the median of `count`, after two more to warm up."""
-    vae, optimiser = start(settings, device, images)
-    seconds = []
-    for step in range(count + 2):
-        began = time.monotonic()
-        train_step(vae, optimiser, step, images, perceptual, settings)
-        seconds.append(time.monotonic() - began)
-    return float(np.median(seconds[2:]))
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the miniature model's autoencoder.")
-    for field in fields(AutoencoderSettings):
-        name, default = "--" + field.name.replace("_", "-"), field.default
-        if isinstance(default, bool):
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default)
-        elif isinstance(default, tuple):
-            parser.add_argument(name, type=int, nargs=4, default=default, metavar="N")
-        else:
-            parser.add_argument(name, type=type(default), default=default)
+    add_settings(parser, AutoencoderSettings)
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
     parser.add_argument("--out", type=Path, help="folder of the result (default: WORK/vae)")
     parser.add_argument("--heldout", type=int, default=64, help="held-out scenes for the PSNR")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
-    parser.add_argument("--checkpoint-minutes", type=float, default=4.0)
+    add_machine(parser, checkpoint_minutes=4.0)
     parser.add_argument("--measure", type=float, metavar="MINUTES", help="print the steps that fit, and stop")
     return parser.parse_args(arguments)
 
 
+@one_line_errors()
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    try:
-        device = pick_device(options.device)
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(AutoencoderSettings)}
-        settings = AutoencoderSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
-        heldout = np.asarray(load_pictures(options.work, "heldout", options.heldout, settings.seed).images)
-        images = load_pictures(options.work, "train", settings.pictures, settings.seed).images
-        perceptual = load_lpips(device)
-        if options.measure:
-            pace = measure(settings, device, images, perceptual)
-            print(f"{pace:.2f} s/step: {options.measure:g} minutes take --steps {int(options.measure * 60 / pace)}")
-            return
-        vae = train(settings, options.work, device, images, heldout, perceptual, options.checkpoint_minutes)
-        save_autoencoder(vae, heldout, options.out or options.work / "vae", device)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    device, settings = take_options(options, AutoencoderSettings)
+    heldout = np.asarray(load_pictures(options.work, "heldout", options.heldout, settings.seed).images)
+    images = load_pictures(options.work, "train", settings.pictures, settings.seed).images
+    perceptual = load_lpips(device)
+    if options.measure:
+        vae, optimiser = start(settings, device, images)
+        take = partial(train_step, vae, optimiser, images=images, perceptual=perceptual, settings=settings)
+        print_steps_that_fit(options.measure, take)
+        return
+    vae = train(settings, options.work, device, images, heldout, perceptual, options.checkpoint_minutes)
+    save_autoencoder(vae, heldout, options.out or options.work / "vae", device)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import sys
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +22,22 @@ from torch.nn.functional import cross_entropy, normalize, pad
 
 from experiments.mini.clip_model import build_clip, evaluate, export, tokenize
 from experiments.mini.dataset import load_pictures
-from experiments.mini.diffusion_data import encoder_hash, load_vae, picture_hash
+from experiments.mini.diffusion_data import encoder_hash, load_vae, picture_batches, picture_hash
 from experiments.mini.diffusion_model import attention_kernel
+from experiments.mini.files import load_or_make, write_json
 from experiments.mini.training import (
     MovingAverage,
-    Progress,
+    Training,
+    add_machine,
+    add_settings,
+    descend,
     learning_rate,
-    load_checkpoint,
-    pick_device,
-    save_checkpoint,
+    one_line_errors,
     step_generator,
+    take_options,
     to_bytes,
     to_unit,
-    write_json,
+    train_steps,
 )
 from syncdiffusion.errors import UsageError
 
@@ -83,16 +84,12 @@ def decode_pictures(
 ) -> np.ndarray:
     """uint8 [n, h, w, 3] through the autoencoder, with noise of LATENT_NOISE deviations on the latents."""
     vae = vae.to(memory_format=torch.channels_last)
-    progress = Progress("decoded", 0, len(images), every=batch * 20)
     parts = []
-    for begin in range(0, len(images), batch):
-        pictures = to_unit(np.array(images[begin : begin + batch]), device)
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
+    for begin, pictures in picture_batches("decoded", images, device, batch):
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             latents = vae.encoder(pictures)
             noise = torch.randn(latents.shape, generator=step_generator(seed, begin)).to(device)
             parts.append(to_bytes(vae.decoder(latents + LATENT_NOISE / vae.config.scaling_factor * noise)))
-        progress.add(begin + len(pictures))
     return np.concatenate(parts)
 
 
@@ -103,17 +100,10 @@ def load_data(
     pictures = load_pictures(work, "train", count, settings.seed)
     identity = f"{picture_hash(count, settings.seed)}-{decoded}-{encoder_hash(vae)}"
     path = work / "clip" / f"decoded-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
-    if not path.exists():
-        images = decode_pictures(vae, pictures.images[:decoded], settings.seed, device, settings.bfloat16)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            np.save(file, images)
-        os.replace(temporary, path)
-    distinct, tokens = tokenize([caption for group in pictures.captions for caption in group])
-    number = {caption: i for i, caption in enumerate(distinct)}
-    captions = torch.tensor([[number[caption] for caption in group] for group in pictures.captions])
-    return ClipData(pictures.images, np.load(path, mmap_mode="r"), captions, tokens, identity)
+    source = pictures.images[:decoded]
+    images = load_or_make(path, lambda: decode_pictures(vae, source, settings.seed, device, settings.bfloat16))
+    tokens, rows = tokenize([caption for group in pictures.captions for caption in group])
+    return ClipData(pictures.images, images, rows.unflatten(0, (count, -1)), tokens, identity)
 
 
 def augment(images: Tensor, settings: ClipSettings, generator: torch.Generator) -> Tensor:
@@ -159,11 +149,6 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, captions: Te
     return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
 
 
-def start(settings: ClipSettings, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
-    model = build_clip(settings.seed).to(device).train()
-    return model, torch.optim.AdamW(model.parameters(), lr=settings.peak_rate, weight_decay=0.1, fused=True)
-
-
 def train_step(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -178,16 +163,11 @@ def train_step(
     pictures, captions = draw_batch(data, settings, generator)
     images = augment(to_unit(pictures, device), settings, generator)
     tokens, captions = data.tokens[captions].to(device), captions.to(device)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, steps, settings.peak_rate, settings.warmup)
     with attention_kernel(device), torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
         seen, read = model.encode_image(images), model.encode_text(tokens)
     scale = model.logit_scale.exp().clamp(max=100.0)
     loss = contrastive_loss(normalize(seen.float(), dim=-1), normalize(read.float(), dim=-1), captions, scale)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
+    descend(optimiser, loss, learning_rate(step, steps, settings.peak_rate, settings.warmup))
     return {"loss": loss.item(), "scale": scale.item()}
 
 
@@ -205,63 +185,41 @@ def train(
     Args:
         stop_after: leaves after this many steps of this call, with a checkpoint.
     """
-    model, optimiser = start(settings, device)
+    model = build_clip(settings.seed).to(device).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.peak_rate, weight_decay=0.1, fused=True)
     average = MovingAverage(model, settings.average_decay)
-    path, identity = work / "clip" / "checkpoint.pt", {**asdict(settings), "data": data.identity}
-    state = load_checkpoint(path, identity)
-    begin = 0
-    if state is not None:
-        begin = state["step"]
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.load_state_dict(state["average"])
-    end = steps if stop_after is None else min(steps, begin + stop_after)
-    progress = Progress("clip", begin, steps, every=25)
-    saved = time.monotonic()
-    for step in range(begin, end):
-        parts = train_step(model, optimiser, step, steps, data, settings)
-        average.update(model)
-        progress.add(step + 1, **parts)
-        if step + 1 == end or time.monotonic() - saved > 60 * checkpoint_minutes:
-            saved = time.monotonic()
-            state = {"settings": identity, "step": step + 1, "model": model.state_dict()}
-            state |= {"optimiser": optimiser.state_dict(), "average": average.state_dict()}
-            save_checkpoint(path, state)
+    identity = {**asdict(settings), "data": data.identity}
+    training = Training("clip", work / "clip" / "checkpoint.pt", identity, model, optimiser, average)
+
+    take = partial(train_step, model, optimiser, steps=steps, data=data, settings=settings)
+    for _ in train_steps(training, take, steps, checkpoint_minutes, stop_after):
+        pass  # nothing to add
     return average.copy_to(build_clip(settings.seed)).to(device).eval()
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    default = ClipSettings()
     parser = argparse.ArgumentParser(description="Train the miniature CLIP.")
     parser.add_argument("--steps", type=int, default=1100, help="may be raised when a training is continued")
-    parser.add_argument("--batch", type=int, default=default.batch)
-    parser.add_argument("--peak-rate", type=float, default=default.peak_rate)
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=default.bfloat16)
+    add_settings(parser, ClipSettings, "batch", "peak_rate", "seed", "bfloat16")
     parser.add_argument("--pictures", type=int, default=12000, help="training scenes")
     parser.add_argument("--decoded", type=int, default=4000, help="how many of them also through the autoencoder")
     parser.add_argument("--heldout", type=int, default=1000, help="held-out scenes for the accuracy")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
     parser.add_argument("--vae", type=Path, help="trained autoencoder (default: WORK/vae)")
     parser.add_argument("--out", type=Path, default=Path("syncdiffusion/weights/mini_clip"))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
-    parser.add_argument("--checkpoint-minutes", type=float, default=2.0)
+    add_machine(parser, checkpoint_minutes=2.0)
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace) -> None:
-    device = pick_device(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+@one_line_errors()
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    device, settings = take_options(options, ClipSettings)
     if min(options.steps, options.batch, options.decoded) < 1 or options.decoded > options.pictures:
         raise UsageError(
             f"steps={options.steps}, batch={options.batch}, decoded={options.decoded}, pictures={options.pictures}: "
             "use 1 or more, and no more decoded than pictures"
         )
-    settings = ClipSettings(
-        batch=options.batch, peak_rate=options.peak_rate, seed=options.seed, bfloat16=options.bfloat16
-    )
     vae = load_vae(options.vae or options.work / "vae", device)
     data = load_data(options.work, vae, options.pictures, options.decoded, settings, device)
     model = train(settings, options.steps, options.work, device, data, options.checkpoint_minutes)
@@ -274,15 +232,6 @@ def run(options: argparse.Namespace) -> None:
         print(f"held-out {name} (n={options.heldout}): {record[name]}")
     write_json(options.out / "accuracy.json", record)
     print(f"wrote {options.out}")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
-    try:
-        run(options)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ training then runs on latents alone. A second call continues from the last check
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,12 +34,18 @@ from experiments.mini.diffusion_model import (
 from experiments.mini.tokenizer import load_tokenizer
 from experiments.mini.training import (
     MovingAverage,
-    Progress,
+    Training,
+    add_machine,
+    add_settings,
+    descend,
     learning_rate,
     load_checkpoint,
-    pick_device,
-    save_checkpoint,
+    one_line_errors,
+    print_steps_that_fit,
+    say,
     step_generator,
+    take_options,
+    train_steps,
 )
 from syncdiffusion.errors import UsageError
 
@@ -105,14 +110,9 @@ def train_step(
     batch = draw_batch(data, settings, step_generator(settings.seed, step))
     latents, tokens, timesteps, noise = (part.to(device) for part in batch)
     alphas = build_scheduler().alphas_cumprod.to(device)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, steps, settings.peak_rate, settings.warmup)
     with attention_kernel(device), torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
         loss, plain = diffusion_loss(models, (latents, tokens, timesteps, noise), alphas, settings.snr_gamma)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(models.parameters(), 1.0)
-    optimiser.step()
+    descend(optimiser, loss, learning_rate(step, steps, settings.peak_rate, settings.warmup))
     return {"loss": loss.item(), "mse": plain.item()}
 
 
@@ -138,36 +138,19 @@ def train(
     models, optimiser = start(settings, len(tokenizer), size, device)
     average = MovingAverage(models, settings.average_decay)
     identity = {**asdict(settings), "data": data.identity, "encoder": data.encoder}
-    state = load_checkpoint(folder / "checkpoint.pt", identity)
-    begin = 0
-    if state is not None:
-        begin = state["step"]
-        models.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.load_state_dict(state["average"])
-    end = steps if stop_after is None else min(steps, begin + stop_after)
-    progress = Progress("diffusion", begin, steps, every=25)
-    if begin:
-        progress.say(f"continues after step {begin}")
+    training = Training("diffusion", folder / "checkpoint.pt", identity, models, optimiser, average, {"size": size})
 
     def averaged() -> nn.ModuleDict:
         return average.copy_to(build_models(settings, len(tokenizer), size)).to(device)
 
-    saved = sampled = time.monotonic()
-    for step in range(begin, end):
-        parts = train_step(models, optimiser, step, steps, data, settings)
-        average.update(models)
-        progress.add(step + 1, **parts)
-        if step + 1 == end or time.monotonic() - saved > 60 * checkpoint_minutes:
-            saved = time.monotonic()
-            state = {"settings": identity, "step": step + 1, "size": size, "model": models.state_dict()}
-            state |= {"optimiser": optimiser.state_dict(), "average": average.state_dict()}
-            save_checkpoint(folder / "checkpoint.pt", state)
-        if step + 1 == steps or time.monotonic() - sampled > 60 * sample_minutes:
+    take = partial(train_step, models, optimiser, steps=steps, data=data, settings=settings)
+    sampled = time.monotonic()
+    for step, _ in train_steps(training, take, steps, checkpoint_minutes, stop_after):
+        if step == steps or time.monotonic() - sampled > 60 * sample_minutes:
             # Opened anew: the decoder may have been trained further in the meantime.
             vae = load_vae(vae_folder, device)
-            write_samples(build_pipeline(averaged(), vae, tokenizer), folder / f"samples-{step + 1:06d}.png")
-            progress.say(f"wrote samples-{step + 1:06d}.png")
+            write_samples(build_pipeline(averaged(), vae, tokenizer), folder / f"samples-{step:06d}.png")
+            say("diffusion", f"wrote samples-{step:06d}.png")
             sampled = time.monotonic()
     return averaged()
 
@@ -189,52 +172,28 @@ def load_averaged(settings: DiffusionSettings, work: Path, vae: nn.Module, vocab
     return average.copy_to(models)
 
 
-def measure(data: DiffusionData, settings: DiffusionSettings, vocabulary: int, device: torch.device) -> float:
-    """Seconds of a training step: the median of eight, after two more to warm up."""
-    models, optimiser = start(settings, vocabulary, data.latents.shape[-1], device)
-    seconds = []
-    for step in range(10):
-        began = time.monotonic()
-        train_step(models, optimiser, step, 1000, data, settings)
-        seconds.append(time.monotonic() - began)
-    return float(np.median(seconds[2:]))
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    default = DiffusionSettings()
     parser = argparse.ArgumentParser(description="Train the miniature model's UNet and text encoder.")
     parser.add_argument("--steps", type=int, default=3300, help="may be raised when a training is continued")
-    parser.add_argument("--batch", type=int, default=default.batch)
-    parser.add_argument("--peak-rate", type=float, default=default.peak_rate)
-    parser.add_argument("--snr-gamma", type=float, default=default.snr_gamma, help="0: the plain loss")
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=default.bfloat16)
+    names = ("batch", "peak_rate", "snr_gamma", "seed", "bfloat16")
+    add_settings(parser, DiffusionSettings, *names, snr_gamma="0: the plain loss")
     parser.add_argument("--pictures", type=int, default=16000, help="training scenes")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
     parser.add_argument("--vae", type=Path, help="trained autoencoder (default: WORK/vae)")
     parser.add_argument("--out", type=Path, default=Path("syncdiffusion/weights/mini"))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
-    parser.add_argument("--checkpoint-minutes", type=float, default=5.0)
+    add_machine(parser, checkpoint_minutes=5.0)
     parser.add_argument("--sample-minutes", type=float, default=10.0)
     parser.add_argument("--export", action="store_true", help="write the folder from the last checkpoint, and stop")
     parser.add_argument("--measure", type=float, metavar="MINUTES", help="print the steps that fit, and stop")
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace) -> None:
-    device = pick_device(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+@one_line_errors()
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    device, settings = take_options(options, DiffusionSettings)
     if options.steps < 1 or options.batch < 1:
         raise UsageError(f"steps={options.steps}, batch={options.batch}: use 1 or more")
-    settings = DiffusionSettings(
-        batch=options.batch,
-        peak_rate=options.peak_rate,
-        snr_gamma=options.snr_gamma,
-        seed=options.seed,
-        bfloat16=options.bfloat16,
-    )
     vae_folder = options.vae or options.work / "vae"
     vae, tokenizer_folder = load_vae(vae_folder, device), options.work / "tokenizer"
     if options.export:
@@ -246,23 +205,15 @@ def run(options: argparse.Namespace) -> None:
         data = load_data(options.work, vae, options.pictures, settings.seed, device, settings.bfloat16)
         tokenizer = load_tokenizer(tokenizer_folder)
         if options.measure:
-            pace = measure(data, settings, len(tokenizer), device)
-            print(f"{pace:.2f} s/step: {options.measure:g} minutes take --steps {int(options.measure * 60 / pace)}")
+            models, optimiser = start(settings, len(tokenizer), data.latents.shape[-1], device)
+            take = partial(train_step, models, optimiser, steps=1000, data=data, settings=settings)
+            print_steps_that_fit(options.measure, take)
             return
         minutes = (options.checkpoint_minutes, options.sample_minutes)
         models = train(settings, options.steps, options.work, device, data, vae_folder, tokenizer, *minutes)
     vae = load_vae(vae_folder, device)
     export(build_pipeline(models, vae, load_tokenizer(tokenizer_folder)), tokenizer_folder, options.out)
     print(f"wrote {options.out}")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
-    try:
-        run(options)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

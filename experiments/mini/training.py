@@ -1,22 +1,26 @@
-"""What the training scripts share: schedule, moving average, checkpoints, progress, contact sheets."""
+"""What the training scripts share: schedule, moving average, the loop with its checkpoints, progress, flags."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from experiments.mini.files import replacing
+from syncdiffusion.backbone import pick_device
 from syncdiffusion.errors import UsageError
+
+Settings = TypeVar("Settings")
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -79,27 +83,6 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one; any other name is PyTorch's."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device={name}: use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device={name}: this machine shows no GPU to PyTorch; use cpu")
-    return device
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint whole: an interrupted write leaves the last one in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
 def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint at `path`, or None when there is none.
 
@@ -135,11 +118,12 @@ class Progress:
             return
         means = "  ".join(f"{k} {v / self.count:.4f}" for k, v in self.sums.items())
         pace = (time.monotonic() - self.begin) / max(1, step - self.first)
-        self.say(f"{step}/{self.steps}  {means}  {pace:.2f} s/step  {clock(pace * (self.steps - step))} left")
+        say(self.name, f"{step}/{self.steps}  {means}  {pace:.2f} s/step  {clock(pace * (self.steps - step))} left")
         self.sums, self.count = {}, 0
 
-    def say(self, text: str) -> None:
-        print(f"[{self.name}] {text}", file=sys.stderr, flush=True)
+
+def say(name: str, text: str) -> None:
+    print(f"[{name}] {text}", file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -148,27 +132,97 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def contact_sheet(rows: Sequence[Iterable[np.ndarray]], path: Path, gap: int = 2) -> None:
-    """Writes rows of equally sized uint8 [h, w, 3] images as one PNG on white."""
-    grid = [list(row) for row in rows]
-    height, width = grid[0][0].shape[:2]
-    columns = max(len(row) for row in grid)
-    sheet = np.full((len(grid) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
-    for y, row in enumerate(grid):
-        for x, image in enumerate(row):
-            top, left = y * (height + gap), x * (width + gap)
-            sheet[top : top + height, left : left + width] = image
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(sheet).save(temporary, format="PNG")
-    os.replace(temporary, path)
+@dataclass(frozen=True)
+class Training:
+    """A model in training, and the file in which it waits to be continued.
+
+    name: stands before its lines of progress.
+    checkpoint: the file.
+    identity: what determines the weights; a checkpoint of another identity is refused.
+    notes: what else the checkpoint shall hold.
+    """
+
+    name: str
+    checkpoint: Path
+    identity: dict[str, Any]
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: MovingAverage
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
-def write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+def resume(training: Training) -> int:
+    """Takes model, optimiser and average from the checkpoint; returns its number of steps, 0 where there is none."""
+    state = load_checkpoint(training.checkpoint, training.identity)
+    if state is None:
+        return 0
+    training.model.load_state_dict(state["model"])
+    training.optimiser.load_state_dict(state["optimiser"])
+    training.average.load_state_dict(state["average"])
+    say(training.name, f"continues after step {state['step']}")
+    return state["step"]
+
+
+def save_checkpoint(training: Training, step: int) -> None:
+    """Writes the checkpoint whole: an interrupted write leaves the last one in place."""
+    state = {"settings": training.identity, "step": step, **training.notes, "model": training.model.state_dict()}
+    state |= {"optimiser": training.optimiser.state_dict(), "average": training.average.state_dict()}
+    with replacing(training.checkpoint) as temporary:
+        torch.save(state, temporary)
+
+
+def train_steps(
+    training: Training,
+    take: Callable[[int], dict[str, float]],
+    steps: int,
+    checkpoint_minutes: float,
+    stop_after: int | None = None,
+) -> Iterator[tuple[int, bool]]:
+    """Trains from the last checkpoint to the end, and halts after every step for what the caller adds.
+
+    Args:
+        take: takes step number i (from 0) and returns its losses.
+        steps: length of the whole training.
+        checkpoint_minutes: time between checkpoints; the last step always ends with one.
+        stop_after: leaves after this many steps of this call, with a checkpoint.
+
+    Yields:
+        the number of finished steps, and whether the checkpoint has just been written.
+    """
+    begin = resume(training)
+    end = steps if stop_after is None else min(steps, begin + stop_after)
+    progress = Progress(training.name, begin, steps, every=25)
+    saved = time.monotonic()
+    for step in range(begin, end):
+        losses = take(step)
+        training.average.update(training.model)
+        progress.add(step + 1, **losses)
+        due = step + 1 == end or time.monotonic() - saved > 60 * checkpoint_minutes
+        if due:
+            saved = time.monotonic()
+            save_checkpoint(training, step + 1)
+        yield step + 1, due
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """One step of the optimiser at this learning rate, gradients clipped to norm 1."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+    optimiser.step()
+
+
+def print_steps_that_fit(minutes: float, take: Callable[[int], Any]) -> None:
+    """Measures a step (the median of eight, after two more to warm up) and prints how many fit into `minutes`."""
+    seconds = []
+    for step in range(10):
+        began = time.monotonic()
+        take(step)
+        seconds.append(time.monotonic() - began)
+    pace = float(np.median(seconds[2:]))
+    print(f"{pace:.2f} s/step: {minutes:g} minutes take --steps {int(minutes * 60 / pace)}")
 
 
 def to_unit(images: np.ndarray, device: torch.device) -> Tensor:
@@ -180,3 +234,43 @@ def to_bytes(images: Tensor) -> np.ndarray:
     """[n, 3, h, w] in [-1, 1] (clamped) to uint8 [n, h, w, 3], rounded."""
     pixels = (images.detach().float().clamp(-1, 1) + 1.0).mul(127.5).round().to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def add_settings(parser: ArgumentParser, settings: type, *names: str, **helps: str) -> None:
+    """A flag for each of these fields of a settings dataclass (none named: for all), with its default."""
+    for item in fields(settings):
+        if names and item.name not in names:
+            continue
+        flag, default = "--" + item.name.replace("_", "-"), item.default
+        kind: dict[str, Any] = {"type": type(default)}
+        if isinstance(default, bool):
+            kind = {"action": BooleanOptionalAction}
+        elif isinstance(default, tuple):
+            kind = {"type": int, "nargs": len(default), "metavar": "N"}
+        parser.add_argument(flag, default=default, help=helps.get(item.name), **kind)
+
+
+def take_options(options: Namespace, settings: type[Settings]) -> tuple[torch.device, Settings]:
+    """Sets the number of threads; returns the device, and the settings with the values of the fields with a flag."""
+    device = pick_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    chosen = {item.name: getattr(options, item.name) for item in fields(settings) if hasattr(options, item.name)}
+    return device, settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()})
+
+
+def add_machine(parser: ArgumentParser, checkpoint_minutes: float) -> None:
+    """The flags of every training that decide nothing of its weights."""
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--checkpoint-minutes", type=float, default=checkpoint_minutes)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends the program with the one line of a UsageError and status 2; for `main`, as a decorator."""
+    try:
+        yield
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None

@@ -28,15 +28,17 @@ def tiny_settings(tiny_folder: Path) -> list[str]:
         "seeds.count=2",
         "reference.count=1",
         "tracking=offline",
+        "shared_dir=null",
     ]
 
 
 @pytest.fixture
 def compose(tiny_settings: list[str], tmp_path: Path) -> Callable[..., Plan]:
-    """compose(*overrides) -> plan of the tiny run in tmp_path / "run"."""
+    """compose(*overrides) -> plan of the tiny run in tmp_path / "run", which shares in tmp_path / "shared"."""
 
     def plan(*overrides: str) -> Plan:
-        return compose_plan([*tiny_settings, f"run_dir={tmp_path / 'run'}", *overrides])
+        own = [f"run_dir={tmp_path / 'run'}", f"shared_dir={tmp_path / 'shared'}"]
+        return compose_plan([*tiny_settings, *own, *overrides])
 
     return plan
 
@@ -46,8 +48,8 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that follow from the seed alone, so that no network's weights are needed to test what becomes of them."""
     from experiments.metrics import networks, score
 
-    def score_panoramas(items, reference, config, networks, on_progress=None):
-        rows, scores = [], []
+    def score_panoramas(items, reference, config, networks, on_progress=None, cache=None):
+        rows, scores, replicates = [], [], []
         for item in items:
             assert item.path.is_file()
             rows.append(
@@ -59,7 +61,10 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> None:
                 n = sum(item.method == method and prompt in ("all", item.prompt) for item in items)
                 scores.append(common | {"metric": "intra_lpips", "value": 0.5625, "stderr": 0.03, "n": n})
                 scores.append(common | {"metric": "fid", "value": 123.456, "stderr": None, "n": n})
-        return rows, scores
+            for replicate in range(2):
+                block = {"method": method, "replicate": replicate, "metric": "fid", "network": "a network"}
+                replicates.append(block | {"value": 123.0 + replicate, "n": 2})
+        return score.Scored(rows, scores, replicates)
 
     monkeypatch.setattr(networks, "load_networks", lambda config: None)
     monkeypatch.setattr(score, "score_panoramas", score_panoramas)

@@ -39,7 +39,7 @@ MISTAKES = [
     (["method.first_n=1.5"], "method.first_n=1.5: must be a whole number"),
     (["method.wieght=3"], "method.wieght=3: no such setting (did you mean weight?)"),
     (["metric=paper"], "metric=paper: no such setting (did you mean metrics?)"),
-    (["experiment=dmeo"], "experiment=dmeo: no such choice; choose from demo, panorama (did you mean demo?)"),
+    (["metrics=papr"], "metrics=papr: no such choice; choose from mini, paper (did you mean paper?)"),
     (["prompts=nonsense"], "prompts=nonsense: no such choice; choose from demo, paper"),
     (["stage=scoer"], "stage=scoer: Invalid value 'scoer', expected one of [all, generate, score, report]"),
     (["steps=null"], "steps=null: field 'steps' is not Optional"),
@@ -169,7 +169,7 @@ def test_typo_is_refused_before_torch_is_imported():
 
 def test_help_and_printed_configuration(command, tmp_path):
     status, out, _ = command("--help")
-    assert status == 0 and "python -m experiments.run experiment=demo" in out and "experiment: demo" in out
+    assert status == 0 and "python -m experiments.run experiment=demo" in out and "demo, panorama, table1" in out
     status, out, _ = command("--cfg", "job", "experiment=demo")
     assert status == 0 and "blended_latent" in out
     assert list(tmp_path.iterdir()) == []

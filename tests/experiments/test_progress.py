@@ -21,3 +21,11 @@ def test_time_left_counts_each_method_at_its_own_cost():
 def test_what_was_never_made_counts_as_the_cheapest_known():
     progress = Progress(["seen", "new", "new"], {"seen": 10.0, "other": 3.0}, io.StringIO())
     assert progress.time_left("seen", 0.0) == "16 s"
+
+
+def test_what_another_process_made_is_no_longer_to_do():
+    stream = io.StringIO()
+    progress = Progress(["one", "one", "one"], {}, stream, every=0.0)
+    progress.skip("one")
+    progress.finish("one", "it", 5.0)
+    assert stream.getvalue() == "[1/2] it: 5.0 s; 5 s left\n"

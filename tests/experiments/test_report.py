@@ -1,4 +1,6 @@
-"""Tables and gallery: the numbers, n and networks that scores.csv holds, the pictures where they belong."""
+"""The last stage: what it writes, what it prints, and what it refuses."""
+
+import json
 
 import numpy as np
 import pandas as pd
@@ -7,76 +9,72 @@ from PIL import Image
 
 from experiments import gallery
 from experiments.gallery import CELL_WIDTH, GAP, TEXT, choose_rows, write_comparison, write_gallery
-from experiments.report import cell, score_table, summary
+from experiments.report import keep_headings, report, summary, titles_of
 from experiments.run import run
 from experiments.store import Unit, save_panorama
-
-PANORAMAS = pd.DataFrame(
-    {
-        "method": ["a", "a", "b"],
-        "prompt": ["hills", "city", "hills"],
-        "seconds": [1.0, 3.0, 8.0],
-        "peak_memory_bytes": [2**30, 2**31, 2**30],
-    }
-)
-
-
-def score_rows(*rows):
-    return pd.DataFrame(rows, columns=["method", "prompt", "metric", "value", "stderr", "n", "network"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ((0.123456, 0.00123, 4), "0.1235 ± 0.0012 (n=4)"),
-        ((123.456, float("nan"), 12), "123.5 (n=12)"),
-        ((float("nan"), float("nan"), 1), "–"),
-        ((0.0000123, 0.000001, 9), "1.23e-05 ± 1e-06 (n=9)"),
-    ],
-)
-def test_cell(arguments, text):
-    assert cell(*arguments) == text
-
-
-def test_table_has_every_number_with_its_direction_and_n():
-    scores = score_rows(
-        ("a", "all", "kid", 0.01, 0.002, 2, "I"),
-        ("a", "all", "intra_lpips", 0.5, 0.05, 2, "V"),
-        ("b", "all", "intra_lpips", 0.7, np.nan, 1, "V"),
-        ("a", "hills", "intra_lpips", 0.4, np.nan, 1, "V"),
-    )
-    lines = score_table(scores, PANORAMAS, ("b", "a")).splitlines()
-    rows = [[word.strip() for word in line.strip("|").split("|")] for line in lines]
-    assert rows[0] == ["method", "KID ↓", "Intra-LPIPS ↓", "seconds each", "peak memory"]
-    assert rows[2] == ["b", "–", "0.7 (n=1)", "8.0 (n=1)", "1.00 GiB"]
-    assert rows[3] == ["a", "0.01 ± 0.002 (n=2)", "0.5 ± 0.05 (n=2)", "2.0 (n=2)", "2.00 GiB"]
-    of_hills = score_table(scores, PANORAMAS, ("b", "a"), "hills")
-    assert "0.4 (n=1)" in of_hills and "0.5" not in of_hills and "1.0 (n=1)" in of_hills
+from experiments.study import read_study, study_of, write_study
+from syncdiffusion.errors import UsageError
+from tests.experiments.composing import compose_plan
 
 
 def test_summary_is_the_set():
-    scores = score_rows(("a", "all", "fid", 3.0, np.nan, 2, "I"), ("a", "hills", "fid", 9.0, np.nan, 1, "I"))
-    found = summary(scores, PANORAMAS)
+    columns = ["method", "prompt", "metric", "value", "stderr", "n", "network"]
+    rows = [("a", "all", "fid", 3.0, np.nan, 2, "I"), ("a", "hills", "fid", 9.0, np.nan, 1, "I")]
+    panoramas = pd.DataFrame(
+        {"method": ["a", "a", "b"], "seconds": [1.0, 3.0, 8.0], "peak_memory_bytes": [2**30, 2**31, 2**30]}
+    )
+    found = summary(pd.DataFrame(rows, columns=columns), panoramas)
     assert found["a/fid"] == 3.0 and found["a/seconds"] == 2.0 and found["b/peak_memory_bytes"] == 2**30
 
 
-def test_table_file_names_model_networks_and_prompts(compose, known_scores, capsys):
+@pytest.fixture
+def finished(compose, known_scores, capsys):
+    """A whole run, and what it printed."""
     plan = compose("tracking=disabled")
     run(plan)
-    text, out = (plan.folder / "table.md").read_text(), capsys.readouterr().out
-    assert "Intra-LPIPS, FID: a network." in text and "64×192 px, 3 steps, 2 prompts, 2 seeds each" in text
-    assert "## hills by the sea" in text and "## a city" in text
-    assert "| multidiffusion | 0.5625 ± 0.03 (n=4) " in text.replace("123.5 (n=4) | ", "")
-    assert out.splitlines()[0] in text and "## a city" not in out
-    assert "miniature" not in text
+    return plan, capsys.readouterr().out
 
 
-def test_embedded_model_is_marked_in_every_table():
-    from experiments.report import footnotes
-    from tests.experiments.composing import compose_plan
+def test_report_writes_tables_figures_page_and_pictures(finished, compose):
+    plan, out = finished
+    names = {path.name for path in plan.folder.iterdir()}
+    written = "table.md table.csv table.tex comparisons.csv figures report gallery.png comparison.png"
+    assert names >= set(written.split())
+    text = (plan.folder / "table.md").read_text()
+    assert "64×192 px, stride 4 latent cells, 3 steps" in text and "2 prompts, 2 seeds each" in text
+    assert "| hills by the sea |" in text and "| hills by the sea |" not in out
+    assert "FID, Intra-LPIPS: a network." in text and "miniature" not in text
+    printed = out.splitlines()
+    assert printed[0] in text and printed[0].startswith("| ")
+    assert any(line.startswith("| MultiDiffusion ") for line in printed)
 
-    assert "never quote" in footnotes(compose_plan([]), score_rows())
-    assert "never quote" not in footnotes(compose_plan(["backbone=sd2"]), score_rows())
+    again = compose("tracking=disabled", "stage=report", "compare_with=blended_latent")  # changes no score
+    run(again)
+    assert read_study(again.folder).compare_with == "blended_latent"
+    assert set(pd.read_csv(again.folder / "comparisons.csv")["against"]) == {"blended_latent"}
+    with pytest.raises(UsageError, match="of other panoramas than those there; run stage=score"):
+        report(compose("tracking=disabled", "steps=2"))
+
+
+def test_how_the_scores_were_made_is_not_rewritten(compose):
+    """A report with other metric settings speaks of the scores that are there."""
+    plan = compose()
+    write_study(plan.folder, study_of(plan))
+    before = (plan.folder / "study.json").read_text()
+    keep_headings(compose("metrics=paper", "reference.count=3"))
+    assert (plan.folder / "study.json").read_text() == before
+    assert json.loads(before)["networks"] == "mini" and json.loads(before)["reference_count"] == 1
+
+
+def test_report_wants_scores(compose):
+    with pytest.raises(UsageError, match="not scored yet; run stage=score"):
+        report(compose())
+
+
+def test_titles_are_full_names_and_swept_values():
+    overrides = ["+method@baselines.multidiffusion=multidiffusion", "ablations.weight=[5]", "ablations.first_n=[null]"]
+    found = titles_of(compose_plan([f"+{each}" if each.startswith("abl") else each for each in overrides]))
+    assert found == {"weight=5": "w = 5", "first_n=all": "first N = all", "multidiffusion": "MultiDiffusion"}
 
 
 def units(labels, prompts, seeds):

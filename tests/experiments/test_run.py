@@ -1,8 +1,10 @@
 """Whole runs of the tiny model: complete, gone on with after any interruption, nothing made twice."""
 
 import json
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments import generate as generation
 from experiments.generate import generate
 from experiments.run import run
 from experiments.score import score
@@ -45,8 +48,9 @@ def test_run_folder_is_complete(compose, quiet, known_scores, capsys):
     assert pictures(plan.folder) == quiet
     names = {path.name for path in plan.folder.iterdir()}
     assert names == {
-        *("config.yaml", "environment.json", "panoramas", "panoramas.csv"),
-        *("scores.csv", "table.md", "gallery.png", "comparison.png", "wandb"),
+        *("config.yaml", "environment.json", "study.json", "panoramas"),
+        *("panoramas.csv", "scores.csv", "replicates.csv", "comparisons.csv", "table.md", "table.csv", "table.tex"),
+        *("figures", "report", "gallery.png", "comparison.png", "wandb"),
     }
     panoramas, scores = pd.read_csv(plan.folder / "panoramas.csv"), pd.read_csv(plan.folder / "scores.csv")
     assert list(scores.columns) == ["method", "prompt", "metric", "value", "stderr", "n", "network"]
@@ -66,6 +70,7 @@ def test_record_says_how_the_panorama_was_made(compose):
     assert (record["method"], record["prompt"], record["seed"]) == ("multidiffusion", "hills", 0)
     assert (record["width"], record["height"]) == (192, 64)
     assert record["seconds"] > 0 and record["peak_memory_bytes"] > 2**20 and record["device"] == "cpu"
+    assert record["worker"] == {"host": socket.gethostname(), "process": os.getpid()}
     assert record["versions"]["torch"] and len(record["model"]["fingerprint"]) >= 16
 
 
@@ -75,6 +80,14 @@ def test_second_run_makes_nothing(compose, quiet):
     before = times(plan.folder)
     assert generate(plan) == 0
     assert times(plan.folder) == before
+
+
+def test_what_is_all_there_loads_no_model(compose, quiet, monkeypatch):
+    generate(compose())
+    monkeypatch.setattr(generation, "open_studio", lambda *arguments: pytest.fail("the model was loaded"))
+    assert generate(compose()) == 0
+    with pytest.raises(pytest.fail.Exception, match="was loaded"):
+        generate(compose("steps=2"))
 
 
 def test_damaged_picture_is_made_again_and_equal(compose, quiet):
@@ -98,8 +111,10 @@ def test_changed_setting_remakes_what_it_touches(compose, quiet):
         for unit in plan.units
         if unit.label == "blended_latent"
     }
-    assert generate(compose()) == 4  # and back
+    assert generate(compose()) == 0  # and back: the shared folder still has them
     assert pictures(plan.folder) == quiet
+    assert generate(compose("shared_dir=null")) == 0
+    assert generate(compose("baselines.blended_latent.start=0.5", "shared_dir=null")) == 4
 
 
 def test_more_seeds_only_add(compose, quiet):
@@ -142,7 +157,7 @@ def test_stages_run_alone(compose, known_scores, capsys):
         run(compose("stage=report"))
     run(compose("stage=score"))
     run(compose("stage=report", "tracking=disabled"))
-    assert "| blended_latent | " in capsys.readouterr().out
+    assert "| Blended latent diffusion | " in capsys.readouterr().out
 
 
 def test_report_refuses_scores_of_other_panoramas(compose, known_scores):

@@ -48,12 +48,12 @@ def test_key_follows_what_decides_the_picture():
 
 def test_saved_panorama_is_found_again(tmp_path):
     key = saved(tmp_path)
-    record = made(tmp_path, UNIT, key)
+    record = made(UNIT.png(tmp_path), key)
     assert record is not None and (record["width"], record["height"]) == (48, 16)
     assert UNIT.png(tmp_path) == tmp_path / "panoramas" / "label" / "hills" / "3.png"
     assert np.array_equal(np.asarray(Image.open(UNIT.png(tmp_path))), IMAGE)
     assert record["png_sha256"] == hashlib.sha256(UNIT.png(tmp_path).read_bytes()).hexdigest()
-    assert made(tmp_path, UNIT, "another key") is None
+    assert made(UNIT.png(tmp_path), "another key") is None
 
 
 @pytest.mark.parametrize("damage", ["truncated png", "no png", "no record", "half a record", "another record"])
@@ -70,7 +70,7 @@ def test_damage_is_noticed(tmp_path, damage):
         record.write_text(record.read_text()[:40])
     else:
         record.write_text(json.dumps([1]))
-    assert made(tmp_path, UNIT, key) is None
+    assert made(UNIT.png(tmp_path), key) is None
     assert read_record(tmp_path, UNIT) is None
 
 

@@ -63,7 +63,7 @@ def test_everything_stays_inside_the_run_folder(compose, known_scores, tmp_path,
     before = set(tmp_path.iterdir())
     plan = compose()
     run(plan)
-    assert set(tmp_path.iterdir()) - before == {plan.folder}
+    assert set(tmp_path.iterdir()) - before == {plan.folder, plan.shared}
     assert not [path for path in home.rglob("*wandb*") if path.is_file()]
 
 

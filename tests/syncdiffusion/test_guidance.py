@@ -13,7 +13,7 @@ from baselines.multidiffusion import sample_latents as multidiffusion
 from syncdiffusion.errors import UsageError
 from syncdiffusion.guidance import SyncDiffusionSettings, generate, sample_latents
 from syncdiffusion.joint import initial_noise
-from tests.literal import literal_sample
+from tests.literal import Ddim, cut, decoded, guided_noise, literal_sample, views_of
 from tests.syncdiffusion.test_perceptual import library_lpips, load_or_skip
 
 PROMPT = "a photo of a forest"
@@ -123,6 +123,44 @@ def test_images_are_whole_and_reproducible(tiny):
     assert [(s.index, s.count) for s in steps] == [(0, 2), (1, 2)]
     torch.manual_seed(99)  # the global generator has no say
     assert torch.equal(image, generate(tiny, [PROMPT], [2], settings(steps=2)))
+
+
+def test_looking_inside_changes_nothing(tiny):
+    load_or_skip("lpips_alex")
+    chosen, pulls = settings(every_n=2, first_n=3), []
+    watched = sample_latents(tiny, [PROMPT, "a city"], [2, 3], chosen, on_pull=pulls.append)
+    assert torch.equal(watched, sample_latents(tiny, [PROMPT, "a city"], [2, 3], chosen))
+    assert [pull.step.index for pull in pulls] == [1]  # the gate: (i + 1) % 2 == 0 and i < 3
+    assert pulls[0].scale == pytest.approx(5.0 * 0.95)
+    assert not pulls[0].images.requires_grad
+
+
+def test_a_pull_shows_what_the_literal_loop_sees(tiny):
+    """Two panoramas of three windows in batches of two, so that batches cross from one panorama to the next.
+
+    Tolerance 1e-5: float32 networks in batches sum in another order; the values are of size 0.1 to 1.
+    """
+    distance = library_distance("lpips_alex")
+    prompts, seeds, pulls = [PROMPT, "a city"], [2, 3], []
+    sample_latents(tiny, prompts, seeds, settings(steps=2, anchor=0, window_batch=2), on_pull=pulls.append)
+    first, ddim = pulls[0], Ddim(2)
+    t = ddim.timesteps[0]
+    assert (first.step.timestep, first.windows) == (t, (1, 2)) and len(pulls) == 2
+
+    for i, prompt in enumerate(prompts):
+        canvas = initial_noise([prompt], [seeds[i]], (4, 8, 16))
+        text, empty = tiny.encode_prompts([prompt]), tiny.encode_prompts([""])
+        leaves = [cut(canvas, *view, 8).requires_grad_() for view in views_of(8, 16, 8, 4)]
+        noises = [guided_noise(tiny, x, t, text, empty, 3.0) for x in leaves]
+        anchor, *others = [decoded(tiny, ddim.foreseen(x, e, t)) for x, e in zip(leaves, noises, strict=True)]
+        torch.testing.assert_close(first.anchor_images[i], anchor[0].detach(), atol=1e-5, rtol=0)
+        for j, image in enumerate(others):
+            loss = distance(2 * image - 1, 2 * anchor.detach() - 1).sum()
+            gradient = torch.autograd.grad(loss, leaves[j + 1])[0]
+            torch.testing.assert_close(first.images[i, j], image[0].detach(), atol=1e-5, rtol=0)
+            assert first.distances[i, j].item() == pytest.approx(loss.item(), abs=1e-5)
+            assert first.gradient_norms[i, j].item() == pytest.approx(gradient.square().sum().sqrt().item(), rel=1e-3)
+    assert first.distances.min() > 1e-3  # the comparison is of something
 
 
 def test_noise_belongs_to_prompt_and_seed_alone():

@@ -1,6 +1,7 @@
 """CLIP score against open_clip used by hand, and the refusals of its loaders."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from experiments.metrics import clip_score
-from experiments.metrics.clip_score import clip_scores, load_clip_folder, load_openai_clip
+from experiments.metrics.clip_score import clip_scores, folder_clip, openai_clip
 from syncdiffusion.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -29,7 +30,7 @@ def test_scores_equal_open_clip_by_hand_whatever_the_batch(clip_folder, picture)
             text = model.encode_text(tokenizer([prompt]))[0]
             expected.append(100 * float(image @ text / (image.norm() * text.norm())))
 
-    clip = load_clip_folder(clip_folder, CPU)
+    clip = folder_clip(clip_folder, CPU)
     for batch in (1, 2, 16):
         # float32 rounding of another batch size, on cosines of order 1
         np.testing.assert_allclose(clip_scores(clip, crops, prompts, batch), expected, atol=1e-3)
@@ -37,19 +38,29 @@ def test_scores_equal_open_clip_by_hand_whatever_the_batch(clip_folder, picture)
 
 
 def test_a_folder_never_passes_for_openai(clip_folder) -> None:
-    clip = load_clip_folder(clip_folder, CPU)
+    clip = folder_clip(clip_folder, CPU)
     assert clip.metric == "mini_clip_score"
     assert "openai" not in clip.network and clip_folder.name in clip.network
-    assert not any(parameter.requires_grad for parameter in clip.model.parameters())
-    assert not clip.model.training
+    assert not any(parameter.requires_grad for parameter in clip.loaded.model.parameters())
+    assert not clip.loaded.model.training
+
+
+def test_other_weights_in_a_folder_of_the_same_name_have_another_fingerprint(clip_folder, tmp_path) -> None:
+    copy = Path(shutil.copytree(clip_folder, tmp_path / clip_folder.name))
+    first, same = folder_clip(clip_folder, CPU), folder_clip(copy, CPU)
+    assert (first.network, first.fingerprint) == (same.network, same.fingerprint)
+    weights = copy / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    changed = folder_clip(copy, CPU)
+    assert changed.network == first.network and changed.fingerprint != first.fingerprint
 
 
 def test_folders_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"metrics.clip_folder={tmp_path}: no open_clip_config.json"):
-        load_clip_folder(tmp_path, CPU)
+        folder_clip(tmp_path, CPU)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {}}))
     with pytest.raises(UsageError, match="open_clip cannot open it") as caught:
-        load_clip_folder(tmp_path, CPU)
+        folder_clip(tmp_path, CPU).embed_texts(["a mountain"])
     assert "\n" not in str(caught.value)
 
 
@@ -59,14 +70,15 @@ def test_openai_clip_out_of_reach_is_one_line(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(clip_score, "reachable", lambda url: False)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *names: None)
     with pytest.raises(UsageError, match="ViT-B/16 .*cannot be had.*not answer.*metrics.clip_folder") as caught:
-        load_openai_clip(CPU)
+        openai_clip(CPU).embed_texts(["a mountain"])
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.network
 def test_openai_clip_prefers_the_right_caption(picture) -> None:
     try:
-        clip = load_openai_clip(CPU)
+        clip = openai_clip(CPU)
+        clip.loaded  # noqa: B018
     except UsageError as error:
         pytest.skip(str(error))
     red = np.zeros((224, 224, 3), np.uint8)

@@ -16,7 +16,7 @@ def refuse(*args: object, **options: object) -> None:
 
 
 def test_only_what_the_chosen_metrics_need_is_loaded(clip_folder, monkeypatch) -> None:
-    monkeypatch.setattr(networks, "load_perceptual", refuse)
+    monkeypatch.setattr(networks, "network_label", refuse)
     monkeypatch.setattr(networks, "load_inception", refuse)
     bundle = load_networks(MetricsConfig(metrics=["clip_score"], clip_folder=str(clip_folder)))
     assert bundle.clip.metric == "mini_clip_score"
@@ -24,11 +24,26 @@ def test_only_what_the_chosen_metrics_need_is_loaded(clip_folder, monkeypatch) -
 
 
 def test_the_two_sets_ask_for_different_style_networks(monkeypatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(networks, "load_perceptual", lambda name, device: asked.append(name))
+    monkeypatch.setattr(networks, "network_label", lambda name: f"weights of {name}")
+    monkeypatch.setattr(networks, "load_perceptual", lambda name, device: f"{name} on {device}")
+    asked: list[tuple[str, str]] = []
     for name in ("mini", "paper"):
-        load_networks(MetricsConfig(networks=name, metrics=["intra_style", "intra_lpips"]))
-    assert asked == ["lpips_vgg", "style", "lpips_vgg", "style_vgg19"]
+        found = load_networks(MetricsConfig(networks=name, metrics=["intra_style", "intra_lpips"], device="cpu"))
+        asked += [(each.network, each.load()) for each in (found.lpips, found.style)]
+    names = ["lpips_vgg", "style", "lpips_vgg", "style_vgg19"]
+    assert asked == [(f"weights of {name}", f"{name} on cpu") for name in names]
+
+
+@pytest.mark.network
+def test_networks_are_named_as_those_that_then_load() -> None:
+    """The label is told before loading; it must be that of what is loaded."""
+    try:
+        found = load_networks(MetricsConfig(metrics=["intra_style", "intra_lpips"], device="cpu"))
+    except UsageError as error:
+        pytest.skip(str(error))
+    assert [each.network for each in (found.lpips, found.style)] == [
+        each.load().network for each in (found.lpips, found.style)
+    ]
 
 
 def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder, picture, monkeypatch) -> None:
@@ -50,6 +65,7 @@ def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder
         ({"metrics": ["fid", "lpips"]}, "metrics.metrics=lpips: choose from fid, kid"),
         ({"crop": 0}, "metrics.crop=0: 16 or more"),
         ({"kid_subset_size": 1}, "metrics.kid_subset_size=1: 2 or more"),
+        ({"replicates": 1}, "metrics.replicates=1: 2 or more"),
         ({"batch": 0}, "metrics.batch=0: 1 or more"),
         ({"device": "gpu"}, "metrics.device=gpu: choose auto, cpu"),
         ({"device": "cuda:99"}, "metrics.device=cuda:99: "),

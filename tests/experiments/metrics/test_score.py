@@ -1,5 +1,6 @@
 """The scoring pass: what is grouped with what, and that no number depends on order or company."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.metrics.clip_score import clip_scores, load_clip_folder
+from experiments.metrics.catalogue import METRICS
+from experiments.metrics.clip_score import clip_scores, folder_clip
 from experiments.metrics.coherence import pair_distances
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import grid_crops, load_image, random_crop
 from experiments.metrics.distribution import fid, giqa_scores, kid
 from experiments.metrics.inception import FeatureNetwork
 from experiments.metrics.networks import MetricNetworks, load_networks
-from experiments.metrics.score import METRICS, PanoramaImage, score_panoramas
+from experiments.metrics.score import PanoramaImage, Scored, score_panoramas, seed_blocks
 from syncdiffusion.errors import UsageError
 
 PROMPTS = ("a mountain", "a forest")
@@ -28,7 +30,7 @@ def colour_moments(crops: list[np.ndarray]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def bundle(clip_folder) -> MetricNetworks:
-    clip = load_clip_folder(clip_folder, torch.device("cpu"))
+    clip = folder_clip(clip_folder, torch.device("cpu"))
     return MetricNetworks(None, None, FeatureNetwork("colour moments", colour_moments), clip)
 
 
@@ -62,18 +64,19 @@ def reference(tmp_path, picture) -> list[PanoramaImage]:
     ]
 
 
+def embedded(images: list[PanoramaImage]) -> np.ndarray:
+    crops = [random_crop(load_image(i.path), 32, i.prompt, i.seed) for i in images]
+    return colour_moments(crops).double().numpy()
+
+
 def by_key(scores: list[dict]) -> dict:
     return {(row["method"], row["prompt"], row["metric"]): row for row in scores}
 
 
 def test_scores_equal_the_metrics_called_by_hand(items, reference, config, bundle) -> None:
-    rows, scores = score_panoramas(items, reference, config, bundle)
+    scored = score_panoramas(items, reference, config, bundle)
+    rows, scores = scored.rows, scored.scores
     found = by_key(scores)
-
-    def embedded(images: list[PanoramaImage]) -> np.ndarray:
-        crops = [random_crop(load_image(i.path), 32, i.prompt, i.seed) for i in images]
-        return colour_moments(crops).double().numpy()
-
     for method in ("joint", "single"):
         for prompt in ("all", *PROMPTS):
             mine = [i for i in items if i.method == method and prompt in ("all", i.prompt)]
@@ -97,29 +100,28 @@ def test_scores_equal_the_metrics_called_by_hand(items, reference, config, bundl
 
 
 def test_order_and_company_change_nothing(items, reference, config, bundle) -> None:
-    rows, scores = score_panoramas(items, reference, config, bundle)
-    mixed_rows, mixed = score_panoramas(items[::-1], reference[::-1], config, bundle)
-    keyed = by_key(mixed)
+    scores = score_panoramas(items, reference, config, bundle).scores
+    keyed = by_key(score_panoramas(items[::-1], reference[::-1], config, bundle).scores)
     for key, row in by_key(scores).items():
         # float32 rounding of the embeddings in other batches
         assert keyed[key]["value"] == pytest.approx(row["value"], rel=1e-4, abs=1e-4)
     alone = [item for item in items if item.method == "single"]
-    _, fewer = score_panoramas(alone, reference, config, bundle)
+    fewer = score_panoramas(alone, reference, config, bundle).scores
     for key, row in by_key(fewer).items():
         assert row["value"] == pytest.approx(by_key(scores)[key]["value"], rel=1e-4, abs=1e-4)
 
 
 def test_what_n_does_not_allow_has_no_row(items, reference, config, bundle) -> None:
     one = [items[0]]
-    _, scores = score_panoramas(one, reference, config, bundle)
+    scores = score_panoramas(one, reference, config, bundle).scores
     assert {row["metric"] for row in scores} == {"mini_clip_score"}
     assert all(row["stderr"] is None and row["n"] == 1 for row in scores)
-    _, scores = score_panoramas(items, reference[:3], config, bundle)
+    scores = score_panoramas(items, reference[:3], config, bundle).scores
     assert {row["prompt"] for row in scores if row["metric"] == "fid"} == {"all", PROMPTS[0]}
     assert "giqa" not in {row["metric"] for row in scores}  # three references for four neighbours
-    _, scores = score_panoramas(items, [], config, bundle)
-    assert {row["metric"] for row in scores} == {"mini_clip_score"}
-    assert score_panoramas([], [], config, bundle) == ([], [])
+    without = score_panoramas(items, [], config, bundle)
+    assert {row["metric"] for row in without.scores} == {"mini_clip_score"} and without.replicates == []
+    assert score_panoramas([], [], config, bundle) == Scored([], [], [])
 
 
 def test_progress_counts_every_image_once(items, reference, config, bundle) -> None:
@@ -149,11 +151,59 @@ def test_intra_metrics_of_real_networks(tmp_path, picture) -> None:
         PanoramaImage("p", 0, "uneven", save(tmp_path, "uneven", uneven)),
         PanoramaImage("p", 0, "square", save(tmp_path, "square", tile)),
     ]
-    rows, scores = score_panoramas(items, [], config, networks)
+    scored = score_panoramas(items, [], config, networks)
+    rows, scores = scored.rows, scored.scores
     assert abs(rows[0]["intra_lpips"]) < 1e-6 and rows[1]["intra_lpips"] > 0.1
-    pairs = pair_distances(networks.style, grid_crops(uneven, 32), 8)
+    pairs = pair_distances(networks.style.load(), grid_crops(uneven, 32), 8)
     assert rows[1]["intra_style_sum"] == pytest.approx(pairs.sum(), rel=1e-5)
     assert rows[1]["intra_style_mean"] == pytest.approx(pairs.sum() / 3, rel=1e-5)
     assert rows[2]["intra_lpips"] is None and rows[2]["intra_style_sum"] is None
     assert {row["method"] for row in scores} == {"even", "uneven"}
     assert {row["network"].split()[0] for row in scores} == {"lpips-vgg16", "vgg16"}
+
+
+def test_replicates_equal_the_metrics_called_by_hand_on_the_blocks(items, reference, config, bundle) -> None:
+    """Three seeds in two blocks, {0, 1} and {2}; both prompts in each; every reference image for all."""
+    rows = score_panoramas(items, reference, replace(config, replicates=2), bundle).replicates
+    found = {(row["method"], row["replicate"], row["metric"]): row for row in rows}
+    assert len(found) == len(rows) == 2 * 2 * 3
+    y = embedded(reference)
+    for method in ("joint", "single"):
+        for replicate, seeds in enumerate(((0, 1), (2,))):
+            x = embedded([i for i in items if i.method == method and i.seed in seeds])
+            expected = {"fid": fid(x, y), "kid": kid(x, y).value, "giqa": giqa_scores(x, y, 4).mean()}
+            for metric, value in expected.items():
+                row = found[method, replicate, metric]
+                assert row["value"] == pytest.approx(value, rel=1e-9)
+                assert (row["n"], row["network"]) == (2 * len(seeds), "colour moments")
+
+
+def test_replicates_of_methods_pair_where_panoramas_are_missing(items, reference, config, bundle) -> None:
+    """Blocks {0}, {1}, {2} of two images; what one method lacks moves no seed of another into another block."""
+    config = replace(config, replicates=3)
+    whole = score_panoramas(items, reference, config, bundle).replicates
+    lacking = [i for i in items if i.method == "joint" or i.seed != 1 or i.prompt != PROMPTS[0]]
+    rows = score_panoramas(lacking, reference, config, bundle).replicates
+    assert {row["replicate"] for row in rows if row["method"] == "joint"} == {0, 1, 2}
+    assert {row["replicate"] for row in rows if row["method"] == "single"} == {0, 2}  # block 1 has one image left
+    kept = [row for row in whole if row["method"] == "joint" or row["replicate"] != 1]
+    assert [{**row, "value": pytest.approx(row["value"], rel=1e-9)} for row in kept] == rows
+    # nor does a method that lacks a seed altogether
+    rows = score_panoramas([i for i in items if i.method == "joint" or i.seed], reference, config, bundle).replicates
+    assert {row["replicate"] for row in rows if row["method"] == "single"} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "prompts", "replicates", "expected"),
+    [
+        ((5, 3, 4, 10, 11), "pq", 2, [{3, 4, 5}, {10, 11}]),
+        ((0, 1, 2), "pq", 5, [{0}, {1}, {2}]),
+        ((0, 1, 2, 3, 4), "p", 5, [{0, 1, 2}, {3, 4}]),  # of one prompt a seed is one image: two of them a block
+        ((0, 1, 2), "p", 5, []),
+        ((0,), "pqr", 2, []),
+        ((), "", 2, []),
+    ],
+)
+def test_blocks_are_disjoint_runs_of_seeds_as_even_as_can_be(seeds, prompts, replicates, expected) -> None:
+    items = [PanoramaImage(prompt, seed, "joint", Path()) for prompt in prompts for seed in seeds]
+    assert seed_blocks(items, replicates) == expected

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchmetrics.image import PeakSignalNoiseRatio
 
 from experiments.mini import train_autoencoder as autoencoder
+from experiments.mini import train_diffusion as diffusion
 from experiments.mini.dataset import load_pictures, make_item
-from experiments.mini.training import learning_rate
+from experiments.mini.files import replacing
+from experiments.mini.training import learning_rate, take_options
 from syncdiffusion.errors import UsageError
 
 SMALL = autoencoder.AutoencoderSettings(
@@ -20,6 +23,7 @@ SMALL = autoencoder.AutoencoderSettings(
     width=8,
     encoder_blocks=(0, 1, 1, 1),
     decoder_blocks=(1, 1, 1, 0),
+    encoder_steps=3,
     warmup=2,
     bfloat16=False,
 )
@@ -72,6 +76,17 @@ def test_saved_autoencoder_decodes_to_unit_latents(tmp_path: Path) -> None:
     assert (latents * factor).std().item() == pytest.approx(1.0, abs=0.01)
 
 
+def test_psnr_is_torchmetrics() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
+    expected = [
+        PeakSignalNoiseRatio(data_range=255.0)(torch.from_numpy(y).float(), torch.from_numpy(x).float()).item()
+        for x, y in zip(a, b, strict=True)
+    ]
+    # float32 there, float64 here.
+    np.testing.assert_allclose(autoencoder.psnr_values(a, b), expected, rtol=1e-5)
+
+
 def test_pictures_do_not_depend_on_workers_or_count(tmp_path: Path) -> None:
     one = load_pictures(tmp_path / "one", "train", 3, seed=5, workers=1)
     two = load_pictures(tmp_path / "two", "train", 70, seed=5, workers=2)
@@ -104,3 +119,29 @@ def test_learning_rate_warms_up_and_ends_low() -> None:
     assert max(rates) == pytest.approx(1.0)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.02
+
+
+def test_flags_are_the_settings() -> None:
+    assert take_options(diffusion.parse([]), diffusion.DiffusionSettings)[1] == diffusion.DiffusionSettings()
+    given = ["--encoder-blocks", "0", "1", "1", "1", "--peak-rate", "0.5", "--no-bfloat16", "--device", "cpu"]
+    device, settings = take_options(autoencoder.parse(given), autoencoder.AutoencoderSettings)
+    assert device == CPU
+    expected = autoencoder.AutoencoderSettings(encoder_blocks=(0, 1, 1, 1), peak_rate=0.5, bfloat16=False)
+    assert settings == expected
+
+
+def test_mistakes_end_the_program_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        diffusion.main(["--work", str(tmp_path), "--device", "cpu", "--steps", "0"])
+    error = capsys.readouterr().err
+    assert error.startswith("steps=0") and error.count("\n") == 1
+
+
+def test_broken_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file"
+    with replacing(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]

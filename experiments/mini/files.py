@@ -1,0 +1,56 @@
+"""Files of the trainings: each is written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to, which takes its place at the end; its folder is made.
+
+    An error or an interruption leaves what stood at `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def load_or_make(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in `path` (.npy), made and written on the first call; memory-mapped, changes stay in memory."""
+    if not path.exists():
+        array = make()
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
+    return np.load(path, mmap_mode="c")
+
+
+def contact_sheet(rows: Sequence[Iterable[np.ndarray]], path: Path, gap: int = 2) -> None:
+    """Writes rows of equally sized uint8 [h, w, 3] images as one PNG on white."""
+    grid = [list(row) for row in rows]
+    height, width = grid[0][0].shape[:2]
+    columns = max(len(row) for row in grid)
+    sheet = np.full((len(grid) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for y, row in enumerate(grid):
+        for x, image in enumerate(row):
+            top, left = y * (height + gap), x * (width + gap)
+            sheet[top : top + height, left : left + width] = image
+    with replacing(path) as temporary:
+        Image.fromarray(sheet).save(temporary, format="PNG")

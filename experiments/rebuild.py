@@ -1,0 +1,55 @@
+"""Tables, figures and the report page of a folder, anew: ``python -m experiments.rebuild FOLDER [FOLDER ...]``.
+
+A folder is a run folder or one under ``results/``. Only study.json, panoramas.csv, scores.csv and replicates.csv are
+read, and the same files give the same bytes. The page is written where panoramas are there to be shown, or with
+``--page``. Exit status 0; 2 for a mistake of the user's, told in one line on stderr. No torch, no model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.study import read_results
+from experiments.usage import error_line
+from syncdiffusion.errors import UsageError
+
+
+def rebuild(folder: Path, page: bool) -> str:
+    """Write everything that follows from the four files; returns the main table and its notes as Markdown.
+
+    Raises:
+        UsageError: a file is missing or damaged, or one cannot be written.
+    """
+    from experiments.figures import write_figures
+    from experiments.tables import write_tables
+
+    results = read_results(folder)
+    text = write_tables(folder, results)
+    write_figures(folder, results)
+    if page:
+        from experiments.page import write_page
+
+        write_page(folder, results)
+    return text
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.rebuild", description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run folder, or one under results/")
+    parser.add_argument("--page", action="store_true", help="the page also where there are no panoramas to show")
+    arguments = parser.parse_args(words)
+    for folder in arguments.folders:
+        try:
+            rebuild(folder, arguments.page or (folder / "panoramas").is_dir())
+        except UsageError as error:
+            print(f"error: {error_line(error)}", file=sys.stderr)
+            return 2
+        print(f"rebuilt: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

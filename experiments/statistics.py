@@ -1,0 +1,150 @@
+"""Means, paired differences and tests with their uncertainty: pure functions of NumPy arrays.
+
+What is random here: the seeds. The prompts are fixed, so every interval speaks of new seeds of the same prompts, not of
+prompts that nobody tried. The intervals are plain t intervals over all panoramas (or pairs): where prompts differ, the
+spread between them is counted as if it were chance, which makes an interval too wide, never too narrow, as long as the
+prompts have equally many seeds. (The variance of a stratified mean is the mean of the variances within the prompts,
+over n; the variance over all values adds the variance of the prompts' means.) The sign-flip test needs no such
+allowance: it compares a pair with itself, whatever its prompt.
+
+Numbers of a whole set are never bootstrapped over images: FID and KID are no means over images, and what GIQA averages
+shares one reference set. Their spread over seeds is seen in replicates, the same number on disjoint blocks of seeds
+against the same reference images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESAMPLES = 99_999  # of the sign-flip test, where there are more sign patterns than that (n > 16)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval; low and high are NaN where n < 2, the mean where n = 0."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """n pairs (a, b): the mean of a - b with its confidence interval, and whether it may be chance.
+
+    p: two-sided sign-flip permutation test of the mean difference; NaN where n < 2 or no test was asked for.
+    share: of the pairs, those in which a is better than b; a pair that is equal counts half. NaN where n = 0.
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    share: float
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
+    """Mean and Student's t interval of independent values; NaN among them are left out."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values[~np.isnan(values)]
+    n = values.size
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    mean = float(values.mean())
+    if n == 1:
+        return Interval(mean, np.nan, np.nan, 1)
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_comparison(
+    a: np.ndarray, b: np.ndarray, better: str = "lower", confidence: float = 0.95, test: bool = True
+) -> Comparison:
+    """a - b pair by pair.
+
+    Args:
+        a, b: (n,) values of two methods on the same (prompt, noise), or on the same replicate. A pair with a NaN in it
+            is left out.
+        better: "lower" or "higher", for the share of pairs in which a is better.
+        test: also the permutation test. Replicates are too few for one: it cannot fall below 2 / 2^n.
+
+    Raises:
+        ValueError: a and b of unequal length, or a direction that is neither.
+    """
+    if better not in ("lower", "higher"):
+        raise ValueError(f"better={better}: lower or higher")
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"pairs of shapes {a.shape} and {b.shape}: (n,) and (n,) wanted")
+    differences = a - b
+    differences = differences[~np.isnan(differences)]
+    mean = mean_interval(differences, confidence)
+    gains = -differences if better == "lower" else differences
+    share = float(np.mean((np.sign(gains) + 1) / 2)) if mean.n else np.nan
+    p = sign_flip_p(differences) if test else np.nan
+    return Comparison(mean.n, mean.mean, mean.low, mean.high, p, share)
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Two-sided p of the hypothesis that each difference might as well have had the other sign (Fisher, 1935).
+
+    Statistic: the mean. Exact over all 2^n sign patterns up to n = 16; beyond that RESAMPLES random ones of a
+    generator with a fixed seed, with the observed pattern counted among them, so p is never 0. NaN where n < 2.
+    """
+    if len(differences) < 2:
+        return np.nan
+    from scipy.stats import permutation_test
+
+    found = permutation_test(
+        (differences,),
+        lambda values, axis: values.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=10_000,  # rows of signs at once: memory
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Adjusted p-values of one family of tests (Holm, 1979), in the given order; a NaN is no test and stays one."""
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted, there = np.full_like(p, np.nan), np.flatnonzero(~np.isnan(p))
+    order = there[np.argsort(p[there], kind="stable")]
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return adjusted
+
+
+def paired_values(
+    panoramas: pd.DataFrame, a: str, b: str, metric: str, prompt: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The metric of two labels on the (prompt, seed) that both have; of one prompt alone where it is given."""
+    chosen = panoramas if prompt is None else panoramas[panoramas["prompt"] == prompt]
+    return _matched(chosen, a, b, ["prompt", "seed"], metric)
+
+
+def paired_replicates(replicates: pd.DataFrame, a: str, b: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """A set-level metric of two labels on the replicates that both have."""
+    return _matched(replicates[replicates["metric"] == metric], a, b, ["replicate"], "value")
+
+
+def _matched(frame: pd.DataFrame, a: str, b: str, keys: list[str], column: str) -> tuple[np.ndarray, np.ndarray]:
+    left, right = (frame.loc[frame["method"] == label, [*keys, column]] for label in (a, b))
+    both = left.merge(right, on=keys, suffixes=("_a", "_b"), validate="one_to_one").sort_values(keys)
+    return both[f"{column}_a"].to_numpy(np.float64), both[f"{column}_b"].to_numpy(np.float64)
