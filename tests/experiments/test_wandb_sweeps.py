@@ -19,7 +19,7 @@ from experiments.tracking import wandb_mode
 from tests.experiments.composing import REPOSITORY, compose_plan
 from tests.experiments.wandb_file import read_back
 
-FILES = sorted((REPOSITORY / "conf" / "sweeps").glob("*.yaml"))
+FILES = sorted((REPOSITORY / "experiments" / "sweeps").glob("*.yaml"))
 RUN, SWEEP = "run12345", "sweep678"
 
 
