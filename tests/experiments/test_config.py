@@ -38,13 +38,13 @@ def test_miniature_is_the_paper_at_a_quarter():
     mini, paper = (compose_plan([f"backbone={name}"]).units[0].settings for name in ("mini", "sd2"))
     for name in ("height", "width", "stride"):
         assert 4 * mini[name] == paper[name]
-    for name in ("decay", "every_n", "anchor", "loss"):
+    for name in ("weight", "decay", "every_n", "anchor", "loss"):
         assert mini[name] == paper[name]
     # These belong to a model and its scale; conf/backbone/mini.yaml says why.
     assert (paper["steps"], mini["steps"]) == (50, 25)
     assert (paper["first_n"], mini["first_n"]) == (None, 10)
-    assert (paper["guidance_scale"], paper["weight"]) == (7.5, 20)
-    assert paper["weight"] / 16 < mini["weight"] < paper["weight"]
+    assert (paper["guidance_scale"], mini["guidance_scale"]) == (7.5, 4)
+    assert paper["weight"] == 20
 
 
 def test_demo_has_three_methods_two_prompts_of_the_paper_and_two_seeds():
