@@ -16,6 +16,7 @@ from torch import Tensor
 from syncdiffusion.errors import UsageError
 from syncdiffusion.evaluations import Evaluations, plain
 from syncdiffusion.joint import (
+    Batch,
     Conditioning,
     OnStep,
     Step,
@@ -51,7 +52,7 @@ class SyncDiffusionSettings:
     anchor: index of the anchor window; None for the centre one, N // 2.
     loss: perceptual distance, one of LOSSES.
     loop_closure: "off", "released" or "full" (see windows.place_windows).
-    window_batch: windows through the networks at once.
+    window_batch: windows through the networks at once; fewer where they do not fit into memory.
     """
 
     height: int = 512
@@ -136,7 +137,7 @@ def synchronise(
     conditioning: Conditioning,
     anchor: int,
     scale: float,
-    window_batch: int,
+    batch: Batch,
     on_pull: OnPull | None = None,
 ) -> Tensor:
     """Move every window but the anchor by -scale times the gradient of its distance to the anchor.
@@ -144,6 +145,7 @@ def synchronise(
     Args:
         views: windows [n, N, 4, s, s], all from the same canvas.
         scale: weight · decay^i.
+        batch: windows through the networks at once.
         on_pull: told what the step saw, once every gradient is known.
 
     Returns:
@@ -163,14 +165,15 @@ def synchronise(
         with torch.enable_grad():
             images = foresee(backbone, scheduler, latents, step.timestep, conditioning.rows(which))
             distances = loss.distance(loss.features(images), [feature[which] for feature in target])
-            if on_pull is not None:
-                seen.append((images.detach().cpu(), distances.detach().cpu()))
             # A window's distance depends on that window alone, so the sum's gradient holds them all.
-            return torch.autograd.grad(distances.sum(), latents)[0]
+            found = torch.autograd.grad(distances.sum(), latents)[0]
+        if on_pull is not None:
+            seen.append((images.detach().cpu(), distances.detach().cpu()))
+        return found
 
     moved = views.clone()
     if others:
-        pull = by_batches(gradient, window_batch, views[:, others].flatten(0, 1), owner)
+        pull = by_batches(gradient, batch, views[:, others].flatten(0, 1), owner)
         moved[:, others] -= scale * pull.view(n, len(others), *views.shape[2:])
         if on_pull is not None:
             parts = (*map(torch.cat, zip(*seen, strict=True)), pull.flatten(1).norm(dim=1).cpu())
@@ -199,6 +202,7 @@ def sample_latents(
         from syncdiffusion.perceptual import load_perceptual
 
         loss = load_perceptual(settings.loss, backbone.device, backbone.dtype)
+    batch = Batch(settings.window_batch)  # its own: a gradient takes several times the memory of a denoising step
 
     def adjust(step: Step, views: Tensor, conditioning: Conditioning) -> Tensor:
         if loss is None or not settings.active(step.index):
@@ -206,7 +210,7 @@ def sample_latents(
         scale = settings.weight * settings.decay**step.index
         with backbone.autocast():
             return synchronise(
-                backbone, scheduler, loss, views, step, conditioning, anchor, scale, settings.window_batch, on_pull
+                backbone, scheduler, loss, views, step, conditioning, anchor, scale, batch, on_pull
             )
 
     return sample_windows(

@@ -98,10 +98,51 @@ def window_count(settings, window: int, factor: int) -> int:
     return len(window_corners(height, width, window, settings.stride, settings.loop_closure))
 
 
-def by_batches(function: Callable[..., Tensor], size: int, *rows: Tensor) -> Tensor:
-    """`function` over rows, `size` at a time."""
-    pieces = zip(*(r.split(size) for r in rows), strict=True)
-    return torch.cat([function(*piece) for piece in pieces])
+@dataclass
+class Batch:
+    """How many rows go through the networks at once; halved for good where they do not fit into memory."""
+
+    size: int
+
+
+def by_batches(function: Callable[..., Tensor], batch: Batch, *rows: Tensor) -> Tensor:
+    """`function` over rows, `batch.size` at a time.
+
+    Rows that run out of memory are done again in halves, and what follows keeps the smaller size: the result is the
+    same but for rounding. So `function` must leave nothing behind before it returns.
+
+    Raises:
+        UsageError: a single row does not fit into memory.
+    """
+    done: list[Tensor] = []
+    start, count = 0, len(rows[0])
+    while start < count:
+        piece = [each[start : start + batch.size] for each in rows]
+        result = unless_out_of_memory(function, piece)
+        if result is not None:
+            done.append(result)
+            start += len(piece[0])
+        elif len(piece[0]) == 1:
+            raise UsageError(
+                "window_batch=1: not even one window fits into the free memory; "
+                "end what else uses it, or use a lower precision or a smaller model"
+            )
+        else:
+            batch.size = len(piece[0]) // 2
+    return torch.cat(done)
+
+
+def unless_out_of_memory(function: Callable[..., Tensor], rows: Sequence[Tensor]) -> Tensor | None:
+    """`function(*rows)`, or None where memory ran out; what the attempt held is free by then."""
+    try:
+        return function(*rows)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises no kind of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+    # Out here the traceback, which holds the attempt's tensors, is gone.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
 
 
 def sample_windows(
@@ -118,8 +159,9 @@ def sample_windows(
 
     Args:
         canvas: initial noise [n, 4, h, w].
-        window_batch: windows through the networks at once; changes speed and memory, and the result by
-            the rounding of float32 alone (1e-6 a step, which strong gradient steps in `adjust` amplify).
+        window_batch: windows through the networks at once, fewer where they do not fit into memory; changes speed
+            and memory, and the result by the rounding of float32 alone (1e-6 a step, which strong gradient steps in
+            `adjust` amplify).
         adjust: what the method does to the windows before they are denoised.
         on_step: called after every step.
 
@@ -129,6 +171,7 @@ def sample_windows(
     scheduler = backbone.steps(steps)
     canvas = canvas.to(backbone.device, backbone.dtype)
     owner = torch.arange(len(canvas), device=backbone.device).repeat_interleave(len(windows))
+    batch = Batch(window_batch)
 
     for index, t in enumerate(scheduler.timesteps):
         step = Step(index, steps, int(t))
@@ -142,7 +185,7 @@ def sample_windows(
             noise = backbone.predict_noise(latents, t, c.text, c.empty, c.guidance_scale)
             return scheduler.step(noise, t, latents).prev_sample
 
-        denoised = by_batches(denoise, window_batch, views.flatten(0, 1), owner)
+        denoised = by_batches(denoise, batch, views.flatten(0, 1), owner)
         canvas = windows.fuse(denoised.view_as(views))
         if on_step is not None:
             on_step(step)
