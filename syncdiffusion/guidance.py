@@ -209,9 +209,7 @@ def sample_latents(
             return views
         scale = settings.weight * settings.decay**step.index
         with backbone.autocast():
-            return synchronise(
-                backbone, scheduler, loss, views, step, conditioning, anchor, scale, batch, on_pull
-            )
+            return synchronise(backbone, scheduler, loss, views, step, conditioning, anchor, scale, batch, on_pull)
 
     return sample_windows(
         backbone,

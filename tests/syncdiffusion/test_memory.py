@@ -12,7 +12,9 @@ from syncdiffusion.joint import Batch, by_batches
 # What PyTorch raises on a GPU, and on a CPU.
 ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory."),
-    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    "cpu": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried ..."
+    ),
 }
 
 
