@@ -10,9 +10,9 @@ from baselines.blended_latent import BlendedLatentSettings
 from baselines.blended_latent import sample_latents as blended
 from baselines.stable_diffusion import StableDiffusionSettings
 from baselines.stable_diffusion import generate as stable_diffusion
+from experiments.benchmarks.literal import Ddim, guided_noise
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint import initial_noise, noise_generator
-from tests.literal import Ddim, guided_noise
 
 PROMPT = "a photo of a forest"
 

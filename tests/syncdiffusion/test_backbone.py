@@ -7,12 +7,12 @@ import warnings
 import pytest
 import torch
 
+from experiments.benchmarks.literal import Ddim, literal_sample
 from syncdiffusion.backbone import Backbone, load_backbone
 from syncdiffusion.errors import UsageError
 from syncdiffusion.guidance import SyncDiffusionSettings, sample_latents
 from syncdiffusion.joint import initial_noise
 from syncdiffusion.sources import EMBEDDED_FOLDER, fingerprint_folder
-from tests.literal import Ddim, literal_sample
 from tests.syncdiffusion.test_perceptual import library_lpips
 
 PROMPT = "a photo of a mountain range at twilight"

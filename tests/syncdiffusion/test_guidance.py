@@ -10,10 +10,11 @@ import torch
 
 from baselines.multidiffusion import MultiDiffusionSettings
 from baselines.multidiffusion import sample_latents as multidiffusion
+from experiments.benchmarks.literal import Ddim, cut, decoded, guided_noise, literal_sample, views_of
+from syncdiffusion.backbone import load_backbone
 from syncdiffusion.errors import UsageError
 from syncdiffusion.guidance import SyncDiffusionSettings, generate, sample_latents
 from syncdiffusion.joint import initial_noise
-from tests.literal import Ddim, cut, decoded, guided_noise, literal_sample, views_of
 from tests.syncdiffusion.test_perceptual import library_lpips, load_or_skip
 
 PROMPT = "a photo of a forest"
@@ -49,11 +50,14 @@ def library_distance(loss: str):
     ],
     ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()) or "defaults",
 )
-def test_syncdiffusion_equals_the_literal_loop(tiny, changes):
+def test_syncdiffusion_equals_the_literal_loop(tiny, tiny_folder, changes):
     chosen = settings(**changes)
-    distance = library_distance(chosen.loss)
+    distance, tolerance = library_distance(chosen.loss), 1e-4
+    if chosen.loss == "lpips_vgg":  # its deeper gradients amplify float32's rounding to 6e-4; 2e-14 in float64
+        tiny, tolerance = load_backbone(str(tiny_folder), device="cpu", precision="float64"), 1e-9
+        distance = distance.double()
     ours = sample_latents(tiny, [PROMPT], [3], chosen)
-    noise = initial_noise([PROMPT], [3], ours.shape[1:])
+    noise = initial_noise([PROMPT], [3], ours.shape[1:]).to(tiny.dtype)
     literal = literal_sample(
         tiny,
         PROMPT,
@@ -71,7 +75,7 @@ def test_syncdiffusion_equals_the_literal_loop(tiny, changes):
     )
     difference = (ours - literal).abs().max()
     print(f"largest difference {difference:.1e} of latents up to {literal.abs().max():.1f}")
-    assert difference <= 1e-4
+    assert difference <= tolerance
     unguided = sample_latents(tiny, [PROMPT], [3], settings(**{**changes, "weight": 0.0}))
     # The comparison must be able to fail: the pull itself is far larger than the tolerance.
     assert (ours - unguided).abs().max() > 1e-2

@@ -1,0 +1,1 @@
+"""How fast the methods are against the code that others would run: ``python -m experiments.benchmarks.run --help``."""

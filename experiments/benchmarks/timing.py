@@ -1,0 +1,131 @@
+"""Seconds in pairs, FLOPs by counting, and the machine's own rate of multiplying matrices."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from experiments.cost import measured
+from syncdiffusion.evaluations import Evaluations
+from syncdiffusion.perceptual import PerceptualLoss
+
+if TYPE_CHECKING:
+    from syncdiffusion.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Run:
+    """Latents that a sampler made, its seconds, and the peak memory in bytes (see `experiments.cost`)."""
+
+    latents: Tensor
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Pairwise ratios of seconds, theirs over ours: above 1 ours is the faster."""
+
+    median: float
+    least: float
+    most: float
+
+
+def timed(function: Callable[[], Tensor], device: str) -> Run:
+    """One run, measured; the latents come back on the CPU."""
+    with measured(device) as cost:
+        latents = function()
+    return Run(latents.detach().cpu(), cost.seconds, cost.peak_memory_bytes)
+
+
+def alternate(
+    ours: Callable[[], Run], theirs: Callable[[], Run], pairs: int, on_run: Callable[[int, Run], None] | None = None
+) -> tuple[list[Run], list[Run]]:
+    """Ours, theirs, ours, theirs ...: `pairs` of each, so that what slows the machine for a while slows both.
+
+    on_run: told after every run which it was (0 ours, 1 theirs).
+    """
+    runs: tuple[list[Run], list[Run]] = ([], [])
+    for _ in range(pairs):
+        for which, function in enumerate((ours, theirs)):
+            runs[which].append(function())
+            if on_run is not None:
+                on_run(which, runs[which][-1])
+    return runs
+
+
+def pairwise(ours: Sequence[Run], theirs: Sequence[Run]) -> Ratios:
+    """The median of the ratios pair by pair, and the least and greatest of them."""
+    ratios = [b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True)]
+    return Ratios(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def count_flops(function: Callable[[], object]) -> int:
+    """FLOPs of `function`: two per multiply-add of convolutions and matrix products, backward passes included.
+
+    Attention runs in its plain form meanwhile, since not every fused kernel is counted; the count is the same on
+    every device.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def flops_of_each(backbone: "Backbone", loss: PerceptualLoss | None) -> Evaluations:
+    """FLOPs of one evaluation of each network, forward and backward to its input, in the fields of `Evaluations`.
+
+    One window [1, 4, s, s], guidance pair included; `loss` None leaves the perceptual network at 0.
+    """
+    latents = torch.zeros(1, backbone.channels, backbone.window, backbone.window)
+    latents = latents.to(backbone.device, backbone.dtype)
+    images = backbone.decode(latents).detach()
+    text = backbone.encode_prompts([""])
+    unet = _forward_and_backward(lambda x: [backbone.predict_noise(x, 1, text, text, 2.0)], latents)
+    decoder = _forward_and_backward(lambda x: [backbone.decode(x)], latents)
+    seen = (0, 0)
+    if loss is not None:
+        with backbone.autocast():
+            seen = _forward_and_backward(loss.features, images)
+    return Evaluations(*unet, *decoder, *seen)
+
+
+def _forward_and_backward(network: Callable[[Tensor], list[Tensor]], given: Tensor) -> tuple[int, int]:
+    """FLOPs of `network`, and of the gradient of the sum of what it hands out, in its input."""
+    with torch.no_grad():
+        forward = count_flops(lambda: network(given))
+    leaf = given.clone().requires_grad_()
+
+    def both() -> Tensor:
+        return torch.autograd.grad(sum(each.sum() for each in network(leaf)), leaf)[0]
+
+    return forward, count_flops(both) - forward
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5, size: int | None = None) -> float:
+    """FLOP/s of a square matrix product: the median of `repeats` after two that do not count.
+
+    size: side; by default 8192 on a GPU, 1024 elsewhere.
+    """
+    size = size or (8192 if device.type == "cuda" else 1024)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
+    seconds = [_product_seconds(a, b) for _ in range(repeats + 2)]
+    return 2 * size**3 / statistics.median(seconds[2:])
+
+
+def _product_seconds(a: Tensor, b: Tensor) -> float:
+    gpu = a.device.type == "cuda"
+    if gpu:
+        torch.cuda.synchronize(a.device)
+    started = time.perf_counter()
+    a @ b
+    if gpu:
+        torch.cuda.synchronize(a.device)
+    return time.perf_counter() - started

@@ -1,0 +1,80 @@
+"""Alternation and ratios on a clock of our own; FLOPs against what can be reckoned by hand."""
+
+from dataclasses import astuple
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from experiments import cost
+from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, SYNCDIFFUSION, Task, panorama
+from experiments.benchmarks.timing import alternate, count_flops, flops_of_each, matmul_rate, pairwise, timed
+from syncdiffusion.perceptual import load_perceptual
+
+
+class Clock:
+    """Stands still but for what the functions under test take."""
+
+    def __init__(self) -> None:
+        self.now, self.order = 100.0, []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def taking(self, name: str, *seconds: float):
+        left = list(seconds)
+
+        def function() -> torch.Tensor:
+            self.order.append(name)
+            self.now += left.pop(0)
+            return torch.ones(1)
+
+        return lambda: timed(function, "cpu")
+
+
+def test_runs_alternate_and_the_ratio_is_the_median_of_the_pairs(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=clock.perf_counter))
+    told = []
+    ours, theirs = clock.taking("ours", 1.0, 2.0, 10.0), clock.taking("theirs", 3.0, 4.0, 50.0)
+    runs = alternate(ours, theirs, 3, lambda which, run: told.append((which, run.seconds)))
+    assert clock.order == ["ours", "theirs"] * 3
+    assert told == [(0, 1.0), (1, 3.0), (0, 2.0), (1, 4.0), (0, 10.0), (1, 50.0)]
+    # pair by pair 3, 2 and 5; the ratio of the medians would be 2, that of the sums 57 / 13
+    assert astuple(pairwise(*runs)) == (3.0, 2.0, 5.0)
+
+
+def test_flops_of_a_product_and_a_convolution_are_the_analytic_count():
+    a, b = torch.zeros(5, 7), torch.zeros(7, 11)
+    assert count_flops(lambda: a @ b) == 2 * 5 * 7 * 11
+    images, kernel = torch.zeros(2, 3, 8, 10), torch.zeros(4, 3, 3, 3)
+    forward = 2 * (2 * 4 * 8 * 10) * (3 * 3 * 3)
+    assert count_flops(lambda: functional.conv2d(images, kernel, padding=1)) == forward
+    leaf = images.clone().requires_grad_()
+    gradient = lambda: torch.autograd.grad(functional.conv2d(leaf, kernel, padding=1).sum(), leaf)  # noqa: E731
+    assert count_flops(gradient) == 2 * forward  # backward to the input alone: the kernel is frozen
+    query = torch.zeros(1, 2, 6, 4)
+    attention = 2 * (2 * 2 * 6 * 6 * 4)  # two products for each of two heads
+    assert count_flops(lambda: functional.scaled_dot_product_attention(query, query, query)) == attention
+
+
+@pytest.mark.parametrize("sampler", [SYNCDIFFUSION, LITERAL, MULTIDIFFUSION, panorama(2)], ids=lambda s: s.name)
+def test_evaluations_times_the_flops_of_each_are_the_flops_of_a_whole_run(tiny, tiny_case, sampler):
+    """Two independent counts: a wrong number of evaluations, or a network that is left out, parts them."""
+    task = Task(tiny, tiny_case.prompt, tiny_case.seed, tiny_case.timed[0])
+    each = flops_of_each(tiny, load_perceptual("lpips_alex"))
+    evaluations = sampler.evaluations(task)
+    assert each.unet > 0 and each.decoder_backward > 0 and each.loss_backward > 0
+    expected = sum(count * flops for count, flops in zip(astuple(evaluations), astuple(each), strict=True))
+    prompts = count_flops(lambda: tiny.encode_prompts([""]))
+    whole = count_flops(lambda: sampler.latents(task))
+    assert whole == expected + 2 * prompts
+
+
+def test_the_rate_is_of_this_clock(monkeypatch):
+    from experiments.benchmarks import timing
+
+    seconds = iter([9.0, 9.0, 1.0, 2.0, 4.0])  # two that do not count, then a median of 2
+    monkeypatch.setattr(timing, "_product_seconds", lambda a, b: next(seconds))
+    assert matmul_rate(torch.device("cpu"), torch.float32, repeats=3, size=10) == 2 * 10**3 / 2.0
