@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baselines import blended_latent, multidiffusion, stable_diffusion
-from syncdiffusion import guidance
+from syncdiffusion import guidance, profile_matching
 from syncdiffusion.evaluations import Evaluations
 
 
@@ -39,6 +39,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         _method(guidance, "syncdiffusion", "SyncDiffusion", guidance.SyncDiffusionSettings),
+        _method(profile_matching, "profile_matching", "Profile matching", profile_matching.ProfileMatchingSettings),
         _method(multidiffusion, "multidiffusion", "MultiDiffusion", multidiffusion.MultiDiffusionSettings),
         _method(blended_latent, "blended_latent", "Blended latent diffusion", blended_latent.BlendedLatentSettings),
         _method(stable_diffusion, "stable_diffusion", "Stable Diffusion", stable_diffusion.StableDiffusionSettings),

@@ -17,6 +17,7 @@ from syncdiffusion.joint import (
     window_count,
     windows_for,
 )
+from syncdiffusion.memory import AUTO
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class MultiDiffusionSettings:
     negative_prompt: str = ""
     stride: int = 16
     loop_closure: str = "off"
-    window_batch: int = 8
+    window_batch: int | str = AUTO
 
     def __post_init__(self) -> None:
         check_sampling(self)

@@ -103,7 +103,10 @@ class Studio:
 
 
 def open_studio(plan: Plan, model: Mapping[str, Any]) -> Studio:
+    from syncdiffusion.memory import keep_freed_memory
+
     settings = typed_settings(plan)  # refuses bad values before the model is loaded
+    keep_freed_memory()
     backbone = open_backbone(plan.backbone)
     if backbone.fingerprint != model["fingerprint"]:
         raise UsageError(f"backbone: the files of {model['id']} have changed since this run began; start it again")

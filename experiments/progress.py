@@ -10,7 +10,7 @@ from typing import TextIO
 
 
 class Progress:
-    """Counts panoramas. Methods differ tenfold in cost, so the time left is reckoned label by label."""
+    """Counts panoramas or other runs. Methods differ tenfold in cost, so the time left is reckoned label by label."""
 
     def __init__(
         self,
@@ -18,9 +18,12 @@ class Progress:
         known_seconds: Mapping[str, float],
         stream: TextIO | None = None,
         every: float = 10.0,
+        title: str = "generate",
+        noun: str = "panoramas",
     ) -> None:
         """`labels`: one entry per panorama to make; `known_seconds`: seconds per panorama from earlier runs;
-        `every`: least seconds between two lines where `stream` is no terminal."""
+        `every`: least seconds between two lines where `stream` is no terminal; `title`, `noun`: what a terminal's bar
+        calls the work and what is counted."""
         from tqdm import tqdm
 
         self.left = Counter(labels)
@@ -30,8 +33,9 @@ class Progress:
         self.done, self.part, self.last_line = 0, 0.0, time.monotonic()
         self.bar = None
         if self.stream.isatty():
-            shape = "{desc} {percentage:3.0f}% |{bar}| {n:.1f}/{total} panoramas, {elapsed} so far{postfix}"
-            self.bar = tqdm(total=self.total, file=self.stream, bar_format=shape, desc="generate")
+            counts = f"{{n:.1f}}/{{total}} {noun}, {{elapsed}} so far{{postfix}}"
+            shape = "{desc} {percentage:3.0f}% |{bar}| " + counts
+            self.bar = tqdm(total=self.total, file=self.stream, bar_format=shape, desc=title)
 
     def step(self, label: str, fraction: float) -> None:
         """`fraction` of the panorama in hand is done."""

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.store import Unwritable
 from experiments.study import read_results
-from experiments.usage import error_line
+from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
 
 
@@ -36,6 +37,7 @@ def rebuild(folder: Path, page: bool) -> str:
     return text
 
 
+@one_line_errors()
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.rebuild", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run folder, or one under results/")
@@ -44,9 +46,10 @@ def main(words: Sequence[str] | None = None) -> int:
     for folder in arguments.folders:
         try:
             rebuild(folder, arguments.page or (folder / "panoramas").is_dir())
-        except UsageError as error:
-            print(f"error: {error_line(error)}", file=sys.stderr)
-            return 2
+        except Unwritable as error:  # it names a run's setting, which is none of this command's
+            raise UsageError(
+                f"{folder}: cannot write {error.path} ({error.reason}); make room there or rebuild a copy of the folder"
+            ) from None
         print(f"rebuilt: {folder}")
     return 0
 

@@ -48,7 +48,8 @@ class Backbone:
     style_weight: float = MISSING  # the same for the style loss, whose values are smaller
     first_n: int | None = MISSING  # gradient steps in the first n steps only; null for all
     strides: list[int] = MISSING  # latent cells, for the ablation over them
-    window_batch: int = MISSING  # windows through the networks at once: memory and speed, not the result
+    window_batch: int | str = MISSING  # windows through the UNet at once, or auto: memory and speed, not the result
+    gradient_batch: int | str = MISSING  # the same where a gradient is taken
 
 
 @dataclass
@@ -93,7 +94,8 @@ class Run:
     stride: int = MISSING
     steps: int = MISSING
     guidance_scale: float = MISSING
-    window_batch: int = MISSING
+    window_batch: int | str = MISSING
+    gradient_batch: int | str = MISSING
     negative_prompt: str = ""
     seeds: Seeds = field(default_factory=Seeds)
     reference: Reference = field(default_factory=Reference)
@@ -128,7 +130,7 @@ class BlendedLatent(StableDiffusion):
 class MultiDiffusion(StableDiffusion):
     stride: int = MISSING
     loop_closure: str = MISSING
-    window_batch: int = MISSING
+    window_batch: int | str = MISSING
 
 
 @dataclass
@@ -139,10 +141,22 @@ class SyncDiffusion(MultiDiffusion):
     first_n: int | None = MISSING
     anchor: int | None = MISSING
     loss: str = MISSING
+    unet_gradient: bool = MISSING
+    gradient_batch: int | str = MISSING
+    checkpointing: bool = MISSING
+
+
+@dataclass
+class ProfileMatching(MultiDiffusion):
+    strength: float = MISSING
+    decay: float = MISSING
+    first_n: int | None = MISSING
+    anchor: int | None = MISSING
 
 
 METHOD_SCHEMAS: dict[str, type] = {
     "syncdiffusion": SyncDiffusion,
+    "profile_matching": ProfileMatching,
     "multidiffusion": MultiDiffusion,
     "blended_latent": BlendedLatent,
     "stable_diffusion": StableDiffusion,

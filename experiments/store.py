@@ -2,7 +2,7 @@
 
 The record is written after the PNG and holds its checksum, so a panorama counts as made only when both are whole.
 A record's key is a digest of everything that decides the picture: a changed setting changes the key, and the panorama
-is made again. `window_batch` and the device are left out: they decide speed and memory, the picture stays the same
+is made again. NOT_IN_KEY and the device are left out: they decide speed and memory, the picture stays the same
 within float tolerance. They stand in the record.
 
 One picture may have several places: the labels of a run whose settings come to the same, and the shared folder, where
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1  # raise it when a method's result changes for the same settings: everything is then made again
-NOT_IN_KEY = frozenset({"window_batch"})
+NOT_IN_KEY = frozenset({"window_batch", "gradient_batch", "checkpointing"})
+# Settings that came after panoramas had been made: at these values they are as if absent, and old keys stay.
+ADDED = {"unet_gradient": True}
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,17 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
     content = {
         "format": FORMAT,
         "method": unit.method,
-        "settings": {key: value for key, value in unit.settings.items() if key not in NOT_IN_KEY},
+        "settings": {key: value for key, value in unit.settings.items() if in_key(key, value)},
         "model": {"fingerprint": model["fingerprint"], "precision": model["precision"]},
         "prompt": unit.prompt,
         "seed": unit.seed,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def in_key(setting: str, value: Any) -> bool:
+    """Whether a setting with this value belongs to what decides the picture."""
+    return setting not in NOT_IN_KEY and not (setting in ADDED and value == ADDED[setting])
 
 
 @dataclass(frozen=True)
@@ -181,10 +188,10 @@ def discard_leftovers(png: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes | str, setting: str = "run_dir") -> None:
-    """Write a file whole or not at all; `setting` is the one that chose its folder.
+    """Write a file whole or not at all; `setting` (or option, such as --out) is the one that chose its folder.
 
     Raises:
-        UsageError: the folder is read-only, the disk full, a file stands where a folder must be, ...
+        Unwritable: the folder is read-only, the disk full, a file stands where a folder must be, ...
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -199,11 +206,26 @@ def write_whole(path: Path, content: bytes | str, setting: str = "run_dir") -> N
         raise
 
 
-def unwritable(path: Path, error: OSError, setting: str) -> UsageError:
-    return UsageError(
-        f"{setting}: cannot write {path} ({error.strerror}); make room there or give another {setting}=FOLDER; "
-        "what is done stays"
-    )
+class Unwritable(UsageError):
+    """A file that cannot be written.
+
+    reason: the system's.
+    setting: the one that chose the folder; or a command's option, such as --out.
+    """
+
+    def __init__(self, path: Path, reason: str, setting: str) -> None:
+        super().__init__(path, reason, setting)  # all of them, so that the error can be pickled
+        self.path, self.reason, self.setting = path, reason, setting
+
+    def __str__(self) -> str:
+        told = f"{self.setting}: cannot write {self.path} ({self.reason}); make room there or give another"
+        if self.setting.startswith("-"):
+            return f"{told} {self.setting} FOLDER"
+        return f"{told} {self.setting}=FOLDER; what is done stays"  # a run goes on from there, a command begins anew
+
+
+def unwritable(path: Path, error: OSError, setting: str) -> Unwritable:
+    return Unwritable(path, str(error.strerror), setting)
 
 
 def discard(path: Path) -> None:

@@ -41,7 +41,7 @@ def notes_of(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> l
         "±: half-width of the 95 % t interval of the mean over n panoramas (new seeds of the same prompts); "
         "where marked s.e., one standard error. FID has neither and falls with n: compare it at equal n only."
     )
-    notes += ["Bold: best of the column.", *dagger_note(study, there, compared)]
+    notes += ["Bold: best of the column.", *dagger_note(study, there, compared), *explained(there)]
     expected = len(study.prompts) * study.seeds["count"]
     made = [int((results.panoramas["method"] == row.label).sum()) for row in study.rows]
     if any(count != expected for count in made):
@@ -63,6 +63,11 @@ def dagger_note(study: Study, there: list[Metric], compared: pd.DataFrame) -> li
         f"permutation test, p ≤ {ALPHA} after Holm over the {tests} tests of this table). Not tested: "
         f"{', '.join(untested)}."
     ]
+
+
+def explained(there: list[Metric]) -> list[str]:
+    """What the metrics are that a reader cannot know."""
+    return [metric.note for metric in there if metric.note]
 
 
 def provenance(results: Results, there: list[Metric]) -> list[str]:

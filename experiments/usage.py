@@ -1,12 +1,15 @@
-"""Turning what Hydra and OmegaConf say about a user's mistake into one line: setting, value, what would do."""
+"""A user's mistake told in one line: setting, value, what would do; Hydra's, OmegaConf's and argparse's words too."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +22,39 @@ from omegaconf.errors import (
 
 from syncdiffusion.errors import UsageError
 
+Words = ParamSpec("Words")
+Status = TypeVar("Status")
+
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as a UsageError; for a `main` with `one_line_errors`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help shows all options")
+
+
+def one_line_errors(exits: bool = False) -> Callable[[Callable[Words, Status]], Callable[Words, Status | int]]:
+    """Decorates a `main`, which then tells a UsageError in one line on stderr and ends with status 2.
+
+    exits: the status goes out by SystemExit, for a `main` that returns none; else it is returned.
+    """
+
+    def decorate(main: Callable[Words, Status]) -> Callable[Words, Status | int]:
+        @wraps(main)
+        def told(*words: Words.args, **named: Words.kwargs) -> Status | int:
+            try:
+                return main(*words, **named)
+            except UsageError as error:
+                print(f"error: {error_line(error)}", file=sys.stderr)
+            if exits:
+                raise SystemExit(2)
+            return 2
+
+        return told
+
+    return decorate
 
 
 def error_line(error: BaseException, overrides: Sequence[str] = ()) -> str | None:

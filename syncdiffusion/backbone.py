@@ -7,7 +7,7 @@ miniature, Stable Diffusion 1.x and 2.x, or a local folder.
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +71,13 @@ class Backbone:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The released code runs float32 weights under half-precision autocast; so do we."""
-        if self.precision in ("float32", "float64"):
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, PRECISIONS[self.precision])
+        low = self.precision not in ("float32", "float64")
+        return torch.autocast(self.device.type, PRECISIONS[self.precision] if low else None, enabled=low)
+
+    @property
+    def widened(self) -> "Backbone":
+        """The same networks without autocast."""
+        return replace(self, precision="float32") if self.precision in ("float16", "bfloat16") else self
 
     def steps(self, count: int) -> "DDIMScheduler":
         """A DDIM scheduler of its own, with `count` timesteps set."""
@@ -155,6 +159,9 @@ def load_backbone(
     dtype = torch.float64 if precision == "float64" else torch.float32
     for name in ("text_encoder", "unet", "vae"):
         parts[name] = parts[name].to(chosen, dtype).eval().requires_grad_(False)
+    for name in ("unet", "vae"):
+        # Channels last: convolutions read and write it without reordering, on CPUs as on GPUs.
+        parts[name].to(memory_format=torch.channels_last)
     return Backbone(model_id, revision, fingerprint(model_id, revision), device=chosen, precision=precision, **parts)
 
 

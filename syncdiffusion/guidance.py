@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from syncdiffusion.errors import UsageError
 from syncdiffusion.evaluations import Evaluations, plain
 from syncdiffusion.joint import (
-    Batch,
     Conditioning,
     OnStep,
     Step,
-    by_batches,
+    always_finite,
     check_sampling,
+    choose_anchor,
     condition,
     decode_canvas,
     initial_noise,
@@ -29,6 +30,7 @@ from syncdiffusion.joint import (
     window_count,
     windows_for,
 )
+from syncdiffusion.memory import AUTO, Batch, by_batches
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
@@ -52,7 +54,13 @@ class SyncDiffusionSettings:
     anchor: index of the anchor window; None for the centre one, N // 2.
     loss: perceptual distance, one of LOSSES.
     loop_closure: "off", "released" or "full" (see windows.place_windows).
-    window_batch: windows through the networks at once; fewer where they do not fit into memory.
+    unet_gradient: False holds each window's noise prediction constant in the gradient and takes it for the DDIM step
+        as well: one UNet pass a step and none backward. An approximation, as DreamFusion's gradient (Poole et al.,
+        ICLR 2023, Eq. 3) leaves out the same factor; at weight 0 it changes nothing.
+    window_batch, gradient_batch: windows through the networks at once, without and with a gradient, or "auto" for as
+        many as the free memory holds; fewer where they do not fit.
+    checkpointing: keep of a gradient's forward pass only what stands between the networks, and compute the rest
+        again: less memory, more time, the same result.
     """
 
     height: int = 512
@@ -62,24 +70,23 @@ class SyncDiffusionSettings:
     negative_prompt: str = ""
     stride: int = 16
     loop_closure: str = "off"
-    window_batch: int = 8
+    window_batch: int | str = AUTO
+    gradient_batch: int | str = AUTO
+    checkpointing: bool = False
     weight: float = 20.0
     decay: float = 0.95
     every_n: int = 1
     first_n: int | None = None
     anchor: int | None = None
     loss: str = "lpips_vgg"
+    unet_gradient: bool = True
 
     def __post_init__(self) -> None:
         check_sampling(self)
         if not self.weight >= 0:
             raise UsageError(f"weight={self.weight}: use 0 or more")
-        if not 0 < self.decay <= 1:
-            raise UsageError(f"decay={self.decay}: use a number above 0 and up to 1")
         if self.every_n < 1:
             raise UsageError(f"every_n={self.every_n}: use 1 or more")
-        if self.first_n is not None and self.first_n < 0:
-            raise UsageError(f"first_n={self.first_n}: use 0 or more, or null for all steps")
         if self.loss not in LOSSES:
             raise UsageError(f"loss={self.loss}: use one of {', '.join(LOSSES)}")
 
@@ -87,24 +94,17 @@ class SyncDiffusionSettings:
         """The gate: whether step `index` (from 0) synchronises."""
         return (index + 1) % self.every_n == 0 and (self.first_n is None or index < self.first_n)
 
-    def anchor_of(self, windows: "Windows") -> int:
-        """The anchor's index; UsageError where there is no such window."""
-        anchor = len(windows) // 2 if self.anchor is None else self.anchor
-        if not 0 <= anchor < len(windows):
-            raise UsageError(f"anchor={self.anchor}: use 0 to {len(windows) - 1}, the windows' numbers, or null")
-        return anchor
-
 
 @dataclass(frozen=True)
 class Pull:
-    """What one synchronising step saw of n panoramas of N windows, before it moved them. Tensors are on the CPU.
+    """What one synchronising step saw of n panoramas, before it moved their windows.
 
-    scale: weight · decay^i; a window moves by scale times its gradient.
-    windows: the numbers of the N - 1 windows that are pulled, in the order of the tensors' second axis.
+    scale: weight · decay^i; a window moves by -scale times its gradient.
+    windows: the numbers of the N - 1 windows but the anchor, in the order of the tensors' second axis.
     anchor_images: foreseen image of the anchor, [n, 3, S, S] in [0, 1].
-    images: foreseen images of the others, [n, N - 1, 3, S, S] in [0, 1].
+    images: foreseen images of those windows, [n, N - 1, 3, S, S] in [0, 1].
     distances: perceptual distance of each to the anchor's, [n, N - 1].
-    gradient_norms: Euclidean norm of that distance's gradient in the window's latents, [n, N - 1].
+    gradients: of that distance in the window's latents, [n, N - 1, 4, s, s].
     """
 
     step: Step
@@ -113,73 +113,133 @@ class Pull:
     anchor_images: Tensor
     images: Tensor
     distances: Tensor
-    gradient_norms: Tensor
+    gradients: Tensor
 
 
 OnPull = Callable[[Pull], None]
 
 
-def foresee(backbone: "Backbone", scheduler: "DDIMScheduler", latents: Tensor, t: int, c: Conditioning) -> Tensor:
-    """The images that noisy windows [n, 4, s, s] at timestep t are foreseen to become, [n, 3, ...] in [0, 1].
+@dataclass(frozen=True)
+class Foreseeing:
+    """How a window's foreseen image is looked at: DDIM's scheduler and the distance.
 
-    Guided noise prediction, DDIM's estimate of x0, decoder, clamp; differentiable all the way.
+    checkpointing: as in SyncDiffusionSettings.
     """
-    noise = backbone.predict_noise(latents, t, c.text, c.empty, c.guidance_scale)
-    return backbone.decode(scheduler.step(noise, t, latents).pred_original_sample)
+
+    scheduler: "DDIMScheduler"
+    loss: "PerceptualLoss"
+    checkpointing: bool = False
+
+    def noise(self, backbone: "Backbone", latents: Tensor, t: int, c: Conditioning) -> Tensor:
+        """Guided noise prediction of windows [n, 4, s, s] at timestep t."""
+        return self._stage(lambda x: backbone.predict_noise(x, t, c.text, c.empty, c.guidance_scale), latents)
+
+    def image(self, backbone: "Backbone", latents: Tensor, noise: Tensor, t: int) -> Tensor:
+        """The images that noisy windows [n, 4, s, s] are foreseen to become, [n, 3, ...] in [0, 1].
+
+        DDIM's estimate of x0, decoder, clamp; differentiable all the way.
+        """
+        x0 = self.scheduler.step(noise, t, latents).pred_original_sample
+        return self._stage(backbone.decode, x0)
+
+    def features(self, backbone: "Backbone", images: Tensor) -> list[Tensor]:
+        """What the distance compares, under the precision of `backbone`."""
+        with backbone.autocast():
+            return self.loss.features(images)
+
+    def distance(self, backbone: "Backbone", images: Tensor, target: list[Tensor]) -> Tensor:
+        """Perceptual distances [n] of images to the features of as many others."""
+        return self._stage(lambda x: self.loss.distance(self.features(backbone, x), target), images)
+
+    def _stage(self, network: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        if not (self.checkpointing and given.requires_grad):
+            return network(given)
+        # No stage draws random numbers, so none need be kept.
+        return checkpoint(network, given, use_reentrant=False, preserve_rng_state=False)
 
 
 def synchronise(
     backbone: "Backbone",
-    scheduler: "DDIMScheduler",
-    loss: "PerceptualLoss",
+    foreseeing: Foreseeing,
     views: Tensor,
     step: Step,
     conditioning: Conditioning,
     anchor: int,
     scale: float,
     batch: Batch,
-    on_pull: OnPull | None = None,
-) -> Tensor:
-    """Move every window but the anchor by -scale times the gradient of its distance to the anchor.
+    noise: Tensor | None = None,
+) -> Pull:
+    """The gradient of every other window's distance to the anchor.
 
     Args:
         views: windows [n, N, 4, s, s], all from the same canvas.
         scale: weight · decay^i.
         batch: windows through the networks at once.
-        on_pull: told what the step saw, once every gradient is known.
-
-    Returns:
-        moved windows, the same shape.
+        noise: the windows' noise where it is known, to be held constant; None predicts it, with its gradient.
     """
-    n, count = views.shape[:2]
-    with torch.no_grad():
-        anchor_images = foresee(backbone, scheduler, views[:, anchor], step.timestep, conditioning)
-        target = loss.features(anchor_images)
+    n = len(views)
+    t = step.timestep
 
-    others = [j for j in range(count) if j != anchor]
-    owner = torch.arange(n, device=views.device).repeat_interleave(len(others))
-    seen: list[tuple[Tensor, Tensor]] = []  # foreseen images and distances, kept only for on_pull
+    def look(model: "Backbone", latents: Tensor, which: Tensor, *known: Tensor) -> Tensor:
+        predicted = known[0] if known else foreseeing.noise(model, latents, t, conditioning.rows(which))
+        return foreseeing.image(model, latents, predicted, t)
 
-    def gradient(latents: Tensor, which: Tensor) -> Tensor:
+    @torch.no_grad()
+    def aim(model: "Backbone", *rows: Tensor) -> tuple[Tensor, ...]:
+        images = look(model, *rows)
+        return images, *foreseeing.features(model, images)
+
+    everyone = torch.arange(n, device=views.device)
+    known = () if noise is None else (noise[:, anchor],)
+    anchor_images, *target = always_finite(backbone, aim)(views[:, anchor], everyone, *known)
+
+    def gradient(model: "Backbone", latents: Tensor, which: Tensor, *known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         latents = latents.detach().requires_grad_()
         with torch.enable_grad():
-            images = foresee(backbone, scheduler, latents, step.timestep, conditioning.rows(which))
-            distances = loss.distance(loss.features(images), [feature[which] for feature in target])
+            images = look(model, latents, which, *known)
+            distances = foreseeing.distance(model, images, [feature[which] for feature in target])
             # A window's distance depends on that window alone, so the sum's gradient holds them all.
             found = torch.autograd.grad(distances.sum(), latents)[0]
-        if on_pull is not None:
-            seen.append((images.detach().cpu(), distances.detach().cpu()))
-        return found
+        return found, images.detach(), distances.detach()
 
-    moved = views.clone()
-    if others:
-        pull = by_batches(gradient, batch, views[:, others].flatten(0, 1), owner)
-        moved[:, others] -= scale * pull.view(n, len(others), *views.shape[2:])
+    others = [j for j in range(views.shape[1]) if j != anchor]
+    rows = [views[:, others].flatten(0, 1), everyone.repeat_interleave(len(others))]
+    if noise is not None:
+        rows.append(noise[:, others].flatten(0, 1))
+    found = by_batches(always_finite(backbone, gradient), batch, *rows)
+    gradients, images, distances = (each.unflatten(0, (n, len(others))) for each in found)
+    return Pull(step, scale, tuple(others), anchor_images, images, distances, gradients)
+
+
+def puller(
+    backbone: "Backbone",
+    settings: SyncDiffusionSettings,
+    windows: "Windows",
+    conditioning: Conditioning,
+    on_pull: OnPull | None,
+) -> Callable[..., Tensor]:
+    """(step, views, noise where it is known) -> moved views, for the settings' gate, weight and distance."""
+    anchor = choose_anchor(settings.anchor, windows)
+    if settings.weight == 0 or len(windows) == 1 or not any(map(settings.active, range(settings.steps))):
+        return lambda step, views, noise=None: views
+    from syncdiffusion.perceptual import load_perceptual
+
+    loss = load_perceptual(settings.loss, backbone.device, backbone.dtype)
+    foreseeing = Foreseeing(backbone.steps(settings.steps), loss, settings.checkpointing)
+    batch = Batch(settings.gradient_batch, "gradient_batch")
+
+    def pull(step: Step, views: Tensor, noise: Tensor | None = None) -> Tensor:
+        if not settings.active(step.index):
+            return views
+        scale = settings.weight * settings.decay**step.index
+        seen = synchronise(backbone, foreseeing, views, step, conditioning, anchor, scale, batch, noise)
         if on_pull is not None:
-            parts = (*map(torch.cat, zip(*seen, strict=True)), pull.flatten(1).norm(dim=1).cpu())
-            by_window = (part.unflatten(0, (n, len(others))) for part in parts)
-            on_pull(Pull(step, scale, tuple(others), anchor_images.cpu(), *by_window))
-    return moved
+            on_pull(seen)
+        moved = views.clone()
+        moved[:, list(seen.windows)] -= scale * seen.gradients
+        return moved
+
+    return pull
 
 
 def sample_latents(
@@ -195,31 +255,18 @@ def sample_latents(
     on_pull: called at every step that synchronises, with what it saw; a look inside changes no latent.
     """
     windows = windows_for(backbone, settings.height, settings.width, settings.stride, settings.loop_closure)
-    anchor = settings.anchor_of(windows)
-    scheduler = backbone.steps(settings.steps)
-    loss = None
-    if settings.weight > 0 and any(settings.active(i) for i in range(settings.steps)):
-        from syncdiffusion.perceptual import load_perceptual
-
-        loss = load_perceptual(settings.loss, backbone.device, backbone.dtype)
-    batch = Batch(settings.window_batch)  # its own: a gradient takes several times the memory of a denoising step
-
-    def adjust(step: Step, views: Tensor, conditioning: Conditioning) -> Tensor:
-        if loss is None or not settings.active(step.index):
-            return views
-        scale = settings.weight * settings.decay**step.index
-        with backbone.autocast():
-            return synchronise(backbone, scheduler, loss, views, step, conditioning, anchor, scale, batch, on_pull)
-
+    conditioning = condition(backbone, prompts, settings.negative_prompt, settings.guidance_scale)
+    pull = puller(backbone, settings, windows, conditioning, on_pull)
     return sample_windows(
         backbone,
         initial_noise(prompts, seeds, (backbone.channels, windows.height, windows.width)),
         windows,
-        condition(backbone, prompts, settings.negative_prompt, settings.guidance_scale),
+        conditioning,
         settings.steps,
         settings.window_batch,
-        adjust,
-        on_step,
+        adjust=pull if settings.unet_gradient else None,
+        correct=None if settings.unet_gradient else pull,
+        on_step=on_step,
     )
 
 
@@ -253,4 +300,6 @@ def evaluations(settings: SyncDiffusionSettings, window: int, factor: int) -> Ev
         return cost
     pulls = sum(settings.active(i) for i in range(settings.steps))
     # The anchor is foreseen too, but without a gradient.
-    return cost + Evaluations(count, count - 1, count, count - 1, count, count - 1) * pulls
+    unet = Evaluations(unet=count, unet_backward=count - 1) if settings.unet_gradient else Evaluations()
+    images = Evaluations(decoder=count, decoder_backward=count - 1, loss=count, loss_backward=count - 1)
+    return cost + (unet + images) * pulls

@@ -1,10 +1,11 @@
 """The one denoising loop that every joint-diffusion method shares.
 
-Methods differ in what happens to the windows before they are denoised (`adjust`); everything else is
-MultiDiffusion: cut windows, one DDIM step each, average (protocol §1, steps 4 and 5).
+Methods differ in what happens to the windows before their noise is predicted (`adjust`) or after it (`correct`);
+everything else is MultiDiffusion: cut windows, one DDIM step each, average (protocol §1, steps 4 and 5).
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from syncdiffusion.canvas import check_pixels, check_stride, window_corners
 from syncdiffusion.errors import UsageError
+from syncdiffusion.memory import AUTO, Batch, by_batches, check_batch
 from syncdiffusion.windows import Windows, place_windows
 
 if TYPE_CHECKING:
@@ -45,9 +47,10 @@ class Conditioning:
         return Conditioning(self.text[which], self.empty[which], self.guidance_scale)
 
 
-# What a method does to all windows of a step before they are denoised: (step, windows [n, N, 4, s, s],
-# conditioning) -> windows.
-Adjust = Callable[[Step, Tensor, Conditioning], Tensor]
+# What a method does to all windows [n, N, 4, s, s] of a step before their noise is predicted.
+Adjust = Callable[[Step, Tensor], Tensor]
+# The same once their noise is known, which then holds for the moved windows too.
+Correct = Callable[[Step, Tensor, Tensor], Tensor]
 
 
 def noise_generator(prompt: str, seed: int, stream: str = "initial") -> torch.Generator:
@@ -64,13 +67,17 @@ def initial_noise(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int
 
 
 def check_sampling(settings) -> None:
-    """Refuse sampling settings, shared by all methods, that make no sense."""
+    """Refuse sampling settings that several methods have and that make no sense."""
     if settings.steps < 1:
         raise UsageError(f"steps={settings.steps}: use 1 or more")
     if not settings.guidance_scale >= 0:
         raise UsageError(f"guidance_scale={settings.guidance_scale}: use 0 or more")
-    if getattr(settings, "window_batch", 1) < 1:
-        raise UsageError(f"window_batch={settings.window_batch}: use 1 or more")
+    if not 0 < getattr(settings, "decay", 1) <= 1:
+        raise UsageError(f"decay={settings.decay}: use a number above 0 and up to 1")
+    if (getattr(settings, "first_n", None) or 0) < 0:
+        raise UsageError(f"first_n={settings.first_n}: use 0 or more, or null for all steps")
+    for name in ("window_batch", "gradient_batch"):
+        check_batch(name, getattr(settings, name, AUTO))
 
 
 def condition(
@@ -92,57 +99,55 @@ def windows_for(backbone: "Backbone", height: int, width: int, stride: int, loop
     return place_windows(*cells, backbone.window, stride, loop_closure)
 
 
+def choose_anchor(anchor: int | None, windows: Windows) -> int:
+    """The anchor's index, the centre window's for None; UsageError where there is no such window."""
+    chosen = len(windows) // 2 if anchor is None else anchor
+    if not 0 <= chosen < len(windows):
+        raise UsageError(f"anchor={anchor}: use 0 to {len(windows) - 1}, the windows' numbers, or null")
+    return chosen
+
+
 def window_count(settings, window: int, factor: int) -> int:
     """Windows of a method's settings, for a model whose squares have `window` latent cells of `factor` pixels."""
     height, width = settings.height // factor, settings.width // factor
     return len(window_corners(height, width, window, settings.stride, settings.loop_closure))
 
 
-@dataclass
-class Batch:
-    """How many rows go through the networks at once; halved for good where they do not fit into memory."""
+def always_finite(
+    backbone: "Backbone", function: Callable[..., tuple[Tensor, ...]]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """`function(backbone, *rows)` as a function of rows whose results hold no infinity and no NaN.
 
-    size: int
+    float16 overflows at 65504, in activations and in gradients alike. Rows where that happened are done again in
+    float32, with a warning that says how many.
 
-
-def by_batches(function: Callable[..., Tensor], batch: Batch, *rows: Tensor) -> Tensor:
-    """`function` over rows, `batch.size` at a time.
-
-    Rows that run out of memory are done again in halves, and what follows keeps the smaller size: the result is the
-    same but for rounding. So `function` must leave nothing behind before it returns.
-
-    Raises:
-        UsageError: a single row does not fit into memory.
+    Raises (when called):
+        UsageError: not finite in the model's full precision either.
     """
-    done: list[Tensor] = []
-    start, count = 0, len(rows[0])
-    while start < count:
-        piece = [each[start : start + batch.size] for each in rows]
-        result = unless_out_of_memory(function, piece)
-        if result is not None:
-            done.append(result)
-            start += len(piece[0])
-        elif len(piece[0]) == 1:
+    wide = backbone.widened
+
+    def guarded(*rows: Tensor) -> tuple[Tensor, ...]:
+        results = function(backbone, *rows)
+        lost = ~_finite_rows(results)
+        if not lost.any():
+            return results
+        message = f"precision={backbone.precision}: {int(lost.sum())} of {len(lost)} windows were not finite"
+        if wide is not backbone:
+            warnings.warn(f"{message}; they were done again in {wide.precision}", RuntimeWarning, stacklevel=2)
+            for result, again in zip(results, function(wide, *(row[lost] for row in rows)), strict=True):
+                result[lost] = again
+        if not _finite_rows(results).all():
             raise UsageError(
-                "window_batch=1: not even one window fits into the free memory; "
-                "end what else uses it, or use a lower precision or a smaller model"
+                f"{message}, in {wide.precision} neither; a lower weight or guidance_scale may keep them so"
             )
-        else:
-            batch.size = len(piece[0]) // 2
-    return torch.cat(done)
+        return results
+
+    return guarded
 
 
-def unless_out_of_memory(function: Callable[..., Tensor], rows: Sequence[Tensor]) -> Tensor | None:
-    """`function(*rows)`, or None where memory ran out; what the attempt held is free by then."""
-    try:
-        return function(*rows)
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises no kind of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-    # Out here the traceback, which holds the attempt's tensors, is gone.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
+def _finite_rows(results: tuple[Tensor, ...]) -> Tensor:
+    """Which rows are finite in all results, [n] of booleans."""
+    return torch.stack([result.isfinite().reshape(len(result), -1).all(dim=1) for result in results]).all(dim=0)
 
 
 def sample_windows(
@@ -151,18 +156,19 @@ def sample_windows(
     windows: Windows,
     conditioning: Conditioning,
     steps: int,
-    window_batch: int,
+    window_batch: int | str,
     adjust: Adjust | None = None,
+    correct: Correct | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Joint diffusion: denoise all windows of all panoramas together.
 
     Args:
         canvas: initial noise [n, 4, h, w].
-        window_batch: windows through the networks at once, fewer where they do not fit into memory; changes speed
-            and memory, and the result by the rounding of float32 alone (1e-6 a step, which strong gradient steps in
-            `adjust` amplify).
-        adjust: what the method does to the windows before they are denoised.
+        window_batch: windows through the UNet at once, or "auto"; fewer where they do not fit into memory. Changes
+            speed and memory, and the result by the rounding of float32 alone (1e-6 a step, which strong gradient
+            steps in `adjust` amplify).
+        adjust, correct: what the method does to the windows before, and after, their noise is predicted.
         on_step: called after every step.
 
     Returns:
@@ -177,16 +183,17 @@ def sample_windows(
         step = Step(index, steps, int(t))
         views = windows.crop(canvas)
         if adjust is not None:
-            views = adjust(step, views, conditioning)
+            views = adjust(step, views)
 
         @torch.no_grad()
-        def denoise(latents: Tensor, which: Tensor, t: Tensor = t) -> Tensor:
+        def predict(model: "Backbone", latents: Tensor, which: Tensor, t: Tensor = t) -> tuple[Tensor]:
             c = conditioning.rows(which)
-            noise = backbone.predict_noise(latents, t, c.text, c.empty, c.guidance_scale)
-            return scheduler.step(noise, t, latents).prev_sample
+            return (model.predict_noise(latents, t, c.text, c.empty, c.guidance_scale),)
 
-        denoised = by_batches(denoise, batch, views.flatten(0, 1), owner)
-        canvas = windows.fuse(denoised.view_as(views))
+        noise = by_batches(always_finite(backbone, predict), batch, views.flatten(0, 1), owner)[0].view_as(views)
+        if correct is not None:
+            views = correct(step, views, noise)
+        canvas = windows.fuse(scheduler.step(noise, t, views).prev_sample)
         if on_step is not None:
             on_step(step)
     return canvas

@@ -174,7 +174,7 @@ def _load(name: str, device: str, dtype: torch.dtype) -> PerceptualLoss:
     else:
         loss = GramStyle(name, label, trunk)
     loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
-    loss.trunk.to(dtype)
+    loss.trunk.to(dtype, memory_format=torch.channels_last)  # as in backbone.load_backbone
     return loss.to(device).eval().requires_grad_(False)
 
 

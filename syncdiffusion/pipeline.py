@@ -48,6 +48,8 @@ class SyncDiffusionPipeline(DiffusionPipeline):
         """The pipeline's networks as the methods of this package take them."""
         for module in (self.vae, self.text_encoder, self.unet):
             module.eval().requires_grad_(False)
+        for module in (self.vae, self.unet):
+            module.to(memory_format=torch.channels_last)  # as in backbone.load_backbone
         return Backbone(
             model_id=str(self.config.get("_name_or_path", "")),
             revision=None,

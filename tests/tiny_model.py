@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from experiments.benchmarks.cases import SCHEDULE, TEXT_TOKENS, UNET, VAE
+
 
 def build_tiny_model(folder: Path, window: int = 8, seed: int = 0) -> Path:
     """Write a loadable StableDiffusionPipeline folder with random weights; returns `folder`.
@@ -63,20 +65,8 @@ def build_stable_diffusion_2(folder: Path) -> Path:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=(320, 640, 1280, 1280),
-            attention_head_dim=(5, 10, 20, 20),
-            cross_attention_dim=1024,
-            use_linear_projection=True,
-        )
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            sample_size=512,
-        )
+        unet = UNet2DConditionModel(**UNET)
+        vae = AutoencoderKL(**VAE)
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=49408,
@@ -90,21 +80,14 @@ def build_stable_diffusion_2(folder: Path) -> Path:
                 pad_token_id=257,
             )
         )
-    return _write_folder(folder, unet, vae, text_encoder, tokens=77)
+    return _write_folder(folder, unet, vae, text_encoder, tokens=TEXT_TOKENS)
 
 
 def _write_folder(folder: Path, unet, vae, text_encoder, tokens: int) -> Path:
     """All parts, a tokenizer of single letters that pads to `tokens`, and SD's schedule."""
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    scheduler = DDIMScheduler(**SCHEDULE)
     for name, part in (("unet", unet), ("vae", vae), ("text_encoder", text_encoder), ("scheduler", scheduler)):
         part.save_pretrained(folder / name)
     _write_tokenizer(folder / "tokenizer", tokens)

@@ -67,7 +67,7 @@ def sd2_case() -> Case:
     Random weights cost what trained ones do. The tolerance of the float64 check leaves room for a network of 100
     layers; float64's rounding is 1e-16.
     """
-    timed = SyncDiffusionSettings(height=512, width=3072, stride=16, steps=50, weight=20.0, window_batch=4)
+    timed = SyncDiffusionSettings(height=512, width=3072, stride=16, steps=50, weight=20.0)
     return Case(
         name="sd2",
         load=random_stable_diffusion_2,
@@ -91,7 +91,8 @@ def _settings_of(path: Path) -> SyncDiffusionSettings:
         numbers = OmegaConf.load(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); run from a checkout of the repository") from None
-    names = ("height", "width", "stride", "steps", "guidance_scale", "weight", "first_n", "window_batch")
+    names = ["height", "width", "stride", "steps", "guidance_scale", "weight", "first_n"]
+    names += ["window_batch", "gradient_batch"]
     return SyncDiffusionSettings(**{name: numbers[name] for name in names}, loss="lpips_vgg")
 
 

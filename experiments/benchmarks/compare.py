@@ -24,24 +24,32 @@ OnRun = Callable[[str, float], None]  # (what ran, seconds)
 
 @dataclass(frozen=True)
 class Comparison:
-    """ours and theirs on `settings`; `timed_tolerance` None where the float64 check alone can tell (see Case)."""
+    """ours and theirs on `settings`.
+
+    timed_tolerance: None where the float64 check alone can tell (see Case).
+    approximate: ours computes something else by intention, so that the latents cannot be equal.
+    """
 
     name: str
     ours: Sampler
     theirs: Sampler
     settings: SyncDiffusionSettings
-    timed_tolerance: float | None
+    timed_tolerance: float | None = None
+    approximate: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Largest absolute difference of the latents, in the check and in the timed runs, and what is made of it."""
+    """Largest absolute difference of the latents, in the check and in the timed runs, and what is made of it.
 
-    equal: bool
-    checked: float
+    equal, and with it checked and tolerance: None for an approximation.
+    """
+
+    equal: bool | None
+    checked: float | None
     timed: float
     difference: float
-    tolerance: float
+    tolerance: float | None
     source: str
 
 
@@ -116,15 +124,21 @@ def judge(case: Case, checked: float, timed_difference: float, timed_tolerance: 
     return Verdict(equal, checked, timed_difference, checked, case.check_tolerance, source)
 
 
-def compare(bench: Bench, comparison: Comparison, checked: float) -> list[dict[str, Any]]:
-    """Warm up, time in pairs, count; a row for ours and one for theirs. The ratio is empty where they are not equal."""
+def compare(bench: Bench, comparison: Comparison, checked: float | None = None) -> list[dict[str, Any]]:
+    """Warm up, time in pairs, count; a row for ours and one for theirs.
+
+    The ratio is empty where they ought to be equal and are not. checked: their difference in the float64 check.
+    """
     settings, samplers = comparison.settings, (comparison.ours, comparison.theirs)
     for sampler in samplers:
         bench.warm_up(sampler, settings)
     runs = alternate(*(lambda s=sampler: bench.run(s, settings) for sampler in samplers), bench.pairs)
     difference = max(largest_difference(a.latents, b.latents) for a, b in zip(*runs, strict=True))
-    verdict = judge(bench.case, checked, difference, comparison.timed_tolerance)
-    ratios = astuple(pairwise(*runs)) if verdict.equal else (None,) * 3
+    if comparison.approximate:
+        verdict = Verdict(None, None, difference, difference, None, "an approximation")
+    else:
+        verdict = judge(bench.case, checked, difference, comparison.timed_tolerance)
+    ratios = (None,) * 3 if verdict.equal is False else astuple(pairwise(*runs))
     common = {
         **dict(zip(("ratio", "ratio_min", "ratio_max"), ratios, strict=True)),
         "equal": verdict.equal,
@@ -155,6 +169,7 @@ def described(bench: Bench, name: str, sampler: Sampler, settings: SyncDiffusion
         "precision": bench.case.precision,
         **{each: getattr(settings, each) for each in ("height", "width", "stride", "steps", "first_n")},
         "window_batch": sampler.window_batch or settings.window_batch,
+        "gradient_batch": sampler.window_batch or settings.gradient_batch,
     }
 
 

@@ -76,8 +76,12 @@ def literal_sample(
     first_n: int = 10**9,
     anchor: int | None = None,
     loop_closure: str = "off",
+    unet_gradient: bool = True,
 ) -> Tensor:
-    """Protocol §1, steps 1-5, for one canvas [1, 4, h, w]; MultiDiffusion where `distance` is None."""
+    """Protocol §1, steps 1-5, for one canvas [1, 4, h, w]; MultiDiffusion where `distance` is None.
+
+    Without `unet_gradient` a window's noise is predicted once in a synchronised step and held constant.
+    """
     size = backbone.window
     height, width = canvas.shape[2:]
     text, empty = backbone.encode_prompts([prompt]), backbone.encode_prompts([""])
@@ -97,14 +101,16 @@ def literal_sample(
             x = cut(canvas, top, left, size)
             if active:
                 leaf = x.clone().requires_grad_()
-                noise = guided_noise(backbone, leaf, t, text, empty, guidance_scale)
+                with torch.set_grad_enabled(unet_gradient):
+                    noise = guided_noise(backbone, leaf, t, text, empty, guidance_scale)
                 image = decoded(backbone, ddim.foreseen(leaf, noise, t))
                 loss = distance(2 * image - 1, 2 * anchor_image - 1)
                 gradient = torch.autograd.grad(loss.sum(), leaf)[0]
                 if j != anchor:
                     x = x - weight * decay**i * gradient
             with torch.no_grad():
-                noise = guided_noise(backbone, x, t, text, empty, guidance_scale)
+                if unet_gradient or not active:
+                    noise = guided_noise(backbone, x, t, text, empty, guidance_scale)
                 x = ddim.previous(x, noise, t)
             for column in range(size):
                 value[:, :, top : top + size, (left + column) % width] += x[:, :, :, column]

@@ -1,7 +1,7 @@
 """The rows of a benchmark as a CSV file, what they were made on as JSON beside it, and a table to read."""
 
 import csv
-import json
+import io
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tabulate import tabulate
 
 from experiments.benchmarks.cases import Case
 from experiments.environment import cpu_model, environment
+from experiments.store import write_json, write_whole
 from syncdiffusion.errors import UsageError
 
 Row = Mapping[str, Any]
@@ -48,14 +50,19 @@ def open_folder(folder: Path) -> Path:
 
 
 def write(folder: Path, name: str, rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
-    """folder/name.csv with every column of any row, and folder/name.json; returns the CSV's path."""
+    """folder/name.csv with every column of any row, and folder/name.json; returns the CSV's path.
+
+    Raises:
+        UsageError: a file cannot be written; it is then as it was before, or not there.
+    """
     path = folder / f"{name}.csv"
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
-    path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
+    write_whole(path, text.getvalue(), "--out")
+    write_json(path.with_suffix(".json"), about, "--out")
     return path
 
 
@@ -78,9 +85,8 @@ def about(case: Case, device: torch.device, rate: float, words: Sequence[str]) -
 def table(rows: Sequence[Row]) -> str:
     """The columns of SHOWN that any row has, aligned."""
     shown = {heading: column for heading, column in SHOWN.items() if any(column in row for row in rows)}
-    lines = [list(shown), *([_shown(column, row.get(column)) for column in shown.values()] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    lines = [[_shown(column, row.get(column)) for column in shown.values()] for row in rows]
+    return tabulate(lines, list(shown), "plain", disable_numparse=True)
 
 
 def _shown(column: str, value: Any) -> str:

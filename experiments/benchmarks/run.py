@@ -1,39 +1,34 @@
 """Our samplers timed against others' on one machine: ``python -m experiments.benchmarks.run [options]``.
 
-Prints one table and writes NAME.csv with a NAME.json (machine, versions, git state, command) into a folder. Two
-comparisons: SyncDiffusion against a literal sampler that works as the released code does, and MultiDiffusion against
-diffusers' deprecated StableDiffusionPanoramaPipeline. A ratio is theirs over ours in seconds, and it is given only
-where the latents are equal. Exit status 0; 1 where they are not; 2 for a mistake of the user's, told in one line.
+Prints one table and writes NAME.csv with a NAME.json (machine, versions, git state, command) into a folder. Three
+comparisons: SyncDiffusion against a literal sampler that works as the released code does, MultiDiffusion against
+diffusers' deprecated StableDiffusionPanoramaPipeline, and profile matching, an approximation, against MultiDiffusion. A
+ratio is theirs over ours in seconds; of what ought to be equal it is given only where the latents are. Exit status 0; 1
+where they are not; 2 for a mistake of the user's, told in one line.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from experiments.benchmarks.cases import CASES, Case, find_case
 from experiments.benchmarks.compare import Bench, Comparison, OnRun, checked_differences, compare
 from experiments.benchmarks.record import about, open_folder, table, write
-from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, SYNCDIFFUSION, Task, panoramas
+from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, PROFILE_MATCHING, SYNCDIFFUSION, Task, panoramas
 from experiments.benchmarks.sweeps import OVER, sweep, sweep_labels
 from experiments.benchmarks.timing import matmul_rate
 from experiments.progress import Progress
-from experiments.usage import error_line
+from experiments.usage import Parser, one_line_errors
 from syncdiffusion.backbone import PRECISIONS, pick_device
 from syncdiffusion.errors import UsageError
+from syncdiffusion.memory import keep_freed_memory
 
-COMPARISONS = ("syncdiffusion", "multidiffusion")
+COMPARISONS = ("syncdiffusion", "multidiffusion", "profile_matching")
 PANORAMA = "diffusers panorama"
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help shows all options")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -44,7 +39,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=5, help="ours and theirs, this many times each (default: 5)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--precision", help=f"of the timing, one of {', '.join(PRECISIONS)} (default: the case's)")
-    parser.add_argument("--only", choices=COMPARISONS, help="one of the comparisons (default: both)")
+    parser.add_argument("--only", choices=COMPARISONS, help="one of the comparisons (default: all)")
     parser.add_argument("--over", choices=OVER, help="instead: our SyncDiffusion alone over the values of a setting")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder of the files")
     parser.add_argument("--name", help="of the files (default: the case, and what it is swept over)")
@@ -58,9 +53,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def chosen(options: argparse.Namespace, comparison: str) -> bool:
+    """Whether a comparison is to be made."""
+    return options.only in (None, comparison)
+
+
 def on_run_of(labels: Sequence[str]) -> OnRun:
     """What is to be told after every run, so that stderr shows how far it is; `labels` of all that will run."""
-    progress = Progress(labels, {}, every=2.0)
+    progress = Progress(labels, {}, every=2.0, title="benchmark", noun="runs")
 
     def on_run(what: str, seconds: float) -> None:
         progress.finish(what.partition(",")[0], what, seconds)
@@ -73,13 +73,15 @@ def on_run_of(labels: Sequence[str]) -> OnRun:
 def labels_of(options: argparse.Namespace, case: Case, sizes: int) -> list[str]:
     """Everything that the comparisons will run; `sizes` view batch sizes are tried."""
     labels = []
-    if options.only != "multidiffusion":
+    if chosen(options, "syncdiffusion"):
         labels += ["check syncdiffusion", "check literal"]
         labels += _compared("syncdiffusion", "literal", options.pairs) * len(case.timed)
-    if options.only != "syncdiffusion":
+    if chosen(options, "multidiffusion"):
         labels += ["check multidiffusion", *[f"check {PANORAMA}"] * sizes]
         labels += [f"warm-up {PANORAMA}", *[f"scan {PANORAMA}"] * sizes]
         labels += _compared("multidiffusion", PANORAMA, options.pairs) * 2
+    if chosen(options, "profile_matching"):
+        labels += _compared("profile_matching", "multidiffusion", options.pairs)
     return labels
 
 
@@ -91,9 +93,9 @@ def _compared(ours: str, theirs: str, pairs: int) -> list[str]:
 def check(options: argparse.Namespace, bench: Bench) -> dict[str, float]:
     """Largest difference of each other sampler's latents from ours in float64, printed."""
     found: dict[str, float] = {}
-    if options.only != "multidiffusion":
+    if chosen(options, "syncdiffusion"):
         found |= checked_differences(bench, SYNCDIFFUSION, [LITERAL])
-    if options.only != "syncdiffusion":
+    if chosen(options, "multidiffusion"):
         # The views that the timing will have at once; where the check has fewer, they go together.
         found |= checked_differences(bench, MULTIDIFFUSION, panoramas(bench.task(bench.case.timed[0])))
     tolerance = bench.case.check_tolerance
@@ -104,19 +106,22 @@ def check(options: argparse.Namespace, bench: Bench) -> dict[str, float]:
 
 def comparisons(options: argparse.Namespace, bench: Bench) -> list[Comparison]:
     """What is to be timed. The best view_batch_size is found by one run of each."""
-    case, chosen = bench.case, []
-    if options.only != "multidiffusion":
+    case, all_of_them = bench.case, []
+    if chosen(options, "syncdiffusion"):
         for settings in case.timed:
             name = f"syncdiffusion, first_n {settings.first_n}"
-            chosen.append(Comparison(name, SYNCDIFFUSION, LITERAL, settings, case.sync_tolerance))
-    if options.only != "syncdiffusion":
+            all_of_them.append(Comparison(name, SYNCDIFFUSION, LITERAL, settings, case.sync_tolerance))
+    if chosen(options, "multidiffusion"):
         settings = case.timed[0]
         others = panoramas(bench.task(settings))
         bench.warm_up(others[0], settings)
         best = min(others, key=lambda other: bench.run(other, settings, "scan").seconds)
         for name, other in (("multidiffusion, one view", others[0]), ("multidiffusion, best view batch", best)):
-            chosen.append(Comparison(name, MULTIDIFFUSION, other, settings, case.multi_tolerance))
-    return chosen
+            all_of_them.append(Comparison(name, MULTIDIFFUSION, other, settings, case.multi_tolerance))
+    if chosen(options, "profile_matching"):
+        name = "profile matching"
+        all_of_them.append(Comparison(name, PROFILE_MATCHING, MULTIDIFFUSION, case.timed[0], approximate=True))
+    return all_of_them
 
 
 def measure(options: argparse.Namespace, case: Case, device: str) -> tuple[list[dict[str, Any]], float]:
@@ -132,7 +137,7 @@ def measure(options: argparse.Namespace, case: Case, device: str) -> tuple[list[
     bench = Bench(case, backbone, options.pairs, rate, on_run)
     if options.over:
         return list(sweep(bench, options.over)), rate
-    each = (compare(bench, one, differences[one.theirs.name]) for one in comparisons(options, bench))
+    each = (compare(bench, one, differences.get(one.theirs.name)) for one in comparisons(options, bench))
     return [row for two in each for row in two], rate
 
 
@@ -158,19 +163,17 @@ def verdict(rows: Sequence[dict[str, Any]]) -> int:
     return 1
 
 
+@one_line_errors()
 def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
-    try:
-        options = parse(words)
-        device = pick_device(options.device)
-        case = find_case(options.case, device.type, options.precision, options.allow_cpu)
-        folder = open_folder(options.out)
-        rows, rate = measure(options, case, str(device))
-    except UsageError as error:
-        print(f"error: {error_line(error)}", file=sys.stderr)
-        return 2
+    options = parse(words)
+    device = pick_device(options.device)
+    case = find_case(options.case, device.type, options.precision, options.allow_cpu)
+    folder = open_folder(options.out)
+    keep_freed_memory()
+    rows, rate = measure(options, case, str(device))
+    print(table(rows))  # before anything is written: a disk that is full by now takes no hours of work along
     path = write(folder, options.name, rows, about(case, device, rate, words))
-    print(table(rows))
     print(f"written: {path}")
     return verdict(rows)
 

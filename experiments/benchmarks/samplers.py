@@ -1,7 +1,7 @@
 """The samplers that are compared, all behind one signature, and how many network evaluations each takes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from baselines import multidiffusion
 from experiments.benchmarks.literal import Distance, literal_sample
 from experiments.benchmarks.panorama import VIEW_BATCH_SIZES, panorama_latents
-from syncdiffusion import guidance
+from syncdiffusion import guidance, profile_matching
 from syncdiffusion.evaluations import Evaluations
 from syncdiffusion.guidance import SyncDiffusionSettings
 from syncdiffusion.joint import initial_noise, window_count, windows_for
@@ -55,6 +55,11 @@ def multidiffusion_settings(settings: SyncDiffusionSettings) -> multidiffusion.M
     return multidiffusion.MultiDiffusionSettings(**{name: getattr(settings, name) for name in names})
 
 
+def profile_settings(settings: SyncDiffusionSettings) -> profile_matching.ProfileMatchingSettings:
+    """Profile matching on the same canvas, with its own defaults for the rest."""
+    return profile_matching.ProfileMatchingSettings(**asdict(multidiffusion_settings(settings)))
+
+
 def two_image_distance(task: Task) -> Distance:
     """The task's perceptual distance as a function of two images in [-1, 1], each looked at anew in every call.
 
@@ -92,6 +97,11 @@ def _literal(task: Task) -> Tensor:
 def _multidiffusion(task: Task) -> Tensor:
     chosen = multidiffusion_settings(task.settings)
     return multidiffusion.sample_latents(task.backbone, [task.prompt], [task.seed], chosen)
+
+
+def _profile_matching(task: Task) -> Tensor:
+    chosen = profile_settings(task.settings)
+    return profile_matching.sample_latents(task.backbone, [task.prompt], [task.seed], chosen)
 
 
 def _panorama(task: Task, view_batch_size: int) -> Tensor:
@@ -134,6 +144,8 @@ def _literal_evaluations(task: Task) -> Evaluations:
 SYNCDIFFUSION = Sampler("syncdiffusion", _ours, _ours_evaluations)
 LITERAL = Sampler("literal", _literal, _literal_evaluations, window_batch=1)
 MULTIDIFFUSION = Sampler("multidiffusion", _multidiffusion, _multidiffusion_evaluations)
+# The same networks as often as MultiDiffusion.
+PROFILE_MATCHING = Sampler("profile_matching", _profile_matching, _multidiffusion_evaluations)
 
 
 def panorama(view_batch_size: int) -> Sampler:

@@ -9,15 +9,15 @@ from experiments.benchmarks.samplers import SYNCDIFFUSION
 from syncdiffusion.guidance import SyncDiffusionSettings
 
 ASPECTS = (2, 4, 6, 8, 12, 16, 24)  # width in heights
-WINDOW_BATCHES = (1, 2, 5, 10, 20)
-OVER = ("width", "window_batch")
+GRADIENT_BATCHES = (1, 2, 5, 10, 20)
+OVER = ("width", "gradient_batch")
 
 
 def varied(settings: SyncDiffusionSettings, over: str) -> list[SyncDiffusionSettings]:
-    """The settings with every value of "width" (pixels) or "window_batch"."""
+    """The settings with every value of "width" (pixels) or "gradient_batch"."""
     if over == "width":
         return [replace(settings, width=aspect * settings.height) for aspect in ASPECTS]
-    return [replace(settings, window_batch=size) for size in WINDOW_BATCHES]
+    return [replace(settings, gradient_batch=size) for size in GRADIENT_BATCHES]
 
 
 def sweep(bench: Bench, over: str) -> Iterator[dict[str, Any]]:

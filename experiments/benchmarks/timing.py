@@ -108,16 +108,28 @@ def _forward_and_backward(network: Callable[[Tensor], list[Tensor]], given: Tens
     return forward, count_flops(both) - forward
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5, size: int | None = None) -> float:
-    """FLOP/s of a square matrix product: the median of `repeats` after two that do not count.
+def matmul_rate(
+    device: torch.device, dtype: torch.dtype, repeats: int = 4, sizes: Sequence[int] | None = None, budget: float = 3.0
+) -> float:
+    """FLOP/s of a square matrix product: the best that any of `repeats` products of any of `sizes` reached.
 
-    size: side; by default 8192 on a GPU, 1024 elsewhere.
+    The best, not a middle one, because the machine can do it: what made another product slower (threads and kernels
+    that had to start, caches, other processes) does not count against it.
+
+    sizes: sides, the smallest first; by default 8192 on a GPU, where that is enough, and several on a CPU, where small
+        products keep several cores waiting and which size is best depends on the caches.
+    budget: seconds. On a CPU products that would take longer are left out; half precision is a hundred times slower.
     """
-    size = size or (8192 if device.type == "cuda" else 1024)
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
-    seconds = [_product_seconds(a, b) for _ in range(repeats + 2)]
-    return 2 * size**3 / statistics.median(seconds[2:])
+    gpu = device.type == "cuda"
+    generator, started, best = torch.Generator().manual_seed(0), time.perf_counter(), 0.0
+    for size in sizes or ((8192,) if gpu else (512, 1024, 2048, 4096)):
+        a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
+        for _ in range(repeats):
+            flops = 2 * size**3
+            if best and not gpu and time.perf_counter() - started + flops / best > budget:
+                return best
+            best = max(best, flops / _product_seconds(a, b))
+    return best
 
 
 def _product_seconds(a: Tensor, b: Tensor) -> float:

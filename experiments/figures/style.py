@@ -68,6 +68,7 @@ STYLE = {
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9"
 METHODS = {
     "syncdiffusion": (BLUE, "o"),
+    "profile_matching": (ORANGE, "v"),
     "multidiffusion": (VERMILLION, "s"),
     "blended_latent": (GREEN, "^"),
     "stable_diffusion": ("#707070", "X"),

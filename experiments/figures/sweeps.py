@@ -108,10 +108,11 @@ def changes_cost(results: Results, rows: Sequence[Row]) -> bool:
 
 
 def new_panels(count: int, columns: int = 4) -> tuple[Figure, list[Axes]]:
-    """Panels of one size, row by row; half a row is as wide as one column of a page, more as two."""
+    """Panels of one size in rows as even as can be, of `columns` at most; half a row is as wide as one column of a
+    page, more as two."""
     rows = -(-count // columns)
     figure = new_figure(ONE_COLUMN if 2 * count <= columns else TWO_COLUMNS, HEIGHT * rows)
-    panels = list(figure.subplots(rows, min(count, columns), squeeze=False).flat)
+    panels = list(figure.subplots(rows, -(-count // rows), squeeze=False).flat)
     for axes in panels[count:]:
         axes.remove()
     for axes in panels[:count]:

@@ -15,7 +15,8 @@ from experiments.study import Results, Row, Study
 from experiments.table_data import COSTS, INTERVAL, estimate
 
 COHERENCE = "intra_lpips"
-SHOWN = (COHERENCE, "intra_style_mean", "clip_score", "mini_clip_score", "kid")  # those that there are get a panel
+# Those that there are get a panel.
+SHOWN = (COHERENCE, "intra_style_mean", "layout_lpips", "clip_score", "mini_clip_score", "kid")
 LEAST_REPLICATES = 3  # with two the t interval is thirteen standard errors wide on either side
 NORMAL = 1.96  # standard errors on either side of a 95 % interval
 CHARACTER, GAP = 0.045, 0.03  # of a panel's width: of a character of its ticks, between two ticks at least

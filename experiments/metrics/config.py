@@ -11,6 +11,7 @@ METRIC_NAMES = (
     "clip_score",
     "intra_lpips",
     "intra_style",
+    "layout_lpips",
 )
 
 
@@ -22,8 +23,9 @@ class MetricsConfig:
         OpenAI's CLIP ViT-B/16); "mini" is what can be had without download hosts (LPIPS-VGG, FID
         Inception, VGG-16 for the style term, the embedded miniature CLIP).
     metrics: which metrics to compute, a subset of METRIC_NAMES. "intra_style" yields two columns,
-        `intra_style_sum` (as released) and `intra_style_mean`; "clip_score" is called
-        `mini_clip_score` where the network is the embedded one.
+        `intra_style_sum` (as released) and `intra_style_mean`; "layout_lpips" is this project's
+        own (coherence.py); "clip_score" is called `mini_clip_score` where the network is the
+        embedded one.
     crop: side of the square crops in pixels; the width of a diffusion window (512 for Stable
         Diffusion, 128 for the embedded model).
     kid_subsets, kid_subset_size: KID is the mean over this many random subsets of this size; with

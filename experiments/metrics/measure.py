@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from .cache import FeatureCache
 from .clip_score import ClipNetwork, clip_scores
-from .coherence import PairNetwork, pair_distances
+from .coherence import PairNetwork, pair_distances, without_tone
 from .config import MetricsConfig
 from .crops import decode_image, grid_crops, random_crop, read_image
 from .inception import FeatureNetwork
 from .networks import MetricNetworks
 
 # Raise one when its values change for the same image, network and parameters: everything is then measured again.
-VERSIONS = {"inception": 1, "clip": 1, "intra_lpips": 1, "intra_style": 1}
+VERSIONS = {"inception": 1, "clip": 1, "intra_lpips": 1, "intra_style": 1, "layout_lpips": 1}
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def measurements(config: MetricsConfig, networks: MetricNetworks) -> list[Measur
     if networks.style is not None:
         both = {"intra_style_sum": np.sum, "intra_style_mean": np.mean}
         found.append(intra("intra_style", both, config, networks.style))
+    if networks.layout is not None:
+        found.append(intra("layout_lpips", {"layout_lpips": np.mean}, config, networks.layout, without_tone))
     return found
 
 
@@ -111,15 +114,20 @@ def clip_score(config: MetricsConfig, clip: ClipNetwork) -> Measurement:
 
 
 def intra(
-    name: str, columns: Mapping[str, Callable[[np.ndarray], float]], config: MetricsConfig, network: PairNetwork
+    name: str,
+    columns: Mapping[str, Callable[[np.ndarray], float]],
+    config: MetricsConfig,
+    network: PairNetwork,
+    prepare: Callable[[Tensor], Tensor] | None = None,
 ) -> Measurement:
-    """Distances between all pairs of grid crops, (k (k - 1) / 2,).
+    """Distances between all pairs of grid crops, (k (k - 1) / 2,); `prepare` is of `pair_distances`.
 
     One file at a time: its crops fill a batch, and the features of many would fill the memory.
     """
 
     def compute(files: Sequence[ImageFile]) -> Sequence[np.ndarray]:
-        return [pair_distances(network.load(), grid_crops(file.pixels, config.crop), config.batch) for file in files]
+        grids = (grid_crops(file.pixels, config.crop) for file in files)
+        return [pair_distances(network.load(), crops, config.batch, prepare) for crops in grids]
 
     return Measurement(name, network.network, "", lambda item: {"crop": config.crop}, compute, False, columns)
 

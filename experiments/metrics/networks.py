@@ -26,13 +26,14 @@ class MetricNetworks:
     """What a scoring pass needs; None where no chosen metric looks through it.
 
     Each knows its provenance from the start and is loaded when the first image passes through it: a pass that finds
-    all its features in the cache loads none.
+    all its features in the cache loads none. layout: of Layout-LPIPS, the very one of `lpips` where both are there.
     """
 
     lpips: PairNetwork | None
     style: PairNetwork | None
     inception: FeatureNetwork | None
     clip: ClipNetwork | None
+    layout: PairNetwork | None = None
 
 
 def load_networks(config: MetricsConfig) -> MetricNetworks:
@@ -49,11 +50,13 @@ def load_networks(config: MetricsConfig) -> MetricNetworks:
     check_config(config)
     device = _device(config.device)
     wanted, paper = set(config.metrics), config.networks == "paper"
+    lpips = _pairs("lpips_vgg", device) if wanted & {"intra_lpips", "layout_lpips"} else None
     return MetricNetworks(
-        lpips=_pairs("lpips_vgg", device) if "intra_lpips" in wanted else None,
+        lpips=lpips if "intra_lpips" in wanted else None,
         style=_pairs("style_vgg19" if paper else "style", device) if "intra_style" in wanted else None,
         inception=_inception(config, device) if wanted & {"fid", "kid", "giqa"} else None,
         clip=_clip(config, device) if "clip_score" in wanted else None,
+        layout=lpips if "layout_lpips" in wanted else None,
     )
 
 

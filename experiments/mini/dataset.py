@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.mini.files import replacing, write_json
-from experiments.mini.training import clock, one_line_errors
+from experiments.mini.training import clock
+from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
 
 SPLITS = {"train": 0, "heldout": 1}
@@ -128,7 +129,7 @@ def _render(path: Path, split: str, count: int, seed: int, workers: int) -> list
     return captions
 
 
-@one_line_errors()
+@one_line_errors(exits=True)
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render the pictures of the miniature model.")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))

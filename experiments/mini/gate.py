@@ -32,7 +32,8 @@ from experiments.mini.diffusion_model import sample
 from experiments.mini.files import contact_sheet, write_json
 from experiments.mini.scenes import render, sample_scene
 from experiments.mini.train_autoencoder import psnr_values, reconstruct
-from experiments.mini.training import one_line_errors, say
+from experiments.mini.training import say
+from experiments.usage import one_line_errors
 from syncdiffusion.backbone import pick_device
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual import PerceptualLoss
@@ -199,7 +200,7 @@ def evaluate(
     return rows, [[*samples[i : i + columns], *second[i : i + columns]] for i in starts]
 
 
-@one_line_errors()
+@one_line_errors(exits=True)
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the miniature model that ships with the package.")
     parser.add_argument("--model", type=Path, default=Path("syncdiffusion/weights/mini"))

@@ -29,7 +29,6 @@ from experiments.mini.training import (
     add_settings,
     descend,
     learning_rate,
-    one_line_errors,
     print_steps_that_fit,
     say,
     step_generator,
@@ -38,6 +37,7 @@ from experiments.mini.training import (
     to_unit,
     train_steps,
 )
+from experiments.usage import one_line_errors
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-@one_line_errors()
+@one_line_errors(exits=True)
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     device, settings = take_options(options, AutoencoderSettings)

@@ -32,13 +32,13 @@ from experiments.mini.training import (
     add_settings,
     descend,
     learning_rate,
-    one_line_errors,
     step_generator,
     take_options,
     to_bytes,
     to_unit,
     train_steps,
 )
+from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
 
 LATENT_NOISE = 0.1
@@ -211,7 +211,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-@one_line_errors()
+@one_line_errors(exits=True)
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     device, settings = take_options(options, ClipSettings)

@@ -40,13 +40,13 @@ from experiments.mini.training import (
     descend,
     learning_rate,
     load_checkpoint,
-    one_line_errors,
     print_steps_that_fit,
     say,
     step_generator,
     take_options,
     train_steps,
 )
+from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-@one_line_errors()
+@one_line_errors(exits=True)
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     device, settings = take_options(options, DiffusionSettings)

@@ -7,7 +7,6 @@ import sys
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -264,13 +263,3 @@ def add_machine(parser: ArgumentParser, checkpoint_minutes: float) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--checkpoint-minutes", type=float, default=checkpoint_minutes)
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Ends the program with the one line of a UsageError and status 2; for `main`, as a decorator."""
-    try:
-        yield
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
 from experiments.study import Results, Study
 from experiments.table_data import ALPHA, COSTS, STDERR, Estimate, best_labels, estimate, metrics_of, titles
-from experiments.table_notes import dagger_note, provenance
+from experiments.table_notes import dagger_note, explained, provenance
 from experiments.tables import ARROWS
 from experiments.typeset import NOTHING, measured, probability
 
@@ -35,7 +35,7 @@ Cell = dict[str, Any]  # text, beside, best, value (a number or a word to sort b
 def table_sections(folder: Path, results: Results) -> list[dict[str, Any]]:
     """The whole set, the prompts one by one, and folder/comparisons.csv where it is there."""
     study, there, compared = results.study, metrics_of(results), read_comparisons(folder)
-    notes = [MEANING, " ".join(provenance(results, there))]
+    notes = [MEANING, *explained(there), " ".join(provenance(results, there))]
     if compared is not None:
         notes[1:1] = dagger_note(study, there, compared)
     each = [score_table(results, prompt, compared) for prompt in study.prompts]

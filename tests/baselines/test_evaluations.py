@@ -17,6 +17,8 @@ CASES = [
     ("syncdiffusion", {**COMMON, "stride": 4, "loss": "lpips_alex"}),
     ("syncdiffusion", {**COMMON, "stride": 4, "loss": "lpips_alex", "every_n": 2, "window_batch": 2}),
     ("syncdiffusion", {**COMMON, "stride": 4, "loss": "lpips_alex", "first_n": 3}),
+    ("syncdiffusion", {**COMMON, "stride": 4, "loss": "lpips_alex", "first_n": 3, "unet_gradient": False}),
+    ("profile_matching", {**COMMON, "stride": 4, "first_n": 3}),
     ("syncdiffusion", {**COMMON, "stride": 4, "loss": "lpips_alex", "weight": 0.0}),
 ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.config import Plan
-from tests.experiments.composing import compose_plan
+from tests.experiments.composing import compose_plan, tiny_backbone
 
 
 @pytest.fixture(scope="session")
@@ -15,13 +15,7 @@ def tiny_settings(tiny_folder: Path) -> list[str]:
     return [
         "method=multidiffusion",
         "+method@baselines.blended_latent=blended_latent",
-        "backbone=folder",
-        f"backbone.path={tiny_folder}",
-        "backbone.device=cpu",
-        "backbone.window=64",
-        "backbone.height=64",
-        "backbone.width=192",
-        "backbone.stride=4",
+        *tiny_backbone(tiny_folder),
         "metrics=mini",
         "steps=3",
         "prompts.texts=[hills by the sea,a city]",

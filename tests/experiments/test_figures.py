@@ -83,8 +83,9 @@ def test_curves_are_means_with_their_intervals(skip):
     figure = curves_figure(skip, "first_n")
     labels = ["first_n=0", "first_n=3", "first_n=5", "first_n=10", "first_n=all"]
     panels = {axes.get_ylabel().split("\n")[0]: axes for axes in figure.axes}
-    assert list(panels) == ["Intra-LPIPS", "Intra-Style-L (mean)", "mini-CLIP score", "KID"]
+    assert list(panels) == ["Intra-LPIPS", "Intra-Style-L (mean)", "Layout-LPIPS", "mini-CLIP score", "KID"]
     assert panels["mini-CLIP score"].get_ylabel().endswith("↑ higher is better")
+    assert panels["Layout-LPIPS"].get_ylabel().endswith("↑ higher is better")
     axes = panels["Intra-LPIPS"]
     expected = [values(skip, label, "intra_lpips") for label in labels]
     steps, means = axes.lines[0].get_data()
@@ -248,7 +249,7 @@ def test_unfinished_and_small_runs_are_drawn_as_far_as_they_go():
     scores = full.scores[~full.scores["metric"].isin(["kid", "fid"]) & (full.scores["method"] != "first_n=5")]
     figures = figures_of(Results(full.study, there, scores, full.replicates[:0]))
     axes = figures["ablation_first_n"].axes
-    assert len(figures) == 6 and len(axes) == 3 and list(axes[0].lines[0].get_xdata()) == [0, 3, 10, 25]
+    assert len(figures) == 6 and len(axes) == 4 and list(axes[0].lines[0].get_xdata()) == [0, 3, 10, 25]
     assert figures_of(synthetic_results("experiment=panorama")) == {}
 
 

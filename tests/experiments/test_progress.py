@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from experiments.progress import Progress
 
 
@@ -16,6 +18,23 @@ def test_time_left_counts_each_method_at_its_own_cost():
     first, second = stream.getvalue().splitlines()
     assert first.startswith("[1/13] one: 50.0 s; ")
     assert second == "[2/13] two: 2.0 s; 1 min 58 s left"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [({}, "generate 100%"), ({}, "1.0/1 panoramas, "), ({"title": "benchmark", "noun": "runs"}, "1.0/1 runs, ")],
+)
+def test_a_terminal_is_told_what_is_counted(words, said):
+    stream = Terminal()
+    progress = Progress(["one"], {}, stream, **words)
+    progress.finish("one", "it", 5.0)
+    progress.close()
+    assert said in stream.getvalue()
 
 
 def test_what_was_never_made_counts_as_the_cheapest_known():

@@ -130,7 +130,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     folder = write_files(tmp_path / "run")
     (folder / "figures").write_text("in the way")
     assert main([str(folder)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {folder}: cannot write {folder / 'figures'}") and error.count("\n") == 1
+    assert "run_dir" not in error
 
 
 def test_labels_and_prompts_stay_text(tmp_path):

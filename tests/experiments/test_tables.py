@@ -258,6 +258,33 @@ def test_notes_say_what_a_reader_must_know(tmp_path, no_published):
     assert EMBEDDED not in other and "sd2 (x/y, revision abc, float16)" in other
 
 
+def with_layout(values=(0.25, 0.35, 0.3)) -> Results:
+    """The run by hand with a Layout-LPIPS of its own for each label."""
+    whole, known = by_hand(), dict(zip(LABELS, values, strict=True))
+    rows = [
+        {"method": label, "prompt": "all", "metric": "layout_lpips", "value": value, "stderr": 0.0, "n": 4}
+        | {"network": "V (a)"}
+        for label, value in known.items()
+    ]
+    panoramas = whole.panoramas.assign(layout_lpips=whole.panoramas["method"].map(known))
+    return replace(whole, panoramas=panoramas, scores=pd.concat([whole.scores, pd.DataFrame(rows)]))
+
+
+def test_layout_lpips_has_a_column_and_a_note_where_it_was_scored(tmp_path, no_published):
+    printed = write_tables(tmp_path, with_layout())
+    found = first_table(printed)
+    headings = list(found["SyncDiffusion"])
+    assert headings[headings.index("Intra-Style-L (mean) ↓") + 1] == "Layout-LPIPS ↑"
+    column = [row["Layout-LPIPS ↑"] for row in found.values()]  # the highest is best
+    assert column == ["0.2500 ± 0", "**0.3500 ± 0**", "0.3000 ± 0"]
+    assert printed.count("Layout-LPIPS is this project's own metric, not the paper's") == 1
+    assert "Intra-LPIPS, Layout-LPIPS: V (a)." in printed
+    assert r"Layout-LPIPS $\uparrow$" in (tmp_path / "table.tex").read_text()
+    assert "### Layout-LPIPS ↑" in (tmp_path / "table.md").read_text()
+    write_tables(tmp_path, by_hand())
+    assert not any("Layout-LPIPS" in path.read_text() for path in tmp_path.iterdir())
+
+
 def test_prompts_are_shown_as_text(tmp_path, no_published):
     write_tables(tmp_path, by_hand())
     text = (tmp_path / "table.md").read_text()

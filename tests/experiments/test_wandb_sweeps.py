@@ -16,7 +16,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args, load_sweep_
 from experiments.metrics.catalogue import METRICS
 from experiments.multirun import folder_name
 from experiments.tracking import wandb_mode
-from tests.experiments.composing import REPOSITORY, compose_plan
+from tests.experiments.composing import REPOSITORY, compose_plan, tiny_backbone
 from tests.experiments.wandb_file import read_back
 
 FILES = sorted((REPOSITORY / "experiments" / "sweeps").glob("*.yaml"))
@@ -111,13 +111,7 @@ def test_the_command_runs(monkeypatch, tmp_path, tiny_folder, file):
     config = load_sweep_config(str(file))
     point = grid(config)[-1] | ({"prompts": {"value": "demo"}} if "prompts" in config["parameters"] else {})
     made_tiny = [
-        "backbone=folder",
-        f"backbone.path={tiny_folder}",
-        "backbone.device=cpu",
-        "backbone.window=64",
-        "backbone.height=64",
-        "backbone.width=128",
-        "backbone.stride=8",
+        *tiny_backbone(tiny_folder, width=128, stride=8),
         "backbone.weight=1",
         "steps=2",
         "seeds.count=1",

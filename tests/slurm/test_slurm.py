@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.generate import generate, model_facts, share
-from tests.experiments.composing import REPOSITORY, compose_plan
+from tests.experiments.composing import REPOSITORY, compose_plan, tiny_backbone
 from tests.slurm.conftest import Cluster, wait_for
 
 pytestmark = pytest.mark.slow
@@ -22,13 +22,7 @@ def settings(tiny_folder: Path) -> list[str]:
     """48 pictures of about a tenth of a second each, so that there is time to end jobs midway."""
     return [
         "method=multidiffusion",
-        "backbone=folder",
-        f"backbone.path={tiny_folder}",
-        "backbone.device=cpu",
-        "backbone.window=64",
-        "backbone.height=64",
-        "backbone.width=192",
-        "backbone.stride=4",
+        *tiny_backbone(tiny_folder),
         "steps=4",
         "prompts.texts=[hills by the sea,a city]",
         "seeds.count=22",

@@ -22,7 +22,8 @@ COMMON = {"height": 64, "guidance_scale": 3.0}
 
 
 def settings(**changes) -> SyncDiffusionSettings:
-    chosen = {**COMMON, "width": 128, "steps": 4, "stride": 4, "loss": "lpips_alex", "weight": 5.0, "window_batch": 3}
+    chosen = {**COMMON, "width": 128, "steps": 4, "stride": 4, "loss": "lpips_alex", "weight": 5.0}
+    chosen |= {"window_batch": 3, "gradient_batch": 2}
     return SyncDiffusionSettings(**{**chosen, **changes})
 
 
@@ -47,6 +48,8 @@ def library_distance(loss: str):
         {"loop_closure": "full", "stride": 4},
         {"anchor": 0},
         {"loss": "lpips_vgg"},
+        {"unet_gradient": False},
+        {"unet_gradient": False, "every_n": 2, "steps": 5, "stride": 2},
     ],
     ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()) or "defaults",
 )
@@ -72,6 +75,7 @@ def test_syncdiffusion_equals_the_literal_loop(tiny, tiny_folder, changes):
         first_n=10**9 if chosen.first_n is None else chosen.first_n,
         anchor=chosen.anchor,
         loop_closure=chosen.loop_closure,
+        unet_gradient=chosen.unet_gradient,
     )
     difference = (ours - literal).abs().max()
     print(f"largest difference {difference:.1e} of latents up to {literal.abs().max():.1f}")
@@ -99,8 +103,9 @@ def test_multidiffusion_equals_the_literal_loop(tiny, stride, loop_closure):
 def test_window_batch_and_company_do_not_change_a_panorama(tiny):
     load_or_skip("lpips_alex")
     alone = [sample_latents(tiny, [p], [s], settings(window_batch=1)) for p, s in ((PROMPT, 0), ("a city", 7))]
-    for window_batch in (2, 3, 64):
-        together = sample_latents(tiny, [PROMPT, "a city"], [0, 7], settings(window_batch=window_batch))
+    for batches in ((2, 3), (3, 1), (64, 64), ("auto", "auto")):
+        chosen = settings(**dict(zip(("window_batch", "gradient_batch"), batches, strict=True)))
+        together = sample_latents(tiny, [PROMPT, "a city"], [0, 7], chosen)
         assert (together - torch.cat(alone)).abs().max() <= 1e-4
     assert (alone[0] - alone[1]).abs().max() > 0.1
 
@@ -163,7 +168,7 @@ def test_a_pull_shows_what_the_literal_loop_sees(tiny):
             gradient = torch.autograd.grad(loss, leaves[j + 1])[0]
             torch.testing.assert_close(first.images[i, j], image[0].detach(), atol=1e-5, rtol=0)
             assert first.distances[i, j].item() == pytest.approx(loss.item(), abs=1e-5)
-            assert first.gradient_norms[i, j].item() == pytest.approx(gradient.square().sum().sqrt().item(), rel=1e-3)
+            assert first.gradients[i, j].norm().item() == pytest.approx(gradient.square().sum().sqrt().item(), rel=1e-3)
     assert first.distances.min() > 1e-3  # the comparison is of something
 
 
@@ -186,6 +191,8 @@ def test_noise_belongs_to_prompt_and_seed_alone():
         {"loss": "l2"},
         {"steps": 0},
         {"window_batch": 0},
+        {"window_batch": "all"},
+        {"gradient_batch": 0},
         {"guidance_scale": -1.0},
     ],
 )

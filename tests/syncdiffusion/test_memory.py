@@ -7,7 +7,8 @@ import torch
 
 from syncdiffusion.errors import UsageError
 from syncdiffusion.guidance import SyncDiffusionSettings, sample_latents
-from syncdiffusion.joint import Batch, by_batches
+from syncdiffusion.memory import AUTO, Batch, PeakMemory, by_batches, fitting
+from tests.syncdiffusion.test_perceptual import load_or_skip
 
 # What PyTorch raises on a GPU, and on a CPU.
 ERRORS = {
@@ -22,14 +23,14 @@ ERRORS = {
 def test_batches_are_halved_for_good(kind):
     sizes = []
 
-    def double(rows: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    def double(rows: torch.Tensor, more: torch.Tensor) -> tuple[torch.Tensor]:
         sizes.append(len(rows))
         if len(rows) > 3:
             raise ERRORS[kind]
-        return rows + more
+        return (rows + more,)
 
     batch, rows = Batch(9), torch.arange(11.0)
-    assert torch.equal(by_batches(double, batch, rows, rows), 2 * rows)
+    assert torch.equal(by_batches(double, batch, rows, rows)[0], 2 * rows)
     assert sizes == [9, 4, 2, 2, 2, 2, 2, 1] and batch.size == 2
     sizes.clear()
     by_batches(double, batch, rows, rows)
@@ -37,7 +38,7 @@ def test_batches_are_halved_for_good(kind):
 
 
 def test_what_is_no_lack_of_memory_is_raised():
-    def fail(rows: torch.Tensor) -> torch.Tensor:
+    def fail(rows: torch.Tensor) -> tuple[torch.Tensor]:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
@@ -45,7 +46,7 @@ def test_what_is_no_lack_of_memory_is_raised():
 
 
 def test_one_window_too_many_is_told_in_a_line():
-    def fail(rows: torch.Tensor) -> torch.Tensor:
+    def fail(rows: torch.Tensor) -> tuple[torch.Tensor]:
         raise ERRORS["cuda"]
 
     with pytest.raises(UsageError, match="^window_batch=1: not even one window fits") as error:
@@ -73,17 +74,100 @@ class Scarce(torch.nn.Module):
         raise ERRORS["cuda"]
 
 
+def test_peak_memory_counts_what_lives_at_once():
+    """float32: 4 bytes each. `a` was there before; views and operations in place take nothing."""
+    a = torch.zeros(1000)
+    with PeakMemory() as peak:
+        b = a + 1  # 4,000
+        c = b * 2  # 8,000
+        del b
+        d = c - 1  # 8,000 again
+        d.view(10, 100).add_(1)
+    assert peak.bytes == 8000
+    x = torch.rand(100, requires_grad=True)
+    with PeakMemory() as with_gradient:
+        torch.autograd.grad(x.exp().exp().exp().sum(), x)
+    with PeakMemory() as without, torch.no_grad():
+        x.exp().exp().exp().sum()
+    # Three kept results, the sum and what flows back against two at a time and the sum.
+    assert 1700 >= with_gradient.bytes >= 1200 > without.bytes >= 800
+
+
+def test_auto_measures_one_row_and_takes_what_fits(monkeypatch):
+    sizes = []
+
+    def grow(rows: torch.Tensor) -> tuple[torch.Tensor]:
+        sizes.append(len(rows))
+        return (rows.unsqueeze(1).expand(-1, 250).clone(),)  # 1,000 bytes a row
+
+    monkeypatch.setattr("syncdiffusion.memory.free_memory", lambda device: 4999.0)
+    batch = Batch(AUTO)
+    assert by_batches(grow, batch, torch.arange(10.0))[0].shape == (10, 250)
+    assert sizes == [1, 4, 4, 1] and batch.size == 4
+    assert fitting(1000, 10) == 1  # never none
+
+
+def test_checkpointing_changes_memory_and_not_the_result(tiny):
+    load_or_skip("lpips_alex")
+    canvas = {"height": 64, "width": 128, "stride": 4, "steps": 3, "guidance_scale": 3.0, "gradient_batch": 2}
+    plain = SyncDiffusionSettings(**canvas, weight=5.0, first_n=2, loss="lpips_alex")
+    latents, bytes_taken = [], []
+    for checkpointing in (False, True):
+        with PeakMemory() as peak:
+            latents.append(sample_latents(tiny, ["a city"], [0], replace(plain, checkpointing=checkpointing)))
+        bytes_taken.append(peak.bytes)
+    assert torch.equal(*latents)
+    assert bytes_taken[1] < 0.8 * bytes_taken[0]
+
+
+class Overflowing(torch.nn.Module):
+    """A UNet whose prediction is infinite for the first of its windows, while the lower precision runs."""
+
+    def __init__(self, unet: torch.nn.Module, always: bool):
+        super().__init__()
+        self.unet, self.always, self.config = unet, always, unet.config
+
+    def forward(self, latents, *arguments, **options):
+        found = self.unet(latents, *arguments, **options)
+        if self.always or torch.is_autocast_enabled("cpu"):
+            mask = torch.zeros_like(found.sample)
+            mask[0] = torch.inf
+            found.sample = found.sample + mask
+        return found
+
+
+def test_what_overflows_is_done_again_in_float32(tiny):
+    """The first window of every batch, with all of its gradient: as if it had been float32 from the start."""
+    load_or_skip("lpips_alex")
+    canvas = {"height": 64, "width": 96, "stride": 4, "steps": 2, "guidance_scale": 3.0}
+    chosen = SyncDiffusionSettings(**canvas, weight=5.0, loss="lpips_alex", window_batch=1, gradient_batch=1)
+    low = replace(tiny, precision="bfloat16")
+    with pytest.warns(RuntimeWarning, match="1 of 1 windows were not finite; they were done again in float32"):
+        latents = sample_latents(replace(low, unet=Overflowing(tiny.unet, always=False)), ["a city"], [0], chosen)
+    torch.testing.assert_close(latents, sample_latents(tiny, ["a city"], [0], chosen), atol=1e-5, rtol=0)
+    assert (latents - sample_latents(low, ["a city"], [0], chosen)).abs().max() > 1e-3  # bfloat16 itself is far off
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_never_finite_ends_in_a_line(tiny, precision):
+    broken = replace(tiny, unet=Overflowing(tiny.unet, always=True), precision=precision)
+    chosen = SyncDiffusionSettings(height=64, width=96, stride=4, steps=1, weight=0.0)
+    with pytest.raises(UsageError, match=f"^precision={precision}: 1 of 2 windows were not finite") as error:
+        sample_latents(broken, ["a city"], [0], replace(chosen, window_batch=5))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_latents_after_running_out_of_memory_are_those_of_before(tiny, where):
     """Bit by bit: 4 windows become 2, and batches of 2 are what the other run has from the start."""
     canvas = {"height": 64, "width": 128, "stride": 2, "steps": 3, "guidance_scale": 3.0}
-    chosen = SyncDiffusionSettings(**canvas, weight=5.0, first_n=2, loss="lpips_alex", window_batch=4)
+    chosen = SyncDiffusionSettings(**canvas, weight=5.0, first_n=2, loss="lpips_alex", window_batch=4, gradient_batch=4)
     scarce, pulls, expected = replace(tiny, unet=Scarce(tiny.unet, where)), [], []
     latents = sample_latents(scarce, ["a city"], [0], chosen, on_pull=pulls.append)
     # Once for the gradient's batch, once for the denoising's, which has no backward pass.
     assert scarce.unet.refused == {"forward": 2, "backward": 1}[where]
     # The denoising's batch size matters to the last bit, too.
-    same = replace(chosen, window_batch=2)
+    same = replace(chosen, window_batch=2, gradient_batch=2)
     if where == "forward":
         assert torch.equal(latents, sample_latents(tiny, ["a city"], [0], same, on_pull=expected.append))
     else:

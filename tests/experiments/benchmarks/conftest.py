@@ -44,5 +44,5 @@ def tiny_case(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
         seed=3,
     )
     monkeypatch.setitem(CASES, "tiny", lambda: case)
-    monkeypatch.setattr(run, "matmul_rate", partial(run.matmul_rate, size=128))
+    monkeypatch.setattr(run, "matmul_rate", partial(run.matmul_rate, sizes=(128,)))
     return case

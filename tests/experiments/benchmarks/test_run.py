@@ -17,15 +17,20 @@ def rows_of(folder: Path, name: str = "tiny") -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_both_comparisons_end_to_end(tiny_case, tmp_path, capsys):
+def test_all_comparisons_end_to_end(tiny_case, tmp_path, capsys):
     words = ["--case", "tiny", "--device", "cpu", "--pairs", "2", "--out", str(tmp_path)]
     assert main(words) == 0
     rows = rows_of(tmp_path)
     assert [row["sampler"].split(",")[0] for row in rows] == [
         *("syncdiffusion", "literal"),
         *("multidiffusion", "diffusers panorama") * 2,
+        *("profile_matching", "multidiffusion"),
     ]
-    for row in rows:
+    for row in rows[-2:]:  # an approximation is timed, and not called equal
+        assert row["equal"] == row["tolerance"] == "" and row["difference_from"] == "an approximation"
+        assert float(row["ratio"]) > 0 and float(row["timed_difference"]) > 1e-2
+    assert rows[-2]["flops"] == rows[-1]["flops"]
+    for row in rows[:-2]:
         assert row["equal"] == "true" and row["runs"] == "2"
         assert float(row["timed_difference"]) <= 1e-4 and float(row["check_difference"]) <= 1e-9
         assert row["difference"] == row["timed_difference"] and row["difference_from"] == "the timed runs"
@@ -83,10 +88,10 @@ def test_the_check_and_the_timed_runs_must_both_hold(tiny_case, checked, timed, 
     assert (found.equal, found.source) == (equal, source)
 
 
-@pytest.mark.parametrize(("over", "values"), [("width", ["128", "192"]), ("window_batch", ["1", "2"])])
+@pytest.mark.parametrize(("over", "values"), [("width", ["128", "192"]), ("gradient_batch", ["1", "2"])])
 def test_sweeps_of_ours_alone(tiny_case, tmp_path, monkeypatch, over, values):
     monkeypatch.setattr(sweeps, "ASPECTS", (2, 3))
-    monkeypatch.setattr(sweeps, "WINDOW_BATCHES", (1, 2))
+    monkeypatch.setattr(sweeps, "GRADIENT_BATCHES", (1, 2))
     words = ["--case", "tiny", "--device", "cpu", "--pairs", "1", "--out", str(tmp_path), "--over", over]
     assert main(words) == 0
     rows = rows_of(tmp_path, f"tiny_over_{over}")
@@ -111,3 +116,16 @@ def test_mistakes_are_refused_in_one_line(words, said, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+def test_what_was_measured_is_told_where_it_cannot_be_written(tiny_case, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sweeps, "ASPECTS", (2,))
+    (tmp_path / "tiny_over_width.csv").mkdir()
+    words = ["--case", "tiny", "--device", "cpu", "--pairs", "1", "--out", str(tmp_path), "--over", "width"]
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.out.startswith("comparison") and "written" not in told.out
+    last = told.err.splitlines()[-1]
+    assert last.startswith(f"error: --out: cannot write {tmp_path / 'tiny_over_width.csv'} (Is a directory)")
+    assert last.endswith("give another --out FOLDER")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny_over_width.csv"]

@@ -1,5 +1,6 @@
 """Alternation and ratios on a clock of our own; FLOPs against what can be reckoned by hand."""
 
+import time
 from dataclasses import astuple
 from types import SimpleNamespace
 
@@ -8,9 +9,12 @@ import torch
 from torch.nn import functional
 
 from experiments import cost
+from experiments.benchmarks import timing
 from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, SYNCDIFFUSION, Task, panorama
 from experiments.benchmarks.timing import alternate, count_flops, flops_of_each, matmul_rate, pairwise, timed
 from syncdiffusion.perceptual import load_perceptual
+
+CPU = torch.device("cpu")
 
 
 class Clock:
@@ -72,9 +76,38 @@ def test_evaluations_times_the_flops_of_each_are_the_flops_of_a_whole_run(tiny, 
     assert whole == expected + 2 * prompts
 
 
-def test_the_rate_is_of_this_clock(monkeypatch):
-    from experiments.benchmarks import timing
+def products(monkeypatch, rate_of) -> list[int]:
+    """Products take the seconds that `rate_of(side, repeat)` in FLOP/s gives them; returns the sides, as they come."""
+    sides: list[int] = []
 
-    seconds = iter([9.0, 9.0, 1.0, 2.0, 4.0])  # two that do not count, then a median of 2
-    monkeypatch.setattr(timing, "_product_seconds", lambda a, b: next(seconds))
-    assert matmul_rate(torch.device("cpu"), torch.float32, repeats=3, size=10) == 2 * 10**3 / 2.0
+    def seconds(a: torch.Tensor, b: torch.Tensor) -> float:
+        (side,) = {*a.shape, *b.shape}
+        sides.append(side)
+        return 2 * side**3 / rate_of(side, sides.count(side))
+
+    monkeypatch.setattr(timing, "_product_seconds", seconds)
+    return sides
+
+
+def test_the_rate_is_the_best_of_all_sizes_and_repeats(monkeypatch):
+    rates = {(10, 1): 1e8, (10, 2): 3e8, (20, 1): 2e8, (20, 2): 7e8, (30, 1): 5e8, (30, 2): 4e8}
+    sides = products(monkeypatch, lambda *product: rates[product])
+    assert matmul_rate(CPU, torch.float32, repeats=2, sizes=(10, 20, 30)) == pytest.approx(7e8)
+    assert sides == [10, 10, 20, 20, 30, 30]
+
+
+def test_what_would_take_too_long_on_a_cpu_is_left_out(monkeypatch):
+    """At 1 GFLOP/s the product of 1024 takes two seconds, beyond the second that is left for it."""
+    sides = products(monkeypatch, lambda *product: 1e9)
+    assert matmul_rate(CPU, torch.float32, repeats=2, sizes=(64, 1024, 2048), budget=1.0) == pytest.approx(1e9)
+    assert sides == [64, 64]
+
+
+def test_the_rate_is_of_this_clock():
+    """No less than what products in a row reach; the factor is for other processes on the machine."""
+    a = torch.ones(256, 256)
+    started = time.perf_counter()
+    for _ in range(20):
+        a @ a
+    in_a_row = 20 * 2 * 256**3 / (time.perf_counter() - started)
+    assert matmul_rate(CPU, torch.float32, repeats=20, sizes=(256,)) > in_a_row / 5

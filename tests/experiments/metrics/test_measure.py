@@ -39,7 +39,8 @@ class Counting:
         return PairNetwork(f"colours for {name}", lambda: ColourDistance(name, self.crops))
 
     def networks(self, clip: ClipNetwork) -> MetricNetworks:
-        return MetricNetworks(self.pairs("intra_lpips"), self.pairs("intra_style"), self.inception(), clip)
+        lpips = self.pairs("intra_lpips")  # of two metrics: Intra-LPIPS and Layout-LPIPS
+        return MetricNetworks(lpips, self.pairs("intra_style"), self.inception(), clip, layout=lpips)
 
 
 class ColourDistance:
@@ -83,14 +84,16 @@ def test_a_second_pass_loads_no_network_and_gives_the_same_bits(images, clip_fol
         replace(networks.style, load=refuse),
         replace(networks.inception, embed=lambda crops: refuse()),
         replace(networks.clip, load=refuse),
+        replace(networks.layout, load=refuse),
     )
     again = score_panoramas(images, images, replace(CONFIG, batch=5), unloadable, cache=FeatureCache(cache.folder))
     assert again == first
-    assert {row["metric"] for row in again.scores} >= {"kid", "mini_clip_score", "intra_lpips", "intra_style_sum"}
-    # an image is measured once, also where it is panorama and reference: three crops for each pair network, one else
+    some = "kid mini_clip_score intra_lpips intra_style_sum layout_lpips".split()
+    assert {row["metric"] for row in again.scores} >= set(some)
+    # an image is measured once, also where it is panorama and reference: three crops for each intra metric, one else
     counting.crops.clear()
     score_panoramas(images, images, CONFIG, networks, cache=FeatureCache(tmp_path / "empty"))
-    assert [counting.crops.count(name) for name in ("inception", "intra_lpips", "intra_style")] == [8, 24, 24]
+    assert [counting.crops.count(name) for name in ("inception", "intra_lpips", "intra_style")] == [8, 48, 24]
 
 
 def test_only_new_images_are_measured(images, clip_folder, tmp_path) -> None:
@@ -99,7 +102,7 @@ def test_only_new_images_are_measured(images, clip_folder, tmp_path) -> None:
     score_panoramas(images[:5], [], CONFIG, networks, cache=cache)
     counting.crops.clear()
     score_panoramas(images, [], CONFIG, networks, cache=cache)
-    assert [counting.crops.count(name) for name in ("inception", "intra_lpips", "intra_style")] == [3, 9, 9]
+    assert [counting.crops.count(name) for name in ("inception", "intra_lpips", "intra_style")] == [3, 18, 9]
 
 
 def seen(
@@ -147,7 +150,7 @@ def test_no_two_measurements_of_an_image_share_an_entry(images, clip_folder) -> 
         for image in images
         for each in measurements(CONFIG, networks)
     }
-    assert len(keys) == 4 * len(images)
+    assert len(keys) == 5 * len(images)
 
 
 def test_intra_metrics_do_not_depend_on_prompt_and_seed(images, tmp_path) -> None:
@@ -170,12 +173,12 @@ def test_damaged_entries_are_measured_again(images, clip_folder, tmp_path) -> No
     networks = counting.networks(folder_clip(clip_folder, torch.device("cpu")))
     first = score_panoramas(images, [], CONFIG, networks, cache=cache)
     entries = [path for path in cache.folder.rglob("*") if path.is_file()]
-    assert len(entries) == 4 * len(images)
+    assert len(entries) == 5 * len(images)
     for path in entries:
         damage(path)
     counting.crops.clear()
     assert score_panoramas(images, [], CONFIG, networks, cache=cache) == first
-    assert counting.crops.count("inception") == 8 and counting.crops.count("intra_lpips") == 24
+    assert counting.crops.count("inception") == 8 and counting.crops.count("intra_lpips") == 48
     counting.crops.clear()
     assert score_panoramas(images, [], CONFIG, networks, cache=cache) == first
     assert counting.crops == []

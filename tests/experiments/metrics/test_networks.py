@@ -20,7 +20,7 @@ def test_only_what_the_chosen_metrics_need_is_loaded(clip_folder, monkeypatch) -
     monkeypatch.setattr(networks, "load_inception", refuse)
     bundle = load_networks(MetricsConfig(metrics=["clip_score"], clip_folder=str(clip_folder)))
     assert bundle.clip.metric == "mini_clip_score"
-    assert (bundle.lpips, bundle.style, bundle.inception) == (None, None, None)
+    assert (bundle.lpips, bundle.style, bundle.inception, bundle.layout) == (None, None, None, None)
 
 
 def test_the_two_sets_ask_for_different_style_networks(monkeypatch) -> None:
@@ -34,16 +34,27 @@ def test_the_two_sets_ask_for_different_style_networks(monkeypatch) -> None:
     assert asked == [(f"weights of {name}", f"{name} on cpu") for name in names]
 
 
+def test_layout_lpips_looks_through_the_network_of_intra_lpips(monkeypatch) -> None:
+    monkeypatch.setattr(networks, "network_label", lambda name: f"weights of {name}")
+    both, layout, intra = (
+        load_networks(MetricsConfig(metrics=names, device="cpu"))
+        for names in (["intra_lpips", "layout_lpips"], ["layout_lpips"], ["intra_lpips"])
+    )
+    assert both.layout is both.lpips is not None
+    assert (layout.lpips, layout.layout.network) == (None, "weights of lpips_vgg")
+    assert (intra.layout, intra.lpips.network) == (None, "weights of lpips_vgg")
+
+
 @pytest.mark.network
 def test_networks_are_named_as_those_that_then_load() -> None:
-    """The label is told before loading; it must be that of what is loaded."""
+    """The label is told before loading; it must be that of what is loaded. There is one LPIPS, for both metrics."""
     try:
-        found = load_networks(MetricsConfig(metrics=["intra_style", "intra_lpips"], device="cpu"))
+        found = load_networks(MetricsConfig(metrics=["intra_style", "intra_lpips", "layout_lpips"], device="cpu"))
     except UsageError as error:
         pytest.skip(str(error))
-    assert [each.network for each in (found.lpips, found.style)] == [
-        each.load().network for each in (found.lpips, found.style)
-    ]
+    every = (found.lpips, found.style, found.layout)
+    assert [each.network for each in every] == [each.load().network for each in every]
+    assert found.layout.load() is found.lpips.load()
 
 
 def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder, picture, monkeypatch) -> None:

@@ -162,6 +162,30 @@ def test_intra_metrics_of_real_networks(tmp_path, picture) -> None:
     assert {row["network"].split()[0] for row in scores} == {"lpips-vgg16", "vgg16"}
 
 
+@pytest.mark.network
+def test_layout_lpips_tells_copies_of_one_layout_from_different_ones(tmp_path, picture) -> None:
+    """Six copies of a crop, each in a tint of its own, against six crops that share nothing."""
+    config = MetricsConfig(metrics=["intra_lpips", "layout_lpips"], crop=64, device="cpu")
+    try:
+        networks = load_networks(config)
+    except UsageError as error:
+        pytest.skip(str(error))
+    random, tile = np.random.default_rng(0), picture(1, 64, 64)
+    tinted = [tile // 2 + random.integers(0, 128, 3, np.uint8) for _ in range(6)]
+    filtered = [(tile * random.uniform(0.5, 1, 3)).astype(np.uint8) for _ in range(6)]  # a gain for each channel
+    crops = {"tinted": tinted, "filtered": filtered, "different": [picture(seed, 64, 64) for seed in range(6)]}
+    items = [PanoramaImage("p", 0, name, save(tmp_path, name, np.hstack(parts))) for name, parts in crops.items()]
+    scored = score_panoramas(items, [], config, networks)
+    found = {row["method"]: row for row in scored.rows}
+    assert found["tinted"]["layout_lpips"] < 1e-6 < 0.1 < found["tinted"]["intra_lpips"]
+    assert found["different"]["layout_lpips"] > 0.2
+    assert found["filtered"]["layout_lpips"] < 0.2 * found["different"]["layout_lpips"]
+    keyed = by_key(scored.scores)
+    for name in crops:
+        layout, intra = (keyed[name, "all", metric] for metric in ("layout_lpips", "intra_lpips"))
+        assert layout["value"] == found[name]["layout_lpips"] and layout["network"] == intra["network"]
+
+
 def test_replicates_equal_the_metrics_called_by_hand_on_the_blocks(items, reference, config, bundle) -> None:
     """Three seeds in two blocks, {0, 1} and {2}; both prompts in each; every reference image for all."""
     rows = score_panoramas(items, reference, replace(config, replicates=2), bundle).replicates

@@ -134,7 +134,7 @@ def test_mistakes_end_the_program_with_one_line(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit, match="2"):
         diffusion.main(["--work", str(tmp_path), "--device", "cpu", "--steps", "0"])
     error = capsys.readouterr().err
-    assert error.startswith("steps=0") and error.count("\n") == 1
+    assert error.startswith("error: steps=0") and error.count("\n") == 1
 
 
 def test_broken_write_leaves_the_old_file(tmp_path: Path) -> None:

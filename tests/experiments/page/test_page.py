@@ -155,6 +155,14 @@ def test_main_table_holds_means_with_their_intervals(run):
     assert [cells[titles.index("n")]["value"] for cells in table["rows"]] == [12] * 3
 
 
+def test_the_projects_own_metric_is_explained_where_it_was_scored(run):
+    folder, results = run
+    own = "Layout-LPIPS is this project's own metric"
+    assert sum(note.startswith(own) for note in table_sections(folder, results)[0]["notes"]) == 1
+    without = replace(results, scores=results.scores[results.scores["metric"] != "layout_lpips"])
+    assert "Layout-LPIPS" not in str(table_sections(folder, without)[0])
+
+
 def test_daggers_and_comparisons_come_from_the_file(run):
     folder, results = run
     main, by_prompt, compared = table_sections(folder, results)

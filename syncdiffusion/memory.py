@@ -1,0 +1,160 @@
+"""How many rows go through a network at once: as many as are asked for, or as fit into the free memory."""
+
+import ctypes
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from syncdiffusion.errors import UsageError
+
+AUTO = "auto"
+# Of the free memory: the rest is for what no tensor tells of, such as a convolution's workspace and fragmentation.
+USABLE = {"cuda": 0.8, "cpu": 0.5}  # a CPU's memory is shared with other processes, and running out ends this one
+
+
+def check_batch(name: str, value: int | str) -> None:
+    """UsageError for a batch that is neither 1 or more nor AUTO."""
+    if value != AUTO and (not isinstance(value, int) or value < 1):
+        raise UsageError(f"{name}={value}: use 1 or more, or {AUTO} for as many as fit into the free memory")
+
+
+@dataclass
+class Batch:
+    """How many rows go through the networks at once; halved for good where they do not fit into memory.
+
+    size: a number, or AUTO until the first row has shown how much memory a row takes.
+    setting: which setting chose it, for messages.
+    """
+
+    size: int | str
+    setting: str = "window_batch"
+
+
+def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows: Tensor) -> tuple[Tensor, ...]:
+    """`function` over rows, `batch.size` at a time; each of its results for all rows.
+
+    Rows that run out of memory are done again in halves, and what follows keeps the smaller size: the result is the
+    same but for rounding. So `function` must leave nothing behind before it returns. With AUTO the first row goes
+    alone and is measured.
+
+    Raises:
+        UsageError: a single row does not fit into memory.
+    """
+    done: list[tuple[Tensor, ...]] = []
+    start, count = 0, len(rows[0])
+    while start < count:
+        piece = [each[start : start + (1 if batch.size == AUTO else batch.size)] for each in rows]
+        with PeakMemory(enabled=batch.size == AUTO) as peak:
+            result = unless_out_of_memory(function, piece)
+        if result is not None:
+            done.append(result)
+            start += len(piece[0])
+            if batch.size == AUTO:
+                batch.size = fitting(peak.bytes, free_memory(rows[0].device))
+        elif len(piece[0]) == 1:
+            raise UsageError(
+                f"{batch.setting}=1: not even one window fits into the free memory; "
+                "end what else uses it, or use a lower precision or a smaller model"
+            )
+        else:
+            batch.size = len(piece[0]) // 2
+    return tuple(map(torch.cat, zip(*done, strict=True)))
+
+
+def unless_out_of_memory(
+    function: Callable[..., tuple[Tensor, ...]], rows: Sequence[Tensor]
+) -> tuple[Tensor, ...] | None:
+    """`function(*rows)`, or None where memory ran out; what the attempt held is free by then."""
+    try:
+        return function(*rows)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises no kind of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+    # Out here the traceback, which holds the attempt's tensors, is gone.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def fitting(row: int, free: float) -> int:
+    """Rows of `row` bytes that fit into `free` bytes; 1 where none does, which then shows by itself."""
+    return max(1, math.floor(free / max(1, row)))
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that tensors on `device` may take: the usable share of what is free now."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return USABLE["cuda"] * (torch.cuda.mem_get_info(device)[0] + cached)
+    import psutil
+
+    return USABLE["cpu"] * psutil.virtual_memory().available
+
+
+@dataclass
+class _Live:
+    storages: dict[int, tuple[StorageWeakRef, int]] = field(default_factory=dict)
+    bytes: int = 0
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations make while it is on, and how many lived at once at most.
+
+    Works alike on every device, backward passes included, and leaves a device's own statistics untouched. Views and
+    what was there before do not count.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__()
+        self.enabled, self.bytes, self._live = enabled, 0, _Live()
+
+    def __enter__(self) -> "PeakMemory":
+        return super().__enter__() if self.enabled else self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.enabled:
+            super().__exit__(*error)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        made = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in before:
+                self._count(leaf.untyped_storage())
+        self.bytes = max(self.bytes, self._live.bytes)
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        live = self._live
+        for key in [key for key, (reference, _) in live.storages.items() if reference.expired()]:
+            live.bytes -= live.storages.pop(key)[1]
+        live.storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        live.bytes += storage.nbytes()
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep freed memory instead of returning it to the system; whether it will.
+
+    By default every tensor above 32 MiB is mapped anew, so that each use pays for its pages again: a third of the time
+    of 20 windows at once through VGG-16 on a CPU. It changes the whole process, so programs call it, not the library.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+    largest = 2**31 - 1
+    return all(
+        mallopt(option, value)
+        for option, value in ((M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, largest), (M_TOP_PAD, 2**28))
+    )
