@@ -217,11 +217,13 @@ def test_scoring_asked_for_waits_its_turn(compose, known_scores):
 
 
 def test_what_others_make_is_waited_for_and_made_where_they_die(compose, monkeypatch, capsys):
-    monkeypatch.setattr(claims, "LEASE", 0.5)
+    # many times what making one panorama takes here, so that the claims are still held at the second look
+    lease = 3.0
+    monkeypatch.setattr(claims, "LEASE", lease)
     plan = compose("prompts.texts=[hills]", "reference.count=0")
     (plan.shared / "claims").mkdir(parents=True)
     for unit in plan.units[1:3]:
-        foreign(plan.shared / "claims", 0.5, unit_key(unit, model_facts(plan.backbone)))
+        foreign(plan.shared / "claims", lease, unit_key(unit, model_facts(plan.backbone)))
     assert generate.generate(plan) == 4
     assert capsys.readouterr().err.count("waiting for 2 panoramas that other processes are making\n") == 1
     assert missing(plan) == 0 and leftovers(plan.folder, plan.shared) == []
