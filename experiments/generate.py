@@ -232,7 +232,8 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-    backbone = load_backbone(source_of(config), config["revision"], config["device"], config["precision"])
+    chosen = (config[name] for name in ("revision", "device", "precision", "compiled"))
+    backbone = load_backbone(source_of(config), *chosen)
     window = backbone.window * backbone.factor
     for name, own in (("window", window), ("factor", backbone.factor)):
         if own != config[name]:
@@ -248,6 +249,7 @@ def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "revision": config["revision"],
         "fingerprint": fingerprint(source_of(config), config["revision"]),
         "precision": config["precision"],
+        "compiled": config["compiled"],
     }
 
 

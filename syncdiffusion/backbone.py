@@ -100,7 +100,9 @@ class Backbone:
         )
         return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
-    def predict_noise(self, latents: Tensor, t: Tensor, text: Tensor, empty: Tensor, guidance_scale: float) -> Tensor:
+    def predict_noise(
+        self, latents: Tensor, t: Tensor | int, text: Tensor, empty: Tensor, guidance_scale: float
+    ) -> Tensor:
         """The UNet's prediction with classifier-free guidance.
 
         Args:
@@ -110,6 +112,7 @@ class Backbone:
         Returns:
             [n, 4, h, w] of `dtype`. Differentiable in `latents`.
         """
+        t = torch.as_tensor(t, device=latents.device)  # of a number, torch.compile would compile for each anew
         with self.autocast():
             both = self.unet(torch.cat([latents, latents]), t, encoder_hidden_states=torch.cat([empty, text])).sample
         without, conditioned = both.to(self.dtype).chunk(2)
@@ -139,7 +142,11 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_backbone(
-    model_id: str = EMBEDDED, revision: str | None = None, device: str = "auto", precision: str = "float32"
+    model_id: str = EMBEDDED,
+    revision: str | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    compiled: bool = False,
 ) -> Backbone:
     """Load and freeze a model.
 
@@ -147,9 +154,11 @@ def load_backbone(
         model_id: "embedded", a folder in diffusers' layout, or a hub repository.
         revision: branch, tag or commit of a hub repository.
         precision: one of PRECISIONS; below float32 the networks run under autocast.
+        compiled: run the UNet through torch.compile; see `compile_unet`.
 
     Raises:
-        UsageError: no such folder or repository, a folder without a model, an unknown precision or device.
+        UsageError: no such folder or repository, a folder without a model, an unknown precision or device, nothing to
+            compile with.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"precision={precision}: use one of {', '.join(PRECISIONS)}")
@@ -158,11 +167,42 @@ def load_backbone(
     parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
     dtype = torch.float64 if precision == "float64" else torch.float32
     for name in ("text_encoder", "unet", "vae"):
-        parts[name] = parts[name].to(chosen, dtype).eval().requires_grad_(False)
-    for name in ("unet", "vae"):
-        # Channels last: convolutions read and write it without reordering, on CPUs as on GPUs.
-        parts[name].to(memory_format=torch.channels_last)
-    return Backbone(model_id, revision, fingerprint(model_id, revision), device=chosen, precision=precision, **parts)
+        freeze(parts[name], chosen, dtype)
+    made = Backbone(model_id, revision, fingerprint(model_id, revision), device=chosen, precision=precision, **parts)
+    return compile_unet(made) if compiled else made
+
+
+def freeze(network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    """The same network on `device`, for inference and for gradients in its inputs alone.
+
+    Channels last: convolutions read and write it without reordering, on CPUs as on GPUs.
+    """
+    network.to(device).eval().requires_grad_(False)
+    if network.dtype != dtype:  # diffusers warns of every cast, also of one that changes nothing
+        network.to(dtype)
+    return network.to(memory_format=torch.channels_last)
+
+
+def compile_unet(backbone: Backbone) -> Backbone:
+    """The same backbone; its UNet runs through torch.compile from now on, and waits for that at every new batch size.
+
+    Not the decoder: what PyTorch 2.13 compiles of AutoencoderKL for a CPU gives a gradient of zero.
+
+    Raises:
+        UsageError: torch.compile does not work on this machine.
+    """
+    try:  # on something small, before minutes are spent on the network
+        torch.compile(lambda x: x + 1)(torch.ones(1, device=backbone.device))
+    except Exception as error:  # whatever a missing or broken compiler raises
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"compiled=true: torch.compile does not work here ({reason}); use false, or install a C++ compiler"
+        ) from None
+    # Sines of timesteps up to 1000 in float32: a compiled kernel's are off by 3e-6, which is no rounding any more.
+    time = backbone.unet.time_proj
+    time.forward = torch.compiler.disable(time.forward)
+    backbone.unet.compile()
+    return backbone
 
 
 def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[str, Any]:

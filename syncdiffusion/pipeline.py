@@ -18,7 +18,7 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from syncdiffusion.backbone import Backbone
+from syncdiffusion.backbone import Backbone, freeze
 from syncdiffusion.guidance import SyncDiffusionSettings, generate
 
 
@@ -47,9 +47,7 @@ class SyncDiffusionPipeline(DiffusionPipeline):
     def backbone(self) -> Backbone:
         """The pipeline's networks as the methods of this package take them."""
         for module in (self.vae, self.text_encoder, self.unet):
-            module.eval().requires_grad_(False)
-        for module in (self.vae, self.unet):
-            module.to(memory_format=torch.channels_last)  # as in backbone.load_backbone
+            freeze(module, module.device, module.dtype)
         return Backbone(
             model_id=str(self.config.get("_name_or_path", "")),
             revision=None,

@@ -13,8 +13,8 @@ where the noise prediction is held constant, so that the window moves as its for
 profiles at once, and no strength overshoots. It is adaptive instance normalisation (Huang and Belongie, ICCV 2017), row
 by row and in the sampler.
 
-Tried in its place: means without deviations, one mean for each whole channel, aligned means over blocks of 4 x 4 cells.
-All pull less; the blocks because windows that share a cell want it to be like different places of the anchor.
+What else could be matched is the setting `match`; `experiment=ablation_profile` compares the choices. Aligned blocks
+fail, because windows that share a cell want it to be like different places of the anchor.
 """
 
 from collections.abc import Sequence
@@ -44,11 +44,18 @@ if TYPE_CHECKING:
     from syncdiffusion.backbone import Backbone
 
 
+MATCHES = {"rows": -1, "row_means": -1, "channels": (-2, -1), "blocks": None}  # -> dimensions of the statistics
+BLOCK = 4  # latent cells; a quarter of the miniature's window, a sixteenth of Stable Diffusion's
+RATIOS = (0.5, 2.0)  # of deviations: a row that is nearly even must not have its noise blown up
+
+
 @dataclass(frozen=True)
 class ProfileMatchingSettings:
     """Settings of one panorama by profile matching.
 
     strength, decay: step i takes strength · decay^i of the way to the anchor's profile, 0 to 1.
+    match: "rows", the profile: mean and deviation of each row of cells; "row_means" without the deviations;
+        "channels", mean and deviation of the whole channel; "blocks", means over aligned blocks of BLOCK x BLOCK cells.
     first_n: match in the first n steps only; None for all, 0 for none.
     anchor: index of the anchor window; None for the centre one, N // 2.
     Other fields as in SyncDiffusionSettings.
@@ -62,8 +69,9 @@ class ProfileMatchingSettings:
     stride: int = 16
     loop_closure: str = "off"
     window_batch: int | str = AUTO
-    strength: float = 0.3
-    decay: float = 1.0
+    strength: float = 0.2
+    decay: float = 0.95
+    match: str = "rows"
     first_n: int | None = None
     anchor: int | None = None
 
@@ -71,21 +79,36 @@ class ProfileMatchingSettings:
         check_sampling(self)
         if not 0 <= self.strength <= 1:
             raise UsageError(f"strength={self.strength}: use 0 to 1")
+        if self.match not in MATCHES:
+            raise UsageError(f"match={self.match}: use one of {', '.join(MATCHES)}")
 
 
-RATIOS = (0.5, 2.0)  # of deviations: a row that is nearly even must not have its noise blown up
+def toward_anchor(x0: Tensor, anchor: int, share: float, match: str = "rows") -> Tensor:
+    """What `share` (0 to 1) of the way to the anchor's statistics adds to foreseen latents x0 [n, N, 4, s, s].
 
-
-def toward_profile(x0: Tensor, anchor: int, share: float) -> Tensor:
-    """What `share` (0 to 1) of the way to the anchor's profile adds to foreseen latents x0 [n, N, 4, s, s].
+    Args:
+        match: one of MATCHES, see ProfileMatchingSettings.
 
     Returns:
         the same shape; 0 for the anchor itself.
     """
-    deviation, mean = torch.std_mean(x0, dim=-1, keepdim=True)
     own = slice(anchor, anchor + 1)
-    ratio = (deviation[:, own] / deviation.clamp(min=1e-6)).clamp(*RATIOS)
-    return share * (mean[:, own] - mean + (ratio - 1) * (x0 - mean))
+    if match == "blocks":
+        mean = block_means(x0)
+        return share * (mean[:, own] - mean)
+    deviation, mean = torch.std_mean(x0, dim=MATCHES[match], keepdim=True)
+    moved = mean[:, own] - mean
+    if match != "row_means":
+        ratio = (deviation[:, own] / deviation.clamp(min=1e-6)).clamp(*RATIOS)
+        moved = moved + (ratio - 1) * (x0 - mean)
+    return share * moved.expand_as(x0)
+
+
+def block_means(x0: Tensor) -> Tensor:
+    """Each cell's mean over its block of BLOCK x BLOCK cells; [n, N, 4, s, s], the last blocks may be smaller."""
+    rows = [part.mean(dim=-2, keepdim=True).expand_as(part) for part in x0.split(BLOCK, dim=-2)]
+    columns = torch.cat(rows, dim=-2).split(BLOCK, dim=-1)
+    return torch.cat([part.mean(dim=-1, keepdim=True).expand_as(part) for part in columns], dim=-1)
 
 
 def sample_latents(
@@ -105,7 +128,8 @@ def sample_latents(
             return views
         x0 = scheduler.step(noise, step.timestep, views).pred_original_sample
         signal = scheduler.alphas_cumprod[step.timestep].sqrt()
-        return views + signal * toward_profile(x0, anchor, settings.strength * settings.decay**step.index)
+        share = settings.strength * settings.decay**step.index
+        return views + signal * toward_anchor(x0, anchor, share, settings.match)
 
     return sample_windows(
         backbone,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncdiffusion.backbone import PRECISIONS, Backbone, load_backbone
+from syncdiffusion.backbone import PRECISIONS, Backbone, freeze, load_backbone
 from syncdiffusion.errors import UsageError
 from syncdiffusion.guidance import SyncDiffusionSettings
 from syncdiffusion.joint import noise_generator
@@ -140,7 +140,7 @@ def random_stable_diffusion_2(device: str, precision: str) -> Backbone:
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), where:
         torch.manual_seed(0)
         networks = [UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)]
-    unet, vae = (network.to(dtype).eval().requires_grad_(False) for network in networks)
+    unet, vae = (freeze(network, where, dtype) for network in networks)
     parts = {"tokenizer": None, "text_encoder": None, "scheduler": DDIMScheduler(**SCHEDULE), "unet": unet, "vae": vae}
     return RandomTextBackbone(
         "stable-diffusion-2 (random weights)", None, "seed 0", device=where, precision=precision, **parts

@@ -1,10 +1,10 @@
 """Our samplers timed against others' on one machine: ``python -m experiments.benchmarks.run [options]``.
 
-Prints one table and writes NAME.csv with a NAME.json (machine, versions, git state, command) into a folder. Three
-comparisons: SyncDiffusion against a literal sampler that works as the released code does, MultiDiffusion against
-diffusers' deprecated StableDiffusionPanoramaPipeline, and profile matching, an approximation, against MultiDiffusion. A
-ratio is theirs over ours in seconds; of what ought to be equal it is given only where the latents are. Exit status 0; 1
-where they are not; 2 for a mistake of the user's, told in one line.
+Prints one table and writes NAME.csv with a NAME.json (machine, versions, git state, command) into a folder. The
+comparisons: SyncDiffusion against a literal sampler that works as the released code does, the same through
+torch.compile against itself without, MultiDiffusion against diffusers' deprecated StableDiffusionPanoramaPipeline, and
+the approximations against what they stand in for. A ratio is theirs over ours in seconds; of what ought to be equal it
+is given only where the latents are. Exit status 0; 1 where they are not; 2 for a mistake of the user's, told in one line.
 """
 
 import argparse
@@ -18,16 +18,26 @@ import torch
 from experiments.benchmarks.cases import CASES, Case, find_case
 from experiments.benchmarks.compare import Bench, Comparison, OnRun, checked_differences, compare
 from experiments.benchmarks.record import about, open_folder, table, write
-from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, PROFILE_MATCHING, SYNCDIFFUSION, Task, panoramas
+from experiments.benchmarks.samplers import (
+    COMPILED,
+    LITERAL,
+    MULTIDIFFUSION,
+    PROFILE_MATCHING,
+    SYNCDIFFUSION,
+    Sampler,
+    Task,
+    compiled,
+    panoramas,
+)
 from experiments.benchmarks.sweeps import OVER, sweep, sweep_labels
 from experiments.benchmarks.timing import matmul_rate
 from experiments.progress import Progress
 from experiments.usage import Parser, one_line_errors
-from syncdiffusion.backbone import PRECISIONS, pick_device
+from syncdiffusion.backbone import PRECISIONS, compile_unet, pick_device
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import keep_freed_memory
 
-COMPARISONS = ("syncdiffusion", "multidiffusion", "profile_matching")
+COMPARISONS = ("syncdiffusion", "compiled", "multidiffusion", "profile_matching")
 PANORAMA = "diffusers panorama"
 
 
@@ -76,12 +86,15 @@ def labels_of(options: argparse.Namespace, case: Case, sizes: int) -> list[str]:
     if chosen(options, "syncdiffusion"):
         labels += ["check syncdiffusion", "check literal"]
         labels += _compared("syncdiffusion", "literal", options.pairs) * len(case.timed)
+    if chosen(options, "compiled"):
+        labels += ["check syncdiffusion", f"check {COMPILED}", *_compared("syncdiffusion", COMPILED, options.pairs)]
     if chosen(options, "multidiffusion"):
         labels += ["check multidiffusion", *[f"check {PANORAMA}"] * sizes]
         labels += [f"warm-up {PANORAMA}", *[f"scan {PANORAMA}"] * sizes]
         labels += _compared("multidiffusion", PANORAMA, options.pairs) * 2
     if chosen(options, "profile_matching"):
         labels += _compared("profile_matching", "multidiffusion", options.pairs)
+        labels += _compared("profile_matching", "literal", options.pairs)
     return labels
 
 
@@ -95,6 +108,8 @@ def check(options: argparse.Namespace, bench: Bench) -> dict[str, float]:
     found: dict[str, float] = {}
     if chosen(options, "syncdiffusion"):
         found |= checked_differences(bench, SYNCDIFFUSION, [LITERAL])
+    if chosen(options, "compiled"):
+        found |= checked_differences(bench, SYNCDIFFUSION, [compiled_of(bench)])
     if chosen(options, "multidiffusion"):
         # The views that the timing will have at once; where the check has fewer, they go together.
         found |= checked_differences(bench, MULTIDIFFUSION, panoramas(bench.task(bench.case.timed[0])))
@@ -104,6 +119,12 @@ def check(options: argparse.Namespace, bench: Bench) -> dict[str, float]:
     return found
 
 
+def compiled_of(bench: Bench) -> Sampler:
+    """Our SyncDiffusion through torch.compile, on a model of its own: the bench's stays as it is."""
+    backbone = bench.backbone
+    return compiled(compile_unet(bench.case.load(str(backbone.device), backbone.precision)))
+
+
 def comparisons(options: argparse.Namespace, bench: Bench) -> list[Comparison]:
     """What is to be timed. The best view_batch_size is found by one run of each."""
     case, all_of_them = bench.case, []
@@ -111,6 +132,9 @@ def comparisons(options: argparse.Namespace, bench: Bench) -> list[Comparison]:
         for settings in case.timed:
             name = f"syncdiffusion, first_n {settings.first_n}"
             all_of_them.append(Comparison(name, SYNCDIFFUSION, LITERAL, settings, case.sync_tolerance))
+    if chosen(options, "compiled"):
+        settings, other = case.timed[0], compiled_of(bench)
+        all_of_them.append(Comparison(COMPILED, SYNCDIFFUSION, other, settings, case.sync_tolerance))
     if chosen(options, "multidiffusion"):
         settings = case.timed[0]
         others = panoramas(bench.task(settings))
@@ -119,8 +143,9 @@ def comparisons(options: argparse.Namespace, bench: Bench) -> list[Comparison]:
         for name, other in (("multidiffusion, one view", others[0]), ("multidiffusion, best view batch", best)):
             all_of_them.append(Comparison(name, MULTIDIFFUSION, other, settings, case.multi_tolerance))
     if chosen(options, "profile_matching"):
-        name = "profile matching"
-        all_of_them.append(Comparison(name, PROFILE_MATCHING, MULTIDIFFUSION, case.timed[0], approximate=True))
+        for other in (MULTIDIFFUSION, LITERAL):
+            name = f"profile matching, {other.name}"
+            all_of_them.append(Comparison(name, PROFILE_MATCHING, other, case.timed[0], approximate=True))
     return all_of_them
 
 

@@ -141,11 +141,21 @@ def _literal_evaluations(task: Task) -> Evaluations:
     return Evaluations(unet=n * settings.steps) + Evaluations(n + 1, n, n + 1, n, 2 * n, n) * pulls
 
 
+COMPILED = "syncdiffusion, compiled"
 SYNCDIFFUSION = Sampler("syncdiffusion", _ours, _ours_evaluations)
 LITERAL = Sampler("literal", _literal, _literal_evaluations, window_batch=1)
 MULTIDIFFUSION = Sampler("multidiffusion", _multidiffusion, _multidiffusion_evaluations)
 # The same networks as often as MultiDiffusion.
 PROFILE_MATCHING = Sampler("profile_matching", _profile_matching, _multidiffusion_evaluations)
+
+
+def compiled(twin: "Backbone") -> Sampler:
+    """Our SyncDiffusion on `twin`, the task's model once more, whose UNet goes through torch.compile."""
+
+    def latents(task: Task) -> Tensor:
+        return _ours(replace(task, backbone=twin))
+
+    return Sampler(COMPILED, latents, _ours_evaluations)
 
 
 def panorama(view_batch_size: int) -> Sampler:

@@ -13,7 +13,7 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.guidance import SyncDiffusionSettings, sample_latents
 from syncdiffusion.joint import initial_noise
 from syncdiffusion.sources import EMBEDDED_FOLDER, fingerprint_folder
-from tests.syncdiffusion.test_perceptual import library_lpips
+from tests.syncdiffusion.test_perceptual import library_lpips, load_or_skip
 
 PROMPT = "a photo of a mountain range at twilight"
 
@@ -87,6 +87,33 @@ def test_syncdiffusion_on_the_miniature_equals_the_literal_loop():
     assert ours.dtype == torch.float64
     assert difference <= 1e-9  # rounding of 1e-16, amplified; 6e-13 measured
     assert (ours - literal_sample(exact, PROMPT, noise, **options)).abs().max() > 1e-2
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler for torch.compile")
+def test_compiled_equals_eager(tiny_folder):
+    """Gradients too. In float64, where compiled kernels differ from the others by rounding alone: 1e-16, amplified."""
+    load_or_skip("lpips_alex")
+    chosen = SyncDiffusionSettings(
+        height=64, width=96, steps=3, stride=4, weight=5.0, first_n=2, loss="lpips_alex", window_batch=1, gradient_batch=1
+    )
+    eager, compiled = (
+        sample_latents(
+            load_backbone(str(tiny_folder), device="cpu", precision="float64", compiled=each), [PROMPT], [0], chosen
+        )
+        for each in (False, True)
+    )
+    assert not torch.equal(eager, compiled)  # else nothing was compiled
+    assert (eager - compiled).abs().max() <= 1e-9
+
+
+def test_where_nothing_can_compile_it_is_told_in_a_line(tiny_folder, monkeypatch):
+    def fail(function):
+        raise RuntimeError("no working C++ compiler\nmore of it")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(UsageError, match=r"^compiled=true: .*\(no working C\+\+ compiler\); use false") as error:
+        load_backbone(str(tiny_folder), device="cpu", compiled=True)
+    assert "\n" not in str(error.value)
 
 
 def test_a_fingerprint_follows_the_weights_not_the_place(tiny_folder, tmp_path):

@@ -10,7 +10,7 @@ from baselines.multidiffusion import sample_latents as multidiffusion
 from experiments.benchmarks.literal import Ddim, cut, guided_noise, views_of
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint import initial_noise
-from syncdiffusion.profile_matching import ProfileMatchingSettings, generate, sample_latents, toward_profile
+from syncdiffusion.profile_matching import ProfileMatchingSettings, generate, sample_latents, toward_anchor
 
 PROMPT = "a photo of a forest"
 CANVAS = {"height": 64, "width": 128, "steps": 4, "guidance_scale": 3.0, "stride": 2}
@@ -19,6 +19,17 @@ CANVAS = {"height": 64, "width": 128, "steps": 4, "guidance_scale": 3.0, "stride
 def mean_and_deviation(row: torch.Tensor) -> tuple[float, float]:
     mean = sum(row.tolist()) / len(row)
     return mean, (sum((value - mean) ** 2 for value in row.tolist()) / (len(row) - 1)) ** 0.5
+
+
+def groups(match: str, size: int) -> list[tuple[list[int], list[int]]]:
+    """Rows and columns of the cells that have one mean, for each such group of a window."""
+    every, fours = list(range(size)), [list(range(start, start + 4)) for start in range(0, size, 4)]
+    return {
+        "rows": [([row], every) for row in every],
+        "row_means": [([row], every) for row in every],
+        "channels": [(every, every)],
+        "blocks": [(rows, columns) for rows in fours for columns in fours],
+    }[match]
 
 
 def literal(tiny, prompt: str, seed: int, settings: ProfileMatchingSettings) -> torch.Tensor:
@@ -40,12 +51,13 @@ def literal(tiny, prompt: str, seed: int, settings: ProfileMatchingSettings) -> 
             moved = x.clone()
             if settings.first_n is None or i < settings.first_n:
                 for channel in range(4):
-                    for row in range(size):
-                        theirs, own = (each[0, channel, row] for each in (seen[anchor][2], x0))
-                        (m_theirs, d_theirs), (m_own, d_own) = map(mean_and_deviation, (theirs, own))
-                        goal = m_theirs + (own - m_own) * min(2.0, max(0.5, d_theirs / d_own))
-                        shift = settings.strength * settings.decay**i * (goal - own)
-                        moved[0, channel, row] += ddim.alpha_bar[t].sqrt() * shift
+                    for rows, columns in groups(settings.match, size):
+                        cells = (0, channel, torch.tensor(rows)[:, None], torch.tensor(columns))
+                        theirs, own = (each[cells] for each in (seen[anchor][2], x0))
+                        (m_theirs, d_theirs), (m_own, d_own) = (mean_and_deviation(x.flatten()) for x in (theirs, own))
+                        wider = min(2.0, max(0.5, d_theirs / d_own)) if settings.match in ("rows", "channels") else 1.0
+                        shift = settings.strength * settings.decay**i * (m_theirs + (own - m_own) * wider - own)
+                        moved[cells] += ddim.alpha_bar[t].sqrt() * shift
             value[..., top : top + size, left : left + size] += ddim.previous(moved, noise, t)
             count[..., top : top + size, left : left + size] += 1
         canvas = value / count
@@ -54,7 +66,16 @@ def literal(tiny, prompt: str, seed: int, settings: ProfileMatchingSettings) -> 
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"strength": 1.0}, {"first_n": 2, "decay": 0.8}, {"anchor": 0, "stride": 4}, {"height": 128, "stride": 8}],
+    [
+        {},
+        {"strength": 1.0},
+        {"first_n": 2, "decay": 0.8},
+        {"anchor": 0, "stride": 4},
+        {"height": 128, "stride": 8},
+        {"match": "row_means"},
+        {"match": "channels"},
+        {"match": "blocks"},
+    ],
     ids=str,
 )
 def test_it_equals_the_literal_loop(tiny, changes):
@@ -74,7 +95,7 @@ def test_without_strength_or_steps_it_is_multidiffusion(tiny, none):
 
 def test_full_strength_gives_every_window_the_anchors_profile():
     x0 = torch.randn(2, 5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    matched = x0 + toward_profile(x0, 2, 1.0)
+    matched = x0 + toward_anchor(x0, 2, 1.0)
     torch.testing.assert_close(matched.mean(dim=-1), x0[:, 2:3].mean(dim=-1).expand(-1, 5, -1, -1))
     ratio = x0[:, 2:3].std(dim=-1) / x0.std(dim=-1)
     within = (ratio > 0.5) & (ratio < 2)
@@ -94,7 +115,9 @@ def test_company_changes_no_panorama(tiny):
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("changes", [{"strength": 1.1}, {"strength": -0.1}, {"decay": 0.0}, {"first_n": -1}])
+@pytest.mark.parametrize(
+    "changes", [{"strength": 1.1}, {"strength": -0.1}, {"decay": 0.0}, {"first_n": -1}, {"match": "columns"}]
+)
 def test_bad_settings_are_refused_by_name(changes):
     with pytest.raises(UsageError, match=f"^{next(iter(changes))}="):
         ProfileMatchingSettings(**changes)

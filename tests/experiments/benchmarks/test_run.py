@@ -17,20 +17,26 @@ def rows_of(folder: Path, name: str = "tiny") -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_all_comparisons_end_to_end(tiny_case, tmp_path, capsys):
+def test_all_comparisons_end_to_end(tiny_case, tmp_path, capsys, monkeypatch):
+    # Compiling takes a minute and has a test of its own (test_backbone); here it is about the rows.
+    monkeypatch.setattr(run, "compile_unet", lambda backbone: backbone)
     words = ["--case", "tiny", "--device", "cpu", "--pairs", "2", "--out", str(tmp_path)]
     assert main(words) == 0
     rows = rows_of(tmp_path)
     assert [row["sampler"].split(",")[0] for row in rows] == [
         *("syncdiffusion", "literal"),
+        *("syncdiffusion", "syncdiffusion"),
         *("multidiffusion", "diffusers panorama") * 2,
         *("profile_matching", "multidiffusion"),
+        *("profile_matching", "literal"),
     ]
-    for row in rows[-2:]:  # an approximation is timed, and not called equal
+    assert rows[3]["sampler"] == "syncdiffusion, compiled"
+    for row in rows[-4:]:  # an approximation is timed, and not called equal
         assert row["equal"] == row["tolerance"] == "" and row["difference_from"] == "an approximation"
         assert float(row["ratio"]) > 0 and float(row["timed_difference"]) > 1e-2
-    assert rows[-2]["flops"] == rows[-1]["flops"]
-    for row in rows[:-2]:
+    approximate = [int(row["flops"]) for row in rows[-4:]]
+    assert approximate[0] == approximate[1] == approximate[2] < approximate[3]
+    for row in rows[:-4]:
         assert row["equal"] == "true" and row["runs"] == "2"
         assert float(row["timed_difference"]) <= 1e-4 and float(row["check_difference"]) <= 1e-9
         assert row["difference"] == row["timed_difference"] and row["difference_from"] == "the timed runs"
