@@ -23,6 +23,7 @@ SHOWN = {  # heading of the printed table -> column
     "comparison": "comparison",
     "sampler": "sampler",
     "canvas": "width",
+    "first_n": "first_n",
     "batch": "window_batch",
     "seconds": "seconds",
     "ratio": "ratio",
@@ -34,6 +35,7 @@ SHOWN = {  # heading of the printed table -> column
     "peak MB": "peak_memory_bytes",
     "TFLOP": "flops",
     "of matmul": "fraction_of_matmul",
+    "of MultiDiffusion": "times_multidiffusion",
 }
 SCALES = {"flops": 1e12, "peak_memory_bytes": 1e6}
 
@@ -66,7 +68,7 @@ def write(folder: Path, name: str, rows: Sequence[Row], about: Mapping[str, Any]
     return path
 
 
-def about(case: Case, device: torch.device, rate: float, words: Sequence[str]) -> dict[str, Any]:
+def about(case: Case, device: torch.device, rate: float | None, words: Sequence[str]) -> dict[str, Any]:
     """Machine, versions, git state, command and the case's settings; plain JSON values."""
     kept = ("timed", "check", "check_tolerance", "sync_tolerance", "multi_tolerance", "prompt", "seed", "precision")
     settings = asdict(case)
@@ -77,7 +79,7 @@ def about(case: Case, device: torch.device, rate: float, words: Sequence[str]) -
         "device": torch.cuda.get_device_name(device) if gpu else cpu_model(),
         "cuda": torch.version.cuda if gpu else None,
         "threads": torch.get_num_threads(),
-        "matmul_tflops": rate / 1e12,
+        "matmul_tflops": None if rate is None else rate / 1e12,
         "case": {"name": case.name, **{name: settings[name] for name in kept}},
     }
 

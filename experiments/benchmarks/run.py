@@ -17,6 +17,8 @@ import torch
 
 from experiments.benchmarks.cases import CASES, Case, find_case
 from experiments.benchmarks.compare import Bench, Comparison, OnRun, checked_differences, compare
+from experiments.benchmarks.counts import counts
+from experiments.benchmarks.picture import write_sweep_figure
 from experiments.benchmarks.record import about, open_folder, table, write
 from experiments.benchmarks.samplers import (
     COMPILED,
@@ -29,7 +31,7 @@ from experiments.benchmarks.samplers import (
     compiled,
     panoramas,
 )
-from experiments.benchmarks.sweeps import OVER, sweep, sweep_labels
+from experiments.benchmarks.sweeps import SWEEPS, sweep, sweep_labels
 from experiments.benchmarks.timing import matmul_rate
 from experiments.progress import Progress
 from experiments.usage import Parser, one_line_errors
@@ -50,14 +52,16 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--precision", help=f"of the timing, one of {', '.join(PRECISIONS)} (default: the case's)")
     parser.add_argument("--only", choices=COMPARISONS, help="one of the comparisons (default: all)")
-    parser.add_argument("--over", choices=OVER, help="instead: our SyncDiffusion alone over the values of a setting")
+    parser.add_argument("--over", choices=list(SWEEPS), help="instead: ours alone over the values of a setting")
+    parser.add_argument("--count", action="store_true", help="instead: FLOPs alone, which sd2 on a CPU allows, too")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder of the files")
     parser.add_argument("--name", help="of the files (default: the case, and what it is swept over)")
     parser.add_argument("--allow-cpu", action="store_true", help="sd2 on a CPU all the same")
     options = parser.parse_args(words)
     if options.pairs < 1:
         raise UsageError(f"--pairs {options.pairs}: use 1 or more")
-    options.name = options.name or "_over_".join(filter(None, (options.case, options.over)))
+    counted = "_counts" if options.count else ""
+    options.name = options.name or "_over_".join(filter(None, (options.case, options.over))) + counted
     if Path(options.name).name != options.name:
         raise UsageError(f"--name {options.name}: use a file name without folders or ending; --out chooses the folder")
     return options
@@ -193,12 +197,15 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     options = parse(words)
     device = pick_device(options.device)
-    case = find_case(options.case, device.type, options.precision, options.allow_cpu)
+    case = find_case(options.case, device.type, options.precision, options.allow_cpu or options.count)
     folder = open_folder(options.out)
     keep_freed_memory()
-    rows, rate = measure(options, case, str(device))
+    rows, rate = (counts(case), None) if options.count else measure(options, case, str(device))
     print(table(rows))  # before anything is written: a disk that is full by now takes no hours of work along
-    path = write(folder, options.name, rows, about(case, device, rate, words))
+    facts = about(case, device, rate, words)
+    path = write(folder, options.name, rows, facts)
+    if options.over:
+        write_sweep_figure(folder, options.name, rows, options.over, facts["device"])
     print(f"written: {path}")
     return verdict(rows)
 

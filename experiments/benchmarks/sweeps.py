@@ -1,37 +1,52 @@
-"""Seconds and peak memory of our SyncDiffusion alone, over the canvas' width and over the windows at once."""
+"""Seconds and peak memory of our samplers alone, over the canvas' width and over the windows at once."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.benchmarks.compare import Bench, described, spent
-from experiments.benchmarks.samplers import SYNCDIFFUSION
+from experiments.benchmarks.samplers import MULTIDIFFUSION, SYNCDIFFUSION, Sampler
 from syncdiffusion.guidance import SyncDiffusionSettings
 
-ASPECTS = (2, 4, 6, 8, 12, 16, 24)  # width in heights
-GRADIENT_BATCHES = (1, 2, 5, 10, 20)
-OVER = ("width", "gradient_batch")
+
+@dataclass(frozen=True)
+class Sweep:
+    """A setting, its values, and the samplers whose cost it decides. Of a width the values are in heights."""
+
+    setting: str
+    values: tuple[int, ...]
+    samplers: tuple[Sampler, ...]
+
+    def varied(self, settings: SyncDiffusionSettings) -> list[SyncDiffusionSettings]:
+        """The settings with each of the values."""
+        unit = settings.height if self.setting == "width" else 1
+        return [replace(settings, **{self.setting: value * unit}) for value in self.values]
 
 
-def varied(settings: SyncDiffusionSettings, over: str) -> list[SyncDiffusionSettings]:
-    """The settings with every value of "width" (pixels) or "gradient_batch"."""
-    if over == "width":
-        return [replace(settings, width=aspect * settings.height) for aspect in ASPECTS]
-    return [replace(settings, gradient_batch=size) for size in GRADIENT_BATCHES]
+SWEEPS: dict[str, Sweep] = {
+    sweep.setting: sweep
+    for sweep in (
+        Sweep("width", (2, 4, 6, 8, 12, 16, 24), (SYNCDIFFUSION, MULTIDIFFUSION)),
+        Sweep("gradient_batch", (1, 2, 5, 10, 20), (SYNCDIFFUSION,)),
+        Sweep("window_batch", (1, 2, 5, 10, 21), (MULTIDIFFUSION,)),
+    )
+}
 
 
 def sweep(bench: Bench, over: str) -> Iterator[dict[str, Any]]:
-    """A row per value, as they are done: a warm-up, then as many runs as the bench has pairs."""
-    for settings in varied(bench.case.timed[0], over):
-        bench.warm_up(SYNCDIFFUSION, settings)
-        runs = [bench.run(SYNCDIFFUSION, settings, f"{over}={getattr(settings, over)}") for _ in range(bench.pairs)]
-        yield {**described(bench, f"over {over}", SYNCDIFFUSION, settings), **spent(runs)}
+    """A row per value and sampler, as they are done: a warm-up, then as many runs as the bench has pairs."""
+    chosen = SWEEPS[over]
+    for settings in chosen.varied(bench.case.timed[0]):
+        for sampler in chosen.samplers:
+            bench.warm_up(sampler, settings)
+            runs = [bench.run(sampler, settings, f"{over}={getattr(settings, over)}") for _ in range(bench.pairs)]
+            yield {**described(bench, f"over {over}", sampler, settings), **spent(runs)}
 
 
 def sweep_labels(settings: SyncDiffusionSettings, over: str, pairs: int) -> list[str]:
     """What `sweep` will run, in order, for the progress."""
-    name = SYNCDIFFUSION.name
     labels = []
-    for each in varied(settings, over):
-        labels += [f"warm-up {name}", *[f"{over}={getattr(each, over)} {name}"] * pairs]
+    for each in SWEEPS[over].varied(settings):
+        for sampler in SWEEPS[over].samplers:
+            labels += [f"warm-up {sampler.name}", *[f"{over}={getattr(each, over)} {sampler.name}"] * pairs]
     return labels

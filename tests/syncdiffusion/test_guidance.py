@@ -5,6 +5,8 @@ amplifies. 1e-4 on latents of unit size after all steps is what the issue of exa
 differences are around 1e-5.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,8 +15,9 @@ from baselines.multidiffusion import sample_latents as multidiffusion
 from experiments.benchmarks.literal import Ddim, cut, decoded, guided_noise, literal_sample, views_of
 from syncdiffusion.backbone import load_backbone
 from syncdiffusion.errors import UsageError
-from syncdiffusion.guidance import SyncDiffusionSettings, generate, sample_latents
-from syncdiffusion.joint import initial_noise
+from syncdiffusion.guidance import Foreseeing, SyncDiffusionSettings, generate, sample_latents, synchronise
+from syncdiffusion.joint import Step, condition, initial_noise, windows_for
+from syncdiffusion.memory import Batch
 from tests.syncdiffusion.test_perceptual import library_lpips, load_or_skip
 
 PROMPT = "a photo of a forest"
@@ -170,6 +173,29 @@ def test_a_pull_shows_what_the_literal_loop_sees(tiny):
             assert first.distances[i, j].item() == pytest.approx(loss.item(), abs=1e-5)
             assert first.gradients[i, j].norm().item() == pytest.approx(gradient.square().sum().sqrt().item(), rel=1e-3)
     assert first.distances.min() > 1e-3  # the comparison is of something
+
+
+class Faint:
+    """LPIPS over 4096, as if an image had so many times more pixels for the mean."""
+
+    def __init__(self):
+        self.features, self.whole = load_or_skip("lpips_alex").features, load_or_skip("lpips_alex").distance
+
+    def distance(self, a, b):
+        return self.whole(a, b) / 4096
+
+
+def test_a_faint_gradient_is_not_lost_in_float16(tiny):
+    """Off by 0.10 of its length, as where the distance is not faint; without the scale it was zero, off by 1."""
+    windows = windows_for(tiny, 64, 96, 4)
+    told = condition(tiny, [PROMPT], "", 3.0)
+    views, scheduler = windows.crop(initial_noise([PROMPT], [0], (4, 8, 12))), tiny.steps(4)
+    step, foreseeing = Step(0, 4, int(scheduler.timesteps[0])), Foreseeing(scheduler, Faint())
+    exact, half = (
+        synchronise(replace(tiny, precision=each), foreseeing, views, step, told, 1, 1.0, Batch(1)).gradients
+        for each in ("float32", "float16")
+    )
+    assert (half - exact).norm() <= 0.2 * exact.norm()
 
 
 def test_noise_belongs_to_prompt_and_seed_alone():

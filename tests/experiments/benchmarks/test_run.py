@@ -94,15 +94,23 @@ def test_the_check_and_the_timed_runs_must_both_hold(tiny_case, checked, timed, 
     assert (found.equal, found.source) == (equal, source)
 
 
-@pytest.mark.parametrize(("over", "values"), [("width", ["128", "192"]), ("gradient_batch", ["1", "2"])])
-def test_sweeps_of_ours_alone(tiny_case, tmp_path, monkeypatch, over, values):
-    monkeypatch.setattr(sweeps, "ASPECTS", (2, 3))
-    monkeypatch.setattr(sweeps, "GRADIENT_BATCHES", (1, 2))
+@pytest.mark.parametrize(
+    ("over", "tried", "values"),
+    [
+        ("width", (2, 3), ["128", "128", "192", "192"]),  # SyncDiffusion and MultiDiffusion
+        ("gradient_batch", (1, 2), ["1", "2"]),
+        ("window_batch", (1, 3), ["1", "3"]),
+    ],
+)
+def test_sweeps_of_ours_alone(tiny_case, tmp_path, monkeypatch, over, tried, values):
+    monkeypatch.setitem(sweeps.SWEEPS, over, replace(sweeps.SWEEPS[over], values=tried))
     words = ["--case", "tiny", "--device", "cpu", "--pairs", "1", "--out", str(tmp_path), "--over", over]
     assert main(words) == 0
     rows = rows_of(tmp_path, f"tiny_over_{over}")
     assert [row[over] for row in rows] == values
     assert all(float(row["seconds"]) > 0 and int(row["peak_memory_bytes"]) > 1e6 for row in rows)
+    drawn = (tmp_path / f"tiny_over_{over}.svg").read_text()
+    assert drawn.count('id="line2d') > 2 * len(tried)  # both panels have their points
 
 
 @pytest.mark.parametrize(
@@ -125,7 +133,7 @@ def test_mistakes_are_refused_in_one_line(words, said, capsys):
 
 
 def test_what_was_measured_is_told_where_it_cannot_be_written(tiny_case, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sweeps, "ASPECTS", (2,))
+    monkeypatch.setitem(sweeps.SWEEPS, "width", replace(sweeps.SWEEPS["width"], values=(2,)))
     (tmp_path / "tiny_over_width.csv").mkdir()
     words = ["--case", "tiny", "--device", "cpu", "--pairs", "1", "--out", str(tmp_path), "--over", "width"]
     assert main(words) == 2
