@@ -37,7 +37,7 @@ class Backbone:
     path: str | None = None  # a diffusers folder on this machine, in place of model_id
     precision: str = "float32"  # float16 and bfloat16 run the networks under autocast
     device: str = "auto"  # cuda where there is one
-    compiled: bool = False  # the UNet through torch.compile: speed, not the result
+    compiled: bool = False  # noise predictions without a gradient through torch.compile: speed, not the result
     window: int = MISSING  # pixels, the side of the squares that the model was trained on
     factor: int = 8  # pixels per latent cell
     height: int = MISSING  # pixels

@@ -79,7 +79,8 @@ def provenance(results: Results, there: list[Metric]) -> list[str]:
     devices = [str(device) for device in results.panoramas["device"].dropna().unique()]
     if devices:
         apart = " (more than one: do not compare the costs)" if len(devices) > 1 else ""
-        notes.append(f"Seconds (mean per panorama) and peak memory (highest) on: {', '.join(devices)}{apart}.")
+        kept = "; on a CPU the process's, which keeps what it once took" if "cpu" in devices else ""
+        notes.append(f"Seconds (mean per panorama) and peak memory (highest{kept}) on: {', '.join(devices)}{apart}.")
     return notes
 
 

@@ -6,13 +6,14 @@ miniature, Stable Diffusion 1.x and 2.x, or a local folder.
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from syncdiffusion.errors import UsageError
 from syncdiffusion.sources import EMBEDDED, find_model, fingerprint
@@ -38,6 +39,7 @@ class Backbone:
     fingerprint: hash of the weight files for a folder, "id@revision" for a hub repository.
     window: side of the square that the model was trained on, in latent cells (64 for Stable Diffusion).
     factor: pixels of an image per latent cell (8).
+    compiled_unet: the UNet through torch.compile, for predictions without a gradient; None: nothing is compiled.
     """
 
     model_id: str
@@ -50,6 +52,7 @@ class Backbone:
     scheduler: "DDIMScheduler"
     device: torch.device
     precision: str
+    compiled_unet: Any = None
 
     @property
     def window(self) -> int:
@@ -78,6 +81,11 @@ class Backbone:
     def widened(self) -> "Backbone":
         """The same networks without autocast."""
         return replace(self, precision="float32") if self.precision in ("float16", "bfloat16") else self
+
+    @property
+    def work(self) -> tuple[Hashable, ...]:
+        """What decides how much memory a window takes in these networks; for `memory.Batch`."""
+        return id(self.unet), id(self.vae), self.precision, str(self.device)
 
     def steps(self, count: int) -> "DDIMScheduler":
         """A DDIM scheduler of its own, with `count` timesteps set."""
@@ -113,8 +121,12 @@ class Backbone:
             [n, 4, h, w] of `dtype`. Differentiable in `latents`.
         """
         t = torch.as_tensor(t, device=latents.device)  # of a number, torch.compile would compile for each anew
+        unet = self.unet
+        # Where a mode looks at every operation (memory.PeakMemory), torch.compile would give up for good.
+        if self.compiled_unet is not None and not torch.is_grad_enabled() and _get_current_dispatch_mode() is None:
+            unet = self.compiled_unet
         with self.autocast():
-            both = self.unet(torch.cat([latents, latents]), t, encoder_hidden_states=torch.cat([empty, text])).sample
+            both = unet(torch.cat([latents, latents]), t, encoder_hidden_states=torch.cat([empty, text])).sample
         without, conditioned = both.to(self.dtype).chunk(2)
         return without + guidance_scale * (conditioned - without)
 
@@ -154,7 +166,7 @@ def load_backbone(
         model_id: "embedded", a folder in diffusers' layout, or a hub repository.
         revision: branch, tag or commit of a hub repository.
         precision: one of PRECISIONS; below float32 the networks run under autocast.
-        compiled: run the UNet through torch.compile; see `compile_unet`.
+        compiled: see `compile_unet`.
 
     Raises:
         UsageError: no such folder or repository, a folder without a model, an unknown precision or device, nothing to
@@ -184,9 +196,10 @@ def freeze(network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -
 
 
 def compile_unet(backbone: Backbone) -> Backbone:
-    """The same backbone; its UNet runs through torch.compile from now on, and waits for that at every new batch size.
+    """The same backbone, whose noise predictions without a gradient go through torch.compile.
 
-    Not the decoder: what PyTorch 2.13 compiles of AutoencoderKL for a CPU gives a gradient of zero.
+    The first prediction of every new batch size waits for the compiler. Gradients stay out of it: those that PyTorch
+    2.13 compiles for a CPU are wrong, that of AutoencoderKL's decoder is zero.
 
     Raises:
         UsageError: torch.compile does not work on this machine.
@@ -201,8 +214,7 @@ def compile_unet(backbone: Backbone) -> Backbone:
     # Sines of timesteps up to 1000 in float32: a compiled kernel's are off by 3e-6, which is no rounding any more.
     time = backbone.unet.time_proj
     time.forward = torch.compiler.disable(time.forward)
-    backbone.unet.compile()
-    return backbone
+    return replace(backbone, compiled_unet=torch.compile(backbone.unet))
 
 
 def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[str, Any]:

@@ -233,7 +233,8 @@ def puller(
 
     loss = load_perceptual(settings.loss, backbone.device, backbone.dtype)
     foreseeing = Foreseeing(backbone.steps(settings.steps), loss, settings.checkpointing)
-    batch = Batch(settings.gradient_batch, "gradient_batch")
+    kind = (settings.loss, settings.unet_gradient, settings.checkpointing)
+    batch = Batch(settings.gradient_batch, "gradient_batch", ("gradient", *backbone.work, *kind))
 
     def pull(step: Step, views: Tensor, noise: Tensor | None = None) -> Tensor:
         if not settings.active(step.index):

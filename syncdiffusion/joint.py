@@ -177,7 +177,7 @@ def sample_windows(
     scheduler = backbone.steps(steps)
     canvas = canvas.to(backbone.device, backbone.dtype)
     owner = torch.arange(len(canvas), device=backbone.device).repeat_interleave(len(windows))
-    batch = Batch(window_batch)
+    batch = Batch(window_batch, "window_batch", ("prediction", *backbone.work))
 
     for index, t in enumerate(scheduler.timesteps):
         step = Step(index, steps, int(t))

@@ -3,7 +3,7 @@
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,12 +30,17 @@ def check_batch(name: str, value: int | str) -> None:
 class Batch:
     """How many rows go through the networks at once; halved for good where they do not fit into memory.
 
-    size: a number, or AUTO until the first row has shown how much memory a row takes.
+    size: a number, or AUTO until a row has shown how much memory a row takes.
     setting: which setting chose it, for messages.
+    work: what decides how much memory a row takes; a process measures it once. None: measured for this batch alone.
     """
 
     size: int | str
     setting: str = "window_batch"
+    work: tuple[Hashable, ...] | None = None
+
+
+_measured: dict[tuple[Hashable, ...], int] = {}  # bytes of a row, by Batch.work
 
 
 def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows: Tensor) -> tuple[Tensor, ...]:
@@ -43,22 +48,21 @@ def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows:
 
     Rows that run out of memory are done again in halves, and what follows keeps the smaller size: the result is the
     same but for rounding. So `function` must leave nothing behind before it returns. With AUTO the first row goes
-    alone and is measured.
+    alone and is measured; then it goes with the others, so that the result does not depend on who measured.
 
     Raises:
         UsageError: a single row does not fit into memory.
     """
+    if batch.size == AUTO:
+        batch.size = fitting(bytes_of_row(function, batch, rows), free_memory(rows[0].device))
     done: list[tuple[Tensor, ...]] = []
     start, count = 0, len(rows[0])
     while start < count:
-        piece = [each[start : start + (1 if batch.size == AUTO else batch.size)] for each in rows]
-        with PeakMemory(enabled=batch.size == AUTO) as peak:
-            result = unless_out_of_memory(function, piece)
+        piece = [each[start : start + batch.size] for each in rows]
+        result = unless_out_of_memory(function, piece)
         if result is not None:
             done.append(result)
             start += len(piece[0])
-            if batch.size == AUTO:
-                batch.size = fitting(peak.bytes, free_memory(rows[0].device))
         elif len(piece[0]) == 1:
             raise UsageError(
                 f"{batch.setting}=1: not even one window fits into the free memory; "
@@ -67,6 +71,17 @@ def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows:
         else:
             batch.size = len(piece[0]) // 2
     return tuple(map(torch.cat, zip(*done, strict=True)))
+
+
+def bytes_of_row(function: Callable[..., tuple[Tensor, ...]], batch: Batch, rows: Sequence[Tensor]) -> int:
+    """Bytes that `function` takes for the first of the rows, as far as it got where memory ran out."""
+    if batch.work is None or batch.work not in _measured:
+        with PeakMemory() as peak:
+            result = unless_out_of_memory(function, [each[:1] for each in rows])
+        if batch.work is None or result is None:
+            return peak.bytes
+        _measured[batch.work] = peak.bytes
+    return _measured[batch.work]
 
 
 def unless_out_of_memory(
@@ -112,16 +127,9 @@ class PeakMemory(TorchDispatchMode):
     what was there before do not count.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.enabled, self.bytes, self._live = enabled, 0, _Live()
-
-    def __enter__(self) -> "PeakMemory":
-        return super().__enter__() if self.enabled else self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.enabled:
-            super().__exit__(*error)
+        self.bytes, self._live = 0, _Live()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}

@@ -18,7 +18,8 @@ NAMES = {
     "gradient_batch": "windows at once, with a gradient (gradient_batch)",
     "window_batch": "windows at once, without a gradient (window_batch)",
 }
-PANELS = {"seconds": ("seconds per panorama", 1), "peak_memory_bytes": ("peak memory (GB)", 1e9)}  # column -> name, unit
+# column -> name, unit
+PANELS = {"seconds": ("seconds per panorama", 1), "peak_memory_bytes": ("peak memory (GB)", 1e9)}
 
 
 def write_sweep_figure(folder: Path, name: str, rows: Sequence[Mapping[str, Any]], over: str, device: str) -> None:
@@ -39,7 +40,9 @@ def sweep_figure(rows: Sequence[Mapping[str, Any]], over: str, device: str) -> F
             mine = [row for row in rows if row["sampler"] == sampler]
             x = [row[over] / row["height"] if over == "width" else row[over] for row in mine]
             colour, marker = MARKS[sampler]
-            axes.plot(x, [row[column] / unit for row in mine], color=colour, marker=marker, label=METHODS[sampler].title)
+            axes.plot(
+                x, [row[column] / unit for row in mine], color=colour, marker=marker, label=METHODS[sampler].title
+            )
             if column == "seconds":
                 axes.fill_between(
                     x, *([row[f"seconds_{end}"] for row in mine] for end in ("min", "max")), color=colour, alpha=0.18

@@ -141,7 +141,7 @@ def _literal_evaluations(task: Task) -> Evaluations:
     return Evaluations(unet=n * settings.steps) + Evaluations(n + 1, n, n + 1, n, 2 * n, n) * pulls
 
 
-COMPILED = "syncdiffusion, compiled"
+COMPILED = "multidiffusion, compiled"
 SYNCDIFFUSION = Sampler("syncdiffusion", _ours, _ours_evaluations)
 LITERAL = Sampler("literal", _literal, _literal_evaluations, window_batch=1)
 MULTIDIFFUSION = Sampler("multidiffusion", _multidiffusion, _multidiffusion_evaluations)
@@ -150,12 +150,12 @@ PROFILE_MATCHING = Sampler("profile_matching", _profile_matching, _multidiffusio
 
 
 def compiled(twin: "Backbone") -> Sampler:
-    """Our SyncDiffusion on `twin`, the task's model once more, whose UNet goes through torch.compile."""
+    """Our MultiDiffusion on `twin`, the task's model once more, whose UNet goes through torch.compile."""
 
     def latents(task: Task) -> Tensor:
-        return _ours(replace(task, backbone=twin))
+        return _multidiffusion(replace(task, backbone=twin))
 
-    return Sampler(COMPILED, latents, _ours_evaluations)
+    return Sampler(COMPILED, latents, _multidiffusion_evaluations)
 
 
 def panorama(view_batch_size: int) -> Sampler:

@@ -91,10 +91,10 @@ def test_syncdiffusion_on_the_miniature_equals_the_literal_loop():
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler for torch.compile")
 def test_compiled_equals_eager(tiny_folder):
-    """Gradients too. In float64, where compiled kernels differ from the others by rounding alone: 1e-16, amplified."""
+    """In float64, where compiled kernels differ from the others by rounding alone: 1e-16, amplified."""
     load_or_skip("lpips_alex")
     chosen = SyncDiffusionSettings(
-        height=64, width=96, steps=3, stride=4, weight=5.0, first_n=2, loss="lpips_alex", window_batch=1, gradient_batch=1
+        height=64, width=96, steps=3, stride=4, weight=5.0, first_n=2, loss="lpips_alex", gradient_batch=1
     )
     eager, compiled = (
         sample_latents(

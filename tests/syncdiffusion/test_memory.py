@@ -103,7 +103,11 @@ def test_auto_measures_one_row_and_takes_what_fits(monkeypatch):
     monkeypatch.setattr("syncdiffusion.memory.free_memory", lambda device: 4999.0)
     batch = Batch(AUTO)
     assert by_batches(grow, batch, torch.arange(10.0))[0].shape == (10, 250)
-    assert sizes == [1, 4, 4, 1] and batch.size == 4
+    assert sizes == [1, 4, 4, 2] and batch.size == 4  # the first row once more, with its company
+    sizes.clear()
+    for work in ("this", "this", "that"):
+        assert by_batches(grow, Batch(AUTO, work=(work,)), torch.arange(4.0))[0].shape == (4, 250)
+    assert sizes == [1, 4, 4, 1, 4]  # the same work is measured once
     assert fitting(1000, 10) == 1  # never none
 
 

@@ -25,12 +25,12 @@ def test_all_comparisons_end_to_end(tiny_case, tmp_path, capsys, monkeypatch):
     rows = rows_of(tmp_path)
     assert [row["sampler"].split(",")[0] for row in rows] == [
         *("syncdiffusion", "literal"),
-        *("syncdiffusion", "syncdiffusion"),
+        *("multidiffusion", "multidiffusion"),
         *("multidiffusion", "diffusers panorama") * 2,
         *("profile_matching", "multidiffusion"),
         *("profile_matching", "literal"),
     ]
-    assert rows[3]["sampler"] == "syncdiffusion, compiled"
+    assert rows[3]["sampler"] == "multidiffusion, compiled"
     for row in rows[-4:]:  # an approximation is timed, and not called equal
         assert row["equal"] == row["tolerance"] == "" and row["difference_from"] == "an approximation"
         assert float(row["ratio"]) > 0 and float(row["timed_difference"]) > 1e-2
