@@ -53,5 +53,6 @@ def sweep_figure(rows: Sequence[Mapping[str, Any]], over: str, device: str) -> F
     first = rows[0]
     canvas = f"{first['height']} px high" if over == "width" else f"{first['width']}×{first['height']} px"
     what = f"case {first['case']}, {canvas}, {first['steps']} steps, {first['precision']}, {device}"
-    caption(figure, f"Median of {first['runs']} runs, from least to most seconds; {what}.")
+    runs = "One run each" if first["runs"] == 1 else f"Median of {first['runs']} runs, and from least to most seconds"
+    caption(figure, f"{runs}; {what}.")
     return figure
