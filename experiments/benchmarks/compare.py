@@ -78,7 +78,7 @@ class Bench:
         self.run(sampler, replace(settings, steps=2, first_n=1), "warm-up")
 
     def flops(self, sampler: Sampler, settings: SyncDiffusionSettings) -> int:
-        """FLOPs of a whole run, counted once in a pass of its own that is not timed."""
+        """FLOPs of a whole run, counted once in a pass of its own that is not timed; `warm_up` comes before it."""
         key, started = (sampler.name, settings), time.perf_counter()
         if key not in self.whole:
             self.whole[key] = count_flops(lambda: sampler.latents(self.task(settings)))
