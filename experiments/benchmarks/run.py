@@ -61,6 +61,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.pairs < 1:
         raise UsageError(f"--pairs {options.pairs}: use 1 or more")
+    if options.count and options.over:
+        raise UsageError(f"--count with --over {options.over}: each stands alone; give one of them")
     counted = "_counts" if options.count else ""
     options.name = options.name or "_over_".join(filter(None, (options.case, options.over))) + counted
     if Path(options.name).name != options.name:

@@ -120,6 +120,7 @@ def test_sweeps_of_ours_alone(tiny_case, tmp_path, monkeypatch, over, tried, val
         (["--pairs", "0"], "--pairs 0: use 1 or more"),
         (["--case", "nosuch"], "nosuch"),
         (["--case", "sd2", "--device", "cpu"], "--case sd2"),
+        (["--count", "--over", "width"], "--count with --over width"),
         (["--precision", "float8"], "--precision float8"),
         (["--device", "nowhere"], "device=nowhere"),
         (["--name", "a/b"], "--name a/b"),
