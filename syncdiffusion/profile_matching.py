@@ -13,8 +13,9 @@ where the noise prediction is held constant, so that the window moves as its for
 profiles at once, and no strength overshoots. It is adaptive instance normalisation (Huang and Belongie, ICCV 2017), row
 by row and in the sampler.
 
-What else could be matched is the setting `match`; `experiment=ablation_profile` compares the choices. Aligned blocks
-fail, because windows that share a cell want it to be like different places of the anchor.
+What else could be matched is the setting `match`; `experiment=ablation_profile` compares the choices. Rows with their
+deviations pull furthest. Whole channels do not know above from below; aligned blocks hold each other up, because
+windows that share a cell want it to be like different places of the anchor.
 """
 
 from collections.abc import Sequence

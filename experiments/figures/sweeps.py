@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 56.0  # mm, of a row of panels
 COST_STEP = 1.15  # a cost is another where it is so much higher; the same work takes a few per cent more or less
+TICK_LETTERS = 24  # that stand side by side below a panel
 COHERENCE_METRICS = ("intra_lpips", "intra_style_mean")  # what synchronising is for
 
 
@@ -138,7 +139,8 @@ def draw_swept(axes: Axes, axis: SweptAxis, values: Sequence[Interval | None], m
         axes.set_xscale("symlog", linthresh=min(x for x in axis.positions if x > 0))
     else:
         axes.set_xscale(axis.scale)
-    axes.set_xticks(axis.positions, axis.ticks)
+    crowded = not axis.joined and sum(map(len, axis.ticks)) > TICK_LETTERS
+    axes.set_xticks(axis.positions, axis.ticks, rotation=20 if crowded else 0)
     axes.minorticks_off()
     axes.set_xlabel(axis.label)
 
