@@ -179,7 +179,8 @@ class Faint:
     """LPIPS over 4096, as if an image had so many times more pixels for the mean."""
 
     def __init__(self):
-        self.features, self.whole = load_or_skip("lpips_alex").features, load_or_skip("lpips_alex").distance
+        whole = load_or_skip("lpips_alex")
+        self.features, self.whole = whole.features, whole.distance
 
     def distance(self, a, b):
         return self.whole(a, b) / 4096
