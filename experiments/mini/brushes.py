@@ -12,10 +12,11 @@ Mask = np.ndarray  # float32[height, width] in [0, 1]
 
 
 def fbm(rng: np.random.Generator, height: int, width: int, cells_y: float, cells_x: float, octaves: int = 4) -> Mask:
-    """Fractal value noise [height, width], mean 0 and standard deviation 1."""
+    """Fractal value noise [height, width], mean 0 and standard deviation 1; both numbers of cells are a height's."""
     total = np.zeros((height, width), np.float32)
+    across = cells_x * width / height
     for octave in range(octaves):
-        grid = (max(2, round(cells_y * 2**octave)) + 1, max(2, round(cells_x * 2**octave)) + 1)
+        grid = (max(2, round(cells_y * 2**octave)) + 1, max(2, round(across * 2**octave)) + 1)
         noise = Image.fromarray(rng.standard_normal(grid).astype(np.float32))
         total += np.asarray(noise.resize((width, height), Image.BICUBIC)) * 0.5**octave
     return (total - total.mean()) / (total.std() + 1e-6)
@@ -79,6 +80,24 @@ def stars(canvas: Canvas, rng: np.random.Generator, count: int, line: float, col
     return canvas
 
 
+def aurora(canvas: Canvas, rng: np.random.Generator, line: float) -> Canvas:
+    """Northern lights above y = `line`: curtains with upright rays, green below and violet above."""
+    height, width = canvas.shape[:2]
+    y, _ = grid(canvas)
+    below_colours = [(0.25, 1.0, 0.55), (0.3, 0.95, 0.75), (0.45, 1.0, 0.4)]
+    above = np.array([0.65, 0.3, 0.95], np.float32)
+    below_colour = np.array(below_colours[int(rng.integers(3))], np.float32)
+    for _ in range(int(rng.integers(2, 4))):
+        foot = line * rng.uniform(0.35, 0.85) + line * 0.13 * profile(rng, width, 1.6 * width / height, octaves=2)
+        rays = 0.62 + 0.38 * np.tanh(profile(rng, width, 14 * width / height, octaves=3))
+        shine = rays * (0.65 + 0.35 * np.tanh(profile(rng, width, 1.5 * width / height, octaves=2)))
+        up = (foot - y) / (line * rng.uniform(0.25, 0.45))
+        light = np.where(up > 0, np.exp(-1.6 * np.maximum(up, 0)), np.exp(14 * np.minimum(up, 0))) * shine
+        tint = below_colour + (above - below_colour) * np.clip(up, 0, 1)[..., None]
+        canvas = 1 - (1 - canvas) * (1 - 0.85 * light[..., None] * tint)
+    return canvas.astype(np.float32)
+
+
 def spot(
     canvas: Canvas, x0: float, y0: float, radius: float, colour, strength: float = 1.0, flat: float = 1.0
 ) -> Canvas:
@@ -92,6 +111,63 @@ def spot(
     x = np.arange(x1, x2, dtype=np.float32)[None]
     mask = np.clip(radius - np.hypot(x - x0, (y - y0) / flat) + 0.5, 0, 1) * strength
     canvas[y1:y2, x1:x2] += (colour - canvas[y1:y2, x1:x2]) * mask[..., None]
+    return canvas
+
+
+def bar(canvas: Canvas, x0: float, y0: float, half: float, tall: float, colour) -> Canvas:
+    """A rectangle of half width `half` and half height `tall` around (`x0`, `y0`), drawn in place."""
+    height, width = canvas.shape[:2]
+    y1, y2 = max(0, int(y0 - tall - 1)), min(height, int(y0 + tall + 2))
+    x1, x2 = max(0, int(x0 - half - 1)), min(width, int(x0 + half + 2))
+    if y1 >= y2 or x1 >= x2:
+        return canvas
+    y = np.arange(y1, y2, dtype=np.float32)[:, None]
+    x = np.arange(x1, x2, dtype=np.float32)[None]
+    mask = np.clip(half - np.abs(x - x0) + 0.5, 0, 1) * np.clip(tall - np.abs(y - y0) + 0.5, 0, 1)
+    canvas[y1:y2, x1:x2] += (colour - canvas[y1:y2, x1:x2]) * mask[..., None]
+    return canvas
+
+
+def triangle(canvas: Canvas, x0: float, foot: float, run: float, rise: float, colour) -> Canvas:
+    """A right triangle drawn in place: upright edge at `x0`, `rise` pixels high above `foot`, `run` to the side.
+
+    `run` may be negative: two of them, one each way, make a gable, a pyramid or a sail and jib.
+    """
+    height, width = canvas.shape[:2]
+    way, run = (1.0, run) if run > 0 else (-1.0, -run)
+    y1, y2 = max(0, int(foot - rise - 1)), min(height, int(foot + 2))
+    left, right = (x0 - 1, x0 + run + 2) if way > 0 else (x0 - run - 1, x0 + 2)
+    x1, x2 = max(0, int(left)), min(width, int(right))
+    if y1 >= y2 or x1 >= x2:
+        return canvas
+    y = np.arange(y1, y2, dtype=np.float32)[:, None]
+    side = way * (np.arange(x1, x2, dtype=np.float32)[None] - x0)
+    down = (y - (foot - rise)) / rise
+    # Distance to the slanting edge, across it.
+    slant = (down * run - side) * rise / np.hypot(run, rise)
+    mask = np.clip(slant + 0.5, 0, 1) * np.clip(side + 0.5, 0, 1) * np.clip(foot - y + 0.5, 0, 1)
+    canvas[y1:y2, x1:x2] += (colour - canvas[y1:y2, x1:x2]) * mask[..., None]
+    return canvas
+
+
+def dome(canvas: Canvas, x0: float, foot: float, radius: float, colour, stripe, outline) -> Canvas:
+    """A striped half disc on y = `foot`, drawn in place; `outline` is an RGB or None."""
+    height, width = canvas.shape[:2]
+    y1, y2 = max(0, int(foot - radius - 2)), min(height, int(foot + 2))
+    x1, x2 = max(0, int(x0 - radius - 2)), min(width, int(x0 + radius + 3))
+    if y1 >= y2 or x1 >= x2:
+        return canvas
+    y = np.arange(y1, y2, dtype=np.float32)[:, None]
+    x = np.arange(x1, x2, dtype=np.float32)[None]
+    reach = np.hypot(x - x0, (y - foot) / 0.75)
+    half = np.clip(foot - y + 0.5, 0, 1)
+    if outline is not None:
+        mask = np.clip(radius - reach + 1.5, 0, 1) * np.clip(foot - y + 1.5, 0, 1)
+        canvas[y1:y2, x1:x2] += (outline - canvas[y1:y2, x1:x2]) * mask[..., None]
+    ribs = ((np.arctan2(foot - y, x - x0) * 5 / np.pi).astype(int) % 2)[..., None]
+    canvas[y1:y2, x1:x2] += (np.where(ribs, stripe, colour) - canvas[y1:y2, x1:x2]) * (
+        np.clip(radius - reach + 0.5, 0, 1) * half
+    )[..., None]
     return canvas
 
 
@@ -211,7 +287,7 @@ def buildings(
     """
     width = canvas.shape[1]
     x0 = -int(wide * rng.random())
-    cluster = profile(rng, width * 2, 2, octaves=2)
+    cluster = profile(rng, width + 1, 2 * width / canvas.shape[0], octaves=2)
     while x0 < width:
         w = int(max(5, wide * rng.uniform(0.6, 1.5)))
         h = int(tall * np.clip(0.55 + 0.22 * cluster[max(0, x0)] + rng.uniform(-0.25, 0.25), 0.15, 1))

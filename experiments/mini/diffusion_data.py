@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.mini.dataset import load_pictures, source_hash
+from experiments.mini.captions import caption, sample_pair
+from experiments.mini.dataset import Pictures, load_pictures, shards, source_hash
 from experiments.mini.files import load_or_make
 from experiments.mini.tokenizer import distinct_captions, load_tokenizer, train_tokenizer, write_tokenizer
 from experiments.mini.training import Progress, to_unit
@@ -21,27 +22,42 @@ from syncdiffusion.errors import UsageError
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
+FACTOR = 8  # pixels a latent cell, each way
+
 
 @dataclass(frozen=True)
 class DiffusionData:
     """Encoded pictures and their captions.
 
-    latents: [n, 2, 4, h, w] float16, the picture and its mirror image, times the scaling factor.
+    latents: arrays [m, c, h, w] float16 whose rows together are n pictures, wider than a window, times the scaling
+        factor.
     tokens: [n, captions, MAX_TOKENS] int16, padded.
+    edges: [n, 2] int64, first and last left edge in cells of the windows for which the captions are true.
     empty: [MAX_TOKENS] int64, the tokens of the empty prompt.
-    identity: hash of pictures and captions.
     encoder: hash of the encoder.
     """
 
-    latents: Tensor
+    latents: list[np.ndarray]
     tokens: Tensor
+    edges: Tensor
     empty: Tensor
-    identity: str
     encoder: str
 
+    def windows(self, rows: Tensor, lefts: Tensor) -> Tensor:
+        """Square windows [b, c, h, h] float32 of these pictures, from these left edges in cells."""
+        starts = np.cumsum([0, *map(len, self.latents)])
+        cut = []
+        for row, left in zip(rows.tolist(), lefts.tolist(), strict=True):
+            part = int(np.searchsorted(starts, row, side="right")) - 1
+            picture = self.latents[part][row - starts[part]]
+            cut.append(picture[:, :, left : left + picture.shape[1]])
+        return torch.from_numpy(np.stack(cut)).float()
 
-def picture_batches(name: str, images: np.ndarray, device: torch.device, batch: int) -> Iterator[tuple[int, Tensor]]:
-    """Batches [b, 3, h, w] in [-1, 1], channels last, of pictures uint8 [n, h, w, 3], each after its first's index."""
+
+def picture_batches(
+    name: str, images: Sequence[np.ndarray], device: torch.device, batch: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Batches [b, 3, h, w] in [-1, 1], channels last, of n pictures uint8 [h, w, 3], each after its first's index."""
     progress = Progress(name, 0, len(images), every=batch * 20)
     for begin in range(0, len(images), batch):
         pictures = to_unit(np.array(images[begin : begin + batch]), device)
@@ -51,24 +67,24 @@ def picture_batches(name: str, images: np.ndarray, device: torch.device, batch: 
 
 @torch.no_grad()
 def encode_pictures(
-    vae: nn.Module, images: np.ndarray, device: torch.device, bfloat16: bool = True, batch: int = 32
+    vae: nn.Module, images: Sequence[np.ndarray], device: torch.device, bfloat16: bool = False, batch: int = 16
 ) -> np.ndarray:
-    """Pictures and their mirror images to scaled latents.
+    """Pictures to scaled latents.
 
     Args:
-        images: uint8 [n, h, w, 3].
+        images: n pictures, uint8 [h, w, 3].
         bfloat16: autocast, three times as fast where the CPU computes in bfloat16; moves the latents by
-            0.5 % of their standard deviation, a tenth of the noise the decoder was trained to stand.
+            0.5 % of their standard deviation, far below the noise the decoder was trained to stand.
 
     Returns:
-        float16 [n, 2, 4, h/8, w/8]. The mirror image is encoded for itself: the encoder is not symmetric.
+        float16 [n, c, h/8, w/8].
     """
     encoder = vae.encoder.to(memory_format=torch.channels_last)
     parts = []
     for _, pictures in picture_batches("latents", images, device, batch):
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            both = torch.stack([encoder(pictures), encoder(pictures.flip(-1))], 1)
-        parts.append((both.float() * vae.config.scaling_factor).half().cpu().numpy())
+            latents = encoder(pictures)
+        parts.append((latents.float() * vae.config.scaling_factor).half().cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -89,16 +105,41 @@ def encoder_hash(vae: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def picture_hash(count: int, seed: int) -> str:
-    return hashlib.sha256(f"{source_hash()} {seed} {count}".encode()).hexdigest()[:16]
+def picture_hash(count: int, seed: int, first: int = 0) -> str:
+    return hashlib.sha256(f"{source_hash()} {seed} {first} {count}".encode()).hexdigest()[:16]
 
 
 def load_latents(
-    work: Path, vae: nn.Module, images: np.ndarray, seed: int, device: torch.device, bfloat16: bool = True
-) -> np.ndarray:
-    """`encode_pictures` of the first training pictures, from `work/latents` when it is there already."""
-    path = work / "latents" / f"{picture_hash(len(images), seed)}-{encoder_hash(vae)}.npy"
-    return load_or_make(path, lambda: encode_pictures(vae, images, device, bfloat16))
+    work: Path,
+    vae: nn.Module,
+    pictures: Pictures,
+    seed: int,
+    device: torch.device,
+    split: str = "train",
+    first: int = 0,
+    bfloat16: bool = False,
+) -> list[np.ndarray]:
+    """`encode_pictures` of items `first` … of a split, an array a shard, kept in `work/latents`."""
+    folder, place, found = work / "latents" / encoder_hash(vae), 0, []
+    for number, begin, end in shards(first, len(pictures.images)):
+        images = pictures.images[place : place + end - begin]
+        place += end - begin
+        path = folder / f"{split}-{number:04d}-{begin}-{end}-{picture_hash(0, seed)}.npy"
+        found.append(load_or_make(path, lambda images=images: encode_pictures(vae, images, device, bfloat16)))
+    return found
+
+
+def make_tokenizer(folder: Path, count: int = 20000) -> CLIPTokenizer:
+    """The tokenizer in `folder`, trained on captions of the grammar where there is none yet.
+
+    Its captions are drawn for themselves, so that its vocabulary does not depend on the pictures in use.
+    """
+    if not (folder / "vocab.json").is_file():
+        rng = np.random.default_rng(0)
+        pairs = (sample_pair(rng) for _ in range(count))
+        texts = [text for scene, first in pairs for text in (first, caption(scene, rng))]
+        write_tokenizer(folder, *train_tokenizer(texts))
+    return load_tokenizer(folder)
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
@@ -109,17 +150,28 @@ def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
 
 
 def load_data(
-    work: Path, vae: nn.Module, count: int, seed: int, device: torch.device, bfloat16: bool = True
+    work: Path,
+    vae: nn.Module,
+    count: int,
+    seed: int,
+    device: torch.device,
+    split: str = "train",
+    first: int = 0,
+    workers: int = 2,
+    bfloat16: bool = False,
 ) -> DiffusionData:
     """Renders, encodes and tokenises what is not there yet, and writes `work/tokenizer`."""
-    pictures = load_pictures(work, "train", count, seed)
-    captions = [caption for group in pictures.captions for caption in group]
-    write_tokenizer(work / "tokenizer", *train_tokenizer(captions))
-    tokenizer = load_tokenizer(work / "tokenizer")
+    pictures = load_pictures(work, split, count, seed, workers, first)
+    tokenizer = make_tokenizer(work / "tokenizer")
+    edges = torch.tensor(pictures.edges)
+    # Only whole cells: the first at or after the first edge, the last at or before the last.
+    edges = torch.stack([(edges[:, 0] + FACTOR - 1) // FACTOR, edges[:, 1] // FACTOR], 1)
+    edges[:, 0] = edges[:, 0].minimum(edges[:, 1])
+    words = [text for group in pictures.captions for text in group]
     return DiffusionData(
-        latents=torch.from_numpy(load_latents(work, vae, pictures.images, seed, device, bfloat16)),
-        tokens=tokenize(tokenizer, captions).unflatten(0, (count, len(captions) // count)),
+        latents=load_latents(work, vae, pictures, seed, device, split, first, bfloat16),
+        tokens=tokenize(tokenizer, words).unflatten(0, (count, -1)),
+        edges=edges,
         empty=tokenize(tokenizer, [""])[0].long(),
-        identity=picture_hash(count, seed),
         encoder=encoder_hash(vae),
     )

@@ -26,41 +26,49 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 TRAIN_TIMESTEPS = 1000
+# Words of somebody who has not read the grammar.
+NEWCOMERS = ("a beach", "a desert", "a village in the snow", "the northern lights", "a spaceship")
 
 
 @dataclass(frozen=True)
 class DiffusionSettings:
     """What determines the trained weights, apart from the number of steps and the data.
 
+    latent_channels: those of the autoencoder.
     channels: UNet channels at 16x16, 8x8 and 4x4 latents.
     text_width: width of the text encoder and of the cross-attention's keys.
     caption_dropout: share of empty prompts, for classifier-free guidance.
+    caption_shares: how often each of a scene's captions is taken.
     snr_gamma: clamp of the signal-to-noise ratio in the loss weight; 0 for the plain loss.
+    averages: decays of the moving averages of the weights; the best of them is exported.
     bfloat16: autocast; the weights and the optimiser stay float32.
     """
 
-    channels: tuple[int, int, int] = (80, 128, 160)
+    latent_channels: int = 16
+    channels: tuple[int, int, int] = (96, 160, 224)
     text_width: int = 128
     text_layers: int = 2
     batch: int = 64
-    peak_rate: float = 6e-4
-    warmup: int = 200
+    peak_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    warmup: int = 100
     caption_dropout: float = 0.1
+    caption_shares: tuple[float, float, float] = (0.5, 0.35, 0.15)
     # Min-SNR: with few steps the plain loss spends the small model's capacity on removing the last, faint
     # noise, where the error in the picture is tiny; composition and silhouettes are settled at low SNR.
     snr_gamma: float = 5.0
-    average_decay: float = 0.999
+    averages: tuple[float, float, float] = (0.998, 0.99, 0.9995)
     seed: int = 0
-    bfloat16: bool = True
+    bfloat16: bool = False
 
 
 def build_models(settings: DiffusionSettings, vocabulary: int, size: int = 16) -> nn.ModuleDict:
     """UNet and text encoder with random weights.
 
-    Cross-attention sits in the middle block only, where it costs least. What a caption says about the
-    whole picture (hour, season, style) must also reach the fine levels: the pooled text is added to the
-    timestep embedding (`addition_embed_type="text"`), which every residual block sees. Pipelines need not
-    know: the UNet makes it from `encoder_hidden_states`.
+    Attention, to itself and to the text, sits at 8x8 on the way down and in the middle block, where it costs
+    least. What a caption says about the whole picture (hour, season, style) must also reach the fine levels:
+    the pooled text is added to the timestep embedding (`addition_embed_type="text"`), which every residual
+    block sees. Pipelines need not know: the UNet makes it from `encoder_hidden_states`.
 
     Args:
         vocabulary: number of tokens; the last two are the start and the end.
@@ -85,11 +93,11 @@ def build_models(settings: DiffusionSettings, vocabulary: int, size: int = 16) -
         torch.manual_seed(settings.seed)
         unet = UNet2DConditionModel(
             sample_size=size,
-            in_channels=4,
-            out_channels=4,
+            in_channels=settings.latent_channels,
+            out_channels=settings.latent_channels,
             block_out_channels=settings.channels,
             layers_per_block=1,
-            down_block_types=("DownBlock2D",) * len(settings.channels),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D",) * len(settings.channels),
             cross_attention_dim=settings.text_width,
             # diffusers takes the number of heads under this name; 32 channels a head.
@@ -144,10 +152,10 @@ def build_pipeline(models: nn.ModuleDict, vae: nn.Module, tokenizer: CLIPTokeniz
 
 
 def sample(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int, steps: int = 25, guidance: float = 5.0
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int, steps: int = 25, guidance: float = 3.0
 ) -> np.ndarray:
     """One picture a prompt, uint8 [n, h, w, 3]; picture i has its own generator, from (seed, i)."""
-    shape = (1, 4, *[pipeline.unet.config.sample_size] * 2)
+    shape = (1, pipeline.unet.config.in_channels, *[pipeline.unet.config.sample_size] * 2)
     noise = torch.cat([torch.randn(shape, generator=step_generator(seed, i)) for i in range(len(prompts))])
     parts = []
     for begin in range(0, len(prompts), 16):
@@ -164,8 +172,9 @@ def sample(
 
 
 def write_samples(pipeline: StableDiffusionPipeline, path: Path, columns: int = 8) -> None:
-    """A contact sheet: a row for each of the paper's prompts, the same noise at every call."""
-    images = sample(pipeline, [prompt for prompt in PAPER_PROMPTS for _ in range(columns)], seed=1)
+    """A contact sheet: a row for each of the paper's prompts and of a newcomer's, the same noise at every call."""
+    prompts = (*PAPER_PROMPTS, *NEWCOMERS)
+    images = sample(pipeline, [prompt for prompt in prompts for _ in range(columns)], seed=1)
     contact_sheet([images[i : i + columns] for i in range(0, len(images), columns)], path)
 
 

@@ -4,13 +4,14 @@
 
 A contrastive image and text encoder for the procedural world: the network behind the "mini-CLIP score".
 It will judge what the diffusion model's decoder makes, so half of its training pictures have gone through
-the autoencoder, with noise on the latents; it cannot then tell captions apart by how sharp a picture is.
+the autoencoder, with noise on the latents; it cannot then tell captions apart by how sharp a picture is. It never
+sees a sample. Beside the other captions of a batch it must tell a picture's caption from the same sentence with
+another hour, season, style or place in it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
-from experiments.mini.clip_model import build_clip, evaluate, export, tokenize
+from experiments.mini.clip_data import ClipData, cut_windows, decode_pictures, load_data
+from experiments.mini.clip_model import build_clip, evaluate, export
 from experiments.mini.dataset import load_pictures
-from experiments.mini.diffusion_data import encoder_hash, load_vae, picture_batches, picture_hash
+from experiments.mini.diffusion_data import load_vae
 from experiments.mini.diffusion_model import attention_kernel
-from experiments.mini.files import load_or_make, write_json
+from experiments.mini.files import write_json
+from experiments.mini.optimisers import Muon, split_parameters
 from experiments.mini.training import (
     MovingAverage,
     Training,
@@ -34,14 +37,11 @@ from experiments.mini.training import (
     learning_rate,
     step_generator,
     take_options,
-    to_bytes,
     to_unit,
     train_steps,
 )
 from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
-
-LATENT_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,51 +59,7 @@ class ClipSettings:
     jitter: float = 0.1
     average_decay: float = 0.995
     seed: int = 0
-    bfloat16: bool = True
-
-
-@dataclass(frozen=True)
-class ClipData:
-    """Pictures with their captions.
-
-    images: uint8 [n, h, w, 3]; decoded: the first m of them through the autoencoder.
-    captions: [n, k] int64, indices into tokens; equal captions have equal indices.
-    tokens: [distinct captions, context length] int64.
-    """
-
-    images: np.ndarray
-    decoded: np.ndarray
-    captions: Tensor
-    tokens: Tensor
-    identity: str
-
-
-@torch.no_grad()
-def decode_pictures(
-    vae: nn.Module, images: np.ndarray, seed: int, device: torch.device, bfloat16: bool, batch: int = 32
-) -> np.ndarray:
-    """uint8 [n, h, w, 3] through the autoencoder, with noise of LATENT_NOISE deviations on the latents."""
-    vae = vae.to(memory_format=torch.channels_last)
-    parts = []
-    for begin, pictures in picture_batches("decoded", images, device, batch):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            latents = vae.encoder(pictures)
-            noise = torch.randn(latents.shape, generator=step_generator(seed, begin)).to(device)
-            parts.append(to_bytes(vae.decoder(latents + LATENT_NOISE / vae.config.scaling_factor * noise)))
-    return np.concatenate(parts)
-
-
-def load_data(
-    work: Path, vae: nn.Module, count: int, decoded: int, settings: ClipSettings, device: torch.device
-) -> ClipData:
-    """The first `count` training pictures, the first `decoded` of them decoded, all kept in `work`."""
-    pictures = load_pictures(work, "train", count, settings.seed)
-    identity = f"{picture_hash(count, settings.seed)}-{decoded}-{encoder_hash(vae)}"
-    path = work / "clip" / f"decoded-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
-    source = pictures.images[:decoded]
-    images = load_or_make(path, lambda: decode_pictures(vae, source, settings.seed, device, settings.bfloat16))
-    tokens, rows = tokenize([caption for group in pictures.captions for caption in group])
-    return ClipData(pictures.images, images, rows.unflatten(0, (count, -1)), tokens, identity)
+    bfloat16: bool = False
 
 
 def augment(images: Tensor, settings: ClipSettings, generator: torch.Generator) -> Tensor:
@@ -120,15 +76,15 @@ def augment(images: Tensor, settings: ClipSettings, generator: torch.Generator) 
     return (torch.stack(moved) * gain.to(images.device) + bias.to(images.device) - 1.0).clamp(-1, 1)
 
 
-def draw_batch(data: ClipData, settings: ClipSettings, generator: torch.Generator) -> tuple[np.ndarray, Tensor]:
-    """Pictures uint8 [b, h, w, 3], the second half of them decoded ones, and the indices [b] of their captions."""
+def draw_batch(data: ClipData, settings: ClipSettings, generator: torch.Generator) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Pictures uint8 [b, h, w, 3], the second half decoded ones, their captions [b] and hard captions [b, 5]."""
     half = settings.batch // 2
     rows = torch.randint(len(data.images), (settings.batch - half,), generator=generator)
     again = torch.randint(len(data.decoded), (half,), generator=generator)
     images = np.concatenate([data.images[rows.numpy()], data.decoded[again.numpy()]])
-    chosen = data.captions[torch.cat([rows, again])]
-    choice = torch.randint(chosen.shape[1], (settings.batch, 1), generator=generator)
-    return images, chosen.gather(1, choice)[:, 0]
+    both = torch.cat([rows, again])
+    choice = torch.randint(data.captions.shape[1], (settings.batch, 1), generator=generator)
+    return images, data.captions[both].gather(1, choice)[:, 0], data.pairs[both]
 
 
 def contrastive_loss(image_features: Tensor, text_features: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
@@ -149,31 +105,56 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, captions: Te
     return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
 
 
+def hard_loss(image_features: Tensor, text_features: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
+    """Cross-entropy of each picture's true caption among its own false ones, over the pictures that have any.
+
+    Args:
+        image_features: [n, d]; text_features: [n, k, d], all of unit length, the true caption first.
+        captions: [n, k]; a false caption with the true one's number is none.
+        scale: factor of the cosines.
+    """
+    logits = scale * torch.einsum("nd,nkd->nk", image_features, text_features)
+    same = captions[:, 1:] == captions[:, :1]
+    logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(same, -torch.inf)], 1)
+    some = ~same.all(1)
+    return cross_entropy(logits[some], captions.new_zeros(int(some.sum()))) if some.any() else 0.0 * logits[:, 0].sum()
+
+
 def train_step(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     step: int,
-    steps: int,
+    schedule: tuple[int, int],
     data: ClipData,
     settings: ClipSettings,
 ) -> dict[str, float]:
-    """Step number `step` (from 0) of `steps`, wholly determined by these, the data and the weights."""
+    """Step number `step` (from 0), wholly determined by the arguments and the weights.
+
+    Args:
+        schedule: length of the training and of its cooldown, in steps.
+    """
     device = next(model.parameters()).device
     generator = step_generator(settings.seed, step)
-    pictures, captions = draw_batch(data, settings, generator)
+    pictures, captions, pairs = draw_batch(data, settings, generator)
     images = augment(to_unit(pictures, device), settings, generator)
-    tokens, captions = data.tokens[captions].to(device), captions.to(device)
+    # Every text of the batch is read once.
+    distinct, place = torch.cat([captions[:, None], pairs], 1).unique(return_inverse=True)
+    tokens, place = data.tokens[distinct].to(device), place.to(device)
     with attention_kernel(device), torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
         seen, read = model.encode_image(images), model.encode_text(tokens)
+    seen, read = normalize(seen.float(), dim=-1), normalize(read.float(), dim=-1)[place]
     scale = model.logit_scale.exp().clamp(max=100.0)
-    loss = contrastive_loss(normalize(seen.float(), dim=-1), normalize(read.float(), dim=-1), captions, scale)
-    descend(optimiser, loss, learning_rate(step, steps, settings.peak_rate, settings.warmup))
-    return {"loss": loss.item(), "scale": scale.item()}
+    easy = contrastive_loss(seen, read[:, 0], captions.to(device), scale)
+    hard = hard_loss(seen, read[:, 1:], pairs.to(device), scale)
+    rate = learning_rate(step, schedule[0], settings.peak_rate, settings.warmup, schedule[1])
+    descend(optimiser, easy + hard, rate)
+    return {"loss": easy.item(), "hard": hard.item(), "scale": scale.item()}
 
 
 def train(
     settings: ClipSettings,
     steps: int,
+    cooldown: int,
     work: Path,
     device: torch.device,
     data: ClipData,
@@ -186,12 +167,12 @@ def train(
         stop_after: leaves after this many steps of this call, with a checkpoint.
     """
     model = build_clip(settings.seed).to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.peak_rate, weight_decay=0.1, fused=True)
+    optimiser = Muon(split_parameters(model, settings.peak_rate, 0.1))
     average = MovingAverage(model, settings.average_decay)
     identity = {**asdict(settings), "data": data.identity}
     training = Training("clip", work / "clip" / "checkpoint.pt", identity, model, optimiser, average)
 
-    take = partial(train_step, model, optimiser, steps=steps, data=data, settings=settings)
+    take = partial(train_step, model, optimiser, schedule=(steps, cooldown), data=data, settings=settings)
     for _ in train_steps(training, take, steps, checkpoint_minutes, stop_after):
         pass  # nothing to add
     return average.copy_to(build_clip(settings.seed)).to(device).eval()
@@ -199,11 +180,12 @@ def train(
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the miniature CLIP.")
-    parser.add_argument("--steps", type=int, default=1100, help="may be raised when a training is continued")
+    parser.add_argument("--steps", type=int, default=2000, help="may be raised when a training is continued")
+    parser.add_argument("--cooldown", type=int, default=500, help="steps at the end over which the rate falls")
     add_settings(parser, ClipSettings, "batch", "peak_rate", "seed", "bfloat16")
-    parser.add_argument("--pictures", type=int, default=12000, help="training scenes")
-    parser.add_argument("--decoded", type=int, default=4000, help="how many of them also through the autoencoder")
-    parser.add_argument("--heldout", type=int, default=1000, help="held-out scenes for the accuracy")
+    parser.add_argument("--pictures", type=int, default=12288, help="training scenes")
+    parser.add_argument("--decoded", type=int, default=4096, help="how many of them also through the autoencoder")
+    parser.add_argument("--heldout", type=int, default=512, help="held-out scenes for the accuracy")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
     parser.add_argument("--vae", type=Path, help="trained autoencoder (default: WORK/vae)")
     parser.add_argument("--out", type=Path, default=Path("syncdiffusion/weights/mini_clip"))
@@ -221,14 +203,15 @@ def main(arguments: list[str] | None = None) -> None:
             "use 1 or more, and no more decoded than pictures"
         )
     vae = load_vae(options.vae or options.work / "vae", device)
-    data = load_data(options.work, vae, options.pictures, options.decoded, settings, device)
-    model = train(settings, options.steps, options.work, device, data, options.checkpoint_minutes)
+    data = load_data(options.work, vae, options.pictures, options.decoded, settings.seed, device, settings.bfloat16)
+    model = train(settings, options.steps, options.cooldown, options.work, device, data, options.checkpoint_minutes)
     export(model, options.out)
     heldout = load_pictures(options.work, "heldout", options.heldout, settings.seed)
-    decoded = decode_pictures(vae, heldout.images, settings.seed + 1, device, settings.bfloat16)
+    windows, captions = cut_windows(heldout, settings.seed), [group[:2] for group in heldout.captions]
+    decoded = decode_pictures(vae, windows, settings.seed + 1, device, settings.bfloat16)
     record: dict[str, object] = {"steps": options.steps, "heldout": options.heldout, "group": 64}
-    for name, images in (("renders", heldout.images), ("decoded", decoded)):
-        record[name] = evaluate(model, images, heldout.captions, device)
+    for name, images in (("renders", windows), ("decoded", decoded)):
+        record[name] = evaluate(model, images, captions, device)
         print(f"held-out {name} (n={options.heldout}): {record[name]}")
     write_json(options.out / "accuracy.json", record)
     print(f"wrote {options.out}")

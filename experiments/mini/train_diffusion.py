@@ -3,16 +3,16 @@
     python -m experiments.mini.train_diffusion --threads 1
     python -m experiments.mini.train_diffusion --export        # from the last checkpoint, no training
 
-Needs the autoencoder of train_autoencoder.py. Every picture and its mirror image are encoded once;
-training then runs on latents alone. A second call continues from the last checkpoint, with a longer
-`--steps` if so wished. Once it is done the text encoder is frozen like the rest.
+Needs the autoencoder of train_autoencoder.py. Every picture is encoded once; training then runs on windows of the
+latents alone, cut anywhere from pictures twice as wide. A second call continues from the last checkpoint, with a
+longer `--steps` and other scenes (`--first`) if so wished.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from experiments.mini.diffusion_data import DiffusionData, encoder_hash, load_data, load_vae
+from experiments.mini.diffusion_data import DiffusionData, load_data, load_vae
 from experiments.mini.diffusion_model import (
     TRAIN_TIMESTEPS,
     DiffusionSettings,
@@ -31,6 +31,7 @@ from experiments.mini.diffusion_model import (
     export,
     write_samples,
 )
+from experiments.mini.optimisers import Muon, split_parameters
 from experiments.mini.tokenizer import load_tokenizer
 from experiments.mini.training import (
     MovingAverage,
@@ -56,17 +57,18 @@ if TYPE_CHECKING:
 def draw_batch(
     data: DiffusionData, settings: DiffusionSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A random batch: latents [b, 4, h, w], tokens [b, MAX_TOKENS], timesteps [b], noise as latents."""
-    count, captions = data.tokens.shape[:2]
-    rows = torch.randint(count, (settings.batch,), generator=generator)
-    mirror = torch.randint(2, (settings.batch,), generator=generator)
-    choice = torch.randint(captions, (settings.batch,), generator=generator)
+    """A random batch: latents [b, c, h, h], tokens [b, MAX_TOKENS], timesteps [b], noise as latents."""
+    rows = torch.randint(len(data.tokens), (settings.batch,), generator=generator)
+    first, last = data.edges[rows].T
+    lefts = first + (torch.rand(settings.batch, generator=generator) * (last - first + 1)).long()
+    shares = torch.tensor(settings.caption_shares)
+    choice = torch.multinomial(shares, settings.batch, replacement=True, generator=generator)
     drop = torch.rand(settings.batch, generator=generator) < settings.caption_dropout
     # One timestep from each of `batch` equal slices: every batch covers the schedule evenly, which
     # makes the gradient less noisy than independent draws would.
     place = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
     timesteps = (place * (TRAIN_TIMESTEPS / settings.batch)).long().clamp_(max=TRAIN_TIMESTEPS - 1)
-    latents = data.latents[rows, mirror].float()
+    latents = data.windows(rows, lefts)
     tokens = torch.where(drop[:, None], data.empty, data.tokens[rows, choice].long())
     return latents, tokens, timesteps, torch.randn(latents.shape, generator=generator)
 
@@ -93,96 +95,168 @@ def diffusion_loss(
 def start(
     settings: DiffusionSettings, vocabulary: int, size: int, device: torch.device
 ) -> tuple[nn.ModuleDict, torch.optim.Optimizer]:
-    models = build_models(settings, vocabulary, size).to(device).train()
-    return models, torch.optim.AdamW(models.parameters(), lr=settings.peak_rate, weight_decay=0.01, fused=True)
+    models = build_models(settings, vocabulary, size).to(device, memory_format=torch.channels_last).train()
+    return models, Muon(split_parameters(models, settings.peak_rate, settings.weight_decay))
 
 
 def train_step(
     models: nn.ModuleDict,
     optimiser: torch.optim.Optimizer,
     step: int,
-    steps: int,
+    schedule: tuple[int, int],
     data: DiffusionData,
     settings: DiffusionSettings,
 ) -> dict[str, float]:
-    """Step number `step` (from 0) of `steps`, wholly determined by these, the data and the weights."""
+    """Step number `step` (from 0), wholly determined by the arguments and the weights.
+
+    Args:
+        schedule: length of the training and of its cooldown, in steps.
+    """
     device = next(models.parameters()).device
     batch = draw_batch(data, settings, step_generator(settings.seed, step))
     latents, tokens, timesteps, noise = (part.to(device) for part in batch)
+    latents = latents.contiguous(memory_format=torch.channels_last)
     alphas = build_scheduler().alphas_cumprod.to(device)
     with attention_kernel(device), torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
         loss, plain = diffusion_loss(models, (latents, tokens, timesteps, noise), alphas, settings.snr_gamma)
-    descend(optimiser, loss, learning_rate(step, steps, settings.peak_rate, settings.warmup))
+    descend(optimiser, loss, learning_rate(step, schedule[0], settings.peak_rate, settings.warmup, schedule[1]))
     return {"loss": loss.item(), "mse": plain.item()}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a training takes its parts from, and leaves what it makes.
+
+    work: folder of the trainings; checkpoint and sample sheets go to `work/diffusion`.
+    vae: folder of the autoencoder.
+    weights: an exported model whose UNet and text encoder the training begins with, where there is no checkpoint.
+    """
+
+    work: Path
+    vae: Path
+    weights: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.work / "diffusion"
 
 
 def train(
     settings: DiffusionSettings,
     steps: int,
-    work: Path,
+    cooldown: int,
+    places: Places,
     device: torch.device,
     data: DiffusionData,
-    vae_folder: Path,
     tokenizer: CLIPTokenizer,
     checkpoint_minutes: float = 5.0,
-    sample_minutes: float = 10.0,
+    sample_minutes: float = 15.0,
     stop_after: int | None = None,
 ) -> nn.ModuleDict:
-    """Trains from the last checkpoint in `work/diffusion` to `steps`; returns the averaged models.
+    """Trains from the last checkpoint in `places.folder` to `steps`; returns the models of the first average.
 
     Args:
-        data: as `load_data` gives it; a checkpoint made with other data is refused.
+        cooldown: number of steps at the end over which the learning rate falls.
+        data: as `load_data` gives it. A stretch of the training may have other scenes than the one before it, of the
+            same encoder: a checkpoint made with another is refused.
         stop_after: leaves after this many steps of this call, with a checkpoint and no sample sheet.
     """
-    folder, size = work / "diffusion", data.latents.shape[-1]
+    size = data.latents[0].shape[-2]
     models, optimiser = start(settings, len(tokenizer), size, device)
-    average = MovingAverage(models, settings.average_decay)
-    identity = {**asdict(settings), "data": data.identity, "encoder": data.encoder}
-    training = Training("diffusion", folder / "checkpoint.pt", identity, models, optimiser, average, {"size": size})
+    if places.weights is not None and not (places.folder / "checkpoint.pt").exists():
+        load_weights(models, places.weights)
+    average = MovingAverage(models, *settings.averages)
+    identity = {**asdict(settings), "encoder": data.encoder}
+    checkpoint = places.folder / "checkpoint.pt"
+    training = Training("diffusion", checkpoint, identity, models, optimiser, average, {"size": size})
 
     def averaged() -> nn.ModuleDict:
         return average.copy_to(build_models(settings, len(tokenizer), size)).to(device)
 
-    take = partial(train_step, models, optimiser, steps=steps, data=data, settings=settings)
+    take = partial(train_step, models, optimiser, schedule=(steps, cooldown), data=data, settings=settings)
     sampled = time.monotonic()
     for step, _ in train_steps(training, take, steps, checkpoint_minutes, stop_after):
         if step == steps or time.monotonic() - sampled > 60 * sample_minutes:
             # Opened anew: the decoder may have been trained further in the meantime.
-            vae = load_vae(vae_folder, device)
-            write_samples(build_pipeline(averaged(), vae, tokenizer), folder / f"samples-{step:06d}.png")
+            vae = load_vae(places.vae, device)
+            write_samples(build_pipeline(averaged(), vae, tokenizer), places.folder / f"samples-{step:06d}.png")
             say("diffusion", f"wrote samples-{step:06d}.png")
             sampled = time.monotonic()
     return averaged()
 
 
-def load_averaged(settings: DiffusionSettings, work: Path, vae: nn.Module, vocabulary: int) -> nn.ModuleDict:
-    """The averaged models of the last checkpoint.
+def load_weights(models: nn.ModuleDict, folder: Path) -> None:
+    """The weights of an exported model of the same architecture.
 
     Raises:
-        UsageError: there is none, or it was made with other settings.
+        UsageError: there is no model in the folder, or it is of another architecture.
     """
-    path = work / "diffusion" / "checkpoint.pt"
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(f"init_from={folder}: no model_index.json there")
+    found = {
+        "unet": UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32),
+        "text_encoder": CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+    }
+    for name, model in found.items():
+        try:
+            models[name].load_state_dict(model.state_dict())
+        except RuntimeError as error:
+            raise UsageError(f"init_from={folder}: its {name} has another architecture") from error
+
+
+@torch.no_grad()
+def heldout_loss(models: nn.ModuleDict, data: DiffusionData, settings: DiffusionSettings, batches: int = 8) -> float:
+    """Mean loss on batches that are the same at every call, of held-out data."""
+    device, alphas = next(models.parameters()).device, build_scheduler().alphas_cumprod
+    total = 0.0
+    for number in range(batches):
+        batch = draw_batch(data, settings, step_generator(settings.seed + 1, number))
+        latents, tokens, timesteps, noise = (part.to(device) for part in batch)
+        loss, _ = diffusion_loss(models, (latents, tokens, timesteps, noise), alphas.to(device), settings.snr_gamma)
+        total += loss.item()
+    return total / batches
+
+
+def best_average(settings: DiffusionSettings, places: Places, vocabulary: int, data: DiffusionData) -> nn.ModuleDict:
+    """The averaged models of the last checkpoint, of the length with the smallest loss on held-out data.
+
+    Raises:
+        UsageError: there is none, or it was made with other settings or another encoder.
+    """
+    path = places.folder / "checkpoint.pt"
     # Latents of another encoder would decode to garbage.
-    state = load_checkpoint(path, {**asdict(settings), "encoder": encoder_hash(vae)})
+    state = load_checkpoint(path, {**asdict(settings), "encoder": data.encoder})
     if state is None:
-        raise UsageError(f"work={work}: no checkpoint {path}; train first, without --export")
-    models = build_models(settings, vocabulary, state["size"])
-    average = MovingAverage(models)
-    average.load_state_dict(state["average"])
-    return average.copy_to(models)
+        raise UsageError(f"work={places.work}: no checkpoint {path}; train first, without --export")
+    found = []
+    for which, decay in enumerate(settings.averages):
+        models = build_models(settings, vocabulary, state["size"]).eval()
+        average = MovingAverage(models, *settings.averages)
+        average.load_state_dict(state["average"])
+        loss = heldout_loss(average.copy_to(models, which), data, settings)
+        say("diffusion", f"step {state['step']}, average of decay {decay:g}: held-out loss {loss:.4f}")
+        found.append((loss, models))
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the miniature model's UNet and text encoder.")
     parser.add_argument("--steps", type=int, default=3300, help="may be raised when a training is continued")
+    parser.add_argument("--cooldown", type=int, default=600, help="steps at the end over which the rate falls")
     names = ("batch", "peak_rate", "snr_gamma", "seed", "bfloat16")
     add_settings(parser, DiffusionSettings, *names, snr_gamma="0: the plain loss")
-    parser.add_argument("--pictures", type=int, default=16000, help="training scenes")
+    parser.add_argument("--pictures", type=int, default=12288, help="training scenes")
+    parser.add_argument("--first", type=int, default=0, help="number of the first training scene")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
     parser.add_argument("--vae", type=Path, help="trained autoencoder (default: WORK/vae)")
+    parser.add_argument("--init-from", type=Path, help="an exported model to begin with, where there is no checkpoint")
     parser.add_argument("--out", type=Path, default=Path("syncdiffusion/weights/mini"))
     add_machine(parser, checkpoint_minutes=5.0)
-    parser.add_argument("--sample-minutes", type=float, default=10.0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    parser.add_argument("--sample-minutes", type=float, default=15.0)
     parser.add_argument("--export", action="store_true", help="write the folder from the last checkpoint, and stop")
     parser.add_argument("--measure", type=float, metavar="MINUTES", help="print the steps that fit, and stop")
     return parser.parse_args(arguments)
@@ -194,25 +268,28 @@ def main(arguments: list[str] | None = None) -> None:
     device, settings = take_options(options, DiffusionSettings)
     if options.steps < 1 or options.batch < 1:
         raise UsageError(f"steps={options.steps}, batch={options.batch}: use 1 or more")
-    vae_folder = options.vae or options.work / "vae"
-    vae, tokenizer_folder = load_vae(vae_folder, device), options.work / "tokenizer"
-    if options.export:
-        if not (tokenizer_folder / "vocab.json").is_file():
-            raise UsageError(f"work={options.work}: no tokenizer in it; train first, without --export")
-        vocabulary = len(load_tokenizer(tokenizer_folder))
-        models = load_averaged(settings, options.work, vae, vocabulary).to(device)
-    else:
-        data = load_data(options.work, vae, options.pictures, settings.seed, device, settings.bfloat16)
-        tokenizer = load_tokenizer(tokenizer_folder)
+    places = Places(options.work, options.vae or options.work / "vae", options.init_from)
+    vae = load_vae(places.vae, device)
+    settings = replace(settings, latent_channels=vae.config.latent_channels)
+
+    def load(split: str, count: int, first: int) -> DiffusionData:
+        how = {"workers": options.workers, "bfloat16": settings.bfloat16}
+        return load_data(options.work, vae, count, settings.seed, device, split, first, **how)
+
+    if not options.export:
+        data = load("train", options.pictures, options.first)
+        tokenizer = load_tokenizer(options.work / "tokenizer")
         if options.measure:
-            models, optimiser = start(settings, len(tokenizer), data.latents.shape[-1], device)
-            take = partial(train_step, models, optimiser, steps=1000, data=data, settings=settings)
+            models, optimiser = start(settings, len(tokenizer), data.latents[0].shape[-2], device)
+            take = partial(train_step, models, optimiser, schedule=(1000, 0), data=data, settings=settings)
             print_steps_that_fit(options.measure, take)
             return
         minutes = (options.checkpoint_minutes, options.sample_minutes)
-        models = train(settings, options.steps, options.work, device, data, vae_folder, tokenizer, *minutes)
-    vae = load_vae(vae_folder, device)
-    export(build_pipeline(models, vae, load_tokenizer(tokenizer_folder)), tokenizer_folder, options.out)
+        train(settings, options.steps, options.cooldown, places, device, data, tokenizer, *minutes)
+    heldout = load("heldout", 512, 0)
+    tokenizer = load_tokenizer(options.work / "tokenizer")
+    models = best_average(settings, places, len(tokenizer), heldout).to(device)
+    export(build_pipeline(models, load_vae(places.vae, device), tokenizer), options.work / "tokenizer", options.out)
     print(f"wrote {options.out}")
 
 

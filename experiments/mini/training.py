@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
@@ -22,45 +21,50 @@ from syncdiffusion.errors import UsageError
 Settings = TypeVar("Settings")
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up to `peak`, then half a cosine down to 1 % of it.
+def learning_rate(step: int, steps: int, peak: float, warmup: int, cooldown: int) -> float:
+    """Linear warm-up to `peak`, constant, and over the last `cooldown` steps linearly down to 1 % of it.
+
+    A constant middle can be continued from any of its checkpoints, whatever length was planned first.
 
     Args:
         step: steps already taken, 0 … steps - 1.
         steps: length of the whole training.
         peak: largest learning rate.
-        warmup: number of steps of the linear part.
+        warmup, cooldown: number of steps of the linear parts.
     """
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return peak * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress))))
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    fall = min(1.0, (steps - step) / max(1, cooldown))
+    return peak * max(0.01, min(rise, fall))
 
 
 class MovingAverage:
-    """Exponential moving average of a module's parameters, in float32.
+    """Exponential moving averages of a module's parameters, in float32, of one or several lengths.
 
-    The decay grows as (1 + n) / (10 + n) up to `decay`, so that the random weights of the first
+    Each decay grows as (1 + n) / (10 + n) up to its value, so that the random weights of the first
     steps are forgotten soon.
     """
 
-    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
-        self.decay = decay
+    def __init__(self, module: nn.Module, *decays: float) -> None:
+        """decays: weights of the past at every step, below 1; the first is the one that `copy_to` takes."""
+        self.decays = decays or (0.999,)
         self.updates = 0
-        self.values = {name: p.detach().float().clone() for name, p in module.named_parameters()}
+        parameters = dict(module.named_parameters())
+        self.values = [{name: p.detach().float().clone() for name, p in parameters.items()} for _ in self.decays]
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, parameter in module.named_parameters():
-            self.values[name].lerp_(parameter.detach().float(), 1.0 - decay)
+        parameters = dict(module.named_parameters())
+        for limit, values in zip(self.decays, self.values, strict=True):
+            decay = min(limit, (1 + self.updates) / (10 + self.updates))
+            for name, parameter in parameters.items():
+                values[name].lerp_(parameter.detach().float(), 1.0 - decay)
         self.updates += 1
 
     @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> nn.Module:
-        """Writes the averages into `module` (of the same architecture) and returns it."""
+    def copy_to(self, module: nn.Module, which: int = 0) -> nn.Module:
+        """Writes the averages of length number `which` into `module` (of the same architecture) and returns it."""
         for name, parameter in module.named_parameters():
-            parameter.copy_(self.values[name])
+            parameter.copy_(self.values[which][name])
         return module
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,8 +72,9 @@ class MovingAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.updates = state["updates"]
-        for name, value in state["values"].items():
-            self.values[name].copy_(value)
+        for mine, values in zip(self.values, state["values"], strict=True):
+            for name, value in values.items():
+                mine[name].copy_(value)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
