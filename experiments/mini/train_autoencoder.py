@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from experiments.common.command_line import one_line_errors
 from experiments.mini.dataset import load_pictures
 from experiments.mini.files import contact_sheet
 from experiments.mini.training import (
@@ -37,7 +38,6 @@ from experiments.mini.training import (
     to_unit,
     train_steps,
 )
-from experiments.usage import one_line_errors
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def psnr_values(images: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 
 def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     """LPIPS-Alex as a function of two batches in [-1, 1]; gradient to the first only."""
-    from syncdiffusion.perceptual import load_perceptual
+    from syncdiffusion.perceptual.distances import load_perceptual
 
     loss = load_perceptual("lpips_alex", device=str(device))
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
+from experiments.common.command_line import one_line_errors
 from experiments.mini.clip_model import build_clip, evaluate, export, tokenize
 from experiments.mini.dataset import load_pictures
 from experiments.mini.diffusion_data import encoder_hash, load_vae, picture_batches, picture_hash
@@ -38,7 +39,6 @@ from experiments.mini.training import (
     to_unit,
     train_steps,
 )
-from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
 
 LATENT_NOISE = 0.1

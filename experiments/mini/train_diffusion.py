@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from experiments.common.command_line import one_line_errors
 from experiments.mini.diffusion_data import DiffusionData, encoder_hash, load_data, load_vae
 from experiments.mini.diffusion_model import (
     TRAIN_TIMESTEPS,
@@ -46,7 +47,6 @@ from experiments.mini.training import (
     take_options,
     train_steps,
 )
-from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
 
 if TYPE_CHECKING:
