@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from baselines import blended_latent, multidiffusion, stable_diffusion
-from syncdiffusion import guidance, profile_matching
-from syncdiffusion.evaluations import Evaluations
+from baselines import blended_latent, multidiffusion, profile_matching, stable_diffusion
+from syncdiffusion import sync as guidance
+from syncdiffusion.cost import Evaluations
 
 
 @dataclass(frozen=True)

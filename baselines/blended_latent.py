@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from syncdiffusion.backbone import Backbone
-from syncdiffusion.canvas import window_corners
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.cost import Evaluations, plain
 from syncdiffusion.errors import UsageError
-from syncdiffusion.evaluations import Evaluations, plain
-from syncdiffusion.joint import (
+from syncdiffusion.geometry.sizes import window_corners
+from syncdiffusion.joint.loop import (
     Conditioning,
     OnStep,
     Step,
@@ -137,7 +137,7 @@ def generate(
     settings: BlendedLatentSettings,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Panoramas [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.guidance.
+    """Panoramas [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.sync.
 
     `on_step` is called after every window rather than after every denoising step.
     """
@@ -145,7 +145,7 @@ def generate(
 
 
 def evaluations(settings: BlendedLatentSettings, window: int, factor: int) -> Evaluations:
-    """Network evaluations of one panorama; see syncdiffusion.guidance. The first window alone has all steps."""
+    """Network evaluations of one panorama; see syncdiffusion.sync. The first window alone has all steps."""
     height, width = settings.height // factor, settings.width // factor
     count = len(window_corners(height, width, window, hop_of(settings, window)))
     outpainted = settings.steps - int(settings.start * settings.steps)

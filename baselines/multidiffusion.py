@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from syncdiffusion.backbone import Backbone
-from syncdiffusion.evaluations import Evaluations, plain
-from syncdiffusion.joint import (
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.cost import Evaluations, plain
+from syncdiffusion.joint.loop import (
     OnStep,
     check_sampling,
     condition,
@@ -68,11 +68,11 @@ def generate(
     settings: MultiDiffusionSettings,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """MultiDiffusion panoramas [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.guidance."""
+    """MultiDiffusion panoramas [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.sync."""
     return decode_canvas(backbone, sample_latents(backbone, prompts, seeds, settings, on_step))
 
 
 def evaluations(settings: MultiDiffusionSettings, window: int, factor: int) -> Evaluations:
-    """Network evaluations of one panorama; see syncdiffusion.guidance."""
+    """Network evaluations of one panorama; see syncdiffusion.sync."""
     count = window_count(settings, window, factor)
     return plain(count, settings.steps, settings.height, settings.width, window * factor)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from syncdiffusion.backbone import Backbone
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.cost import Evaluations
 from syncdiffusion.errors import UsageError
-from syncdiffusion.evaluations import Evaluations
-from syncdiffusion.joint import OnStep, Step, check_sampling, condition, decode_canvas, initial_noise
+from syncdiffusion.joint.loop import OnStep, Step, check_sampling, condition, decode_canvas, initial_noise
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ def generate(
     settings: StableDiffusionSettings,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Images [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.guidance."""
+    """Images [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.sync."""
     return decode_canvas(backbone, sample_latents(backbone, prompts, seeds, settings, on_step))
 
 
 def evaluations(settings: StableDiffusionSettings, window: int, factor: int) -> Evaluations:
-    """Network evaluations of one image, counted in squares; see syncdiffusion.guidance."""
+    """Network evaluations of one image, counted in squares; see syncdiffusion.sync."""
     area = settings.height * settings.width / (window * factor) ** 2
     return Evaluations(unet=area * settings.steps, decoder=area)

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.store import Unwritable
-from experiments.study import read_results
-from experiments.usage import one_line_errors
+from experiments.common.command_line import one_line_errors
+from experiments.common.files import Unwritable
+from experiments.results.study import read_results
 from syncdiffusion.errors import UsageError
 
 
@@ -24,14 +24,14 @@ def rebuild(folder: Path, page: bool) -> str:
     Raises:
         UsageError: a file is missing or damaged, or one cannot be written.
     """
-    from experiments.figures import write_figures
-    from experiments.tables import write_tables
+    from experiments.report.figures import write_figures
+    from experiments.report.tables import write_tables
 
     results = read_results(folder)
     text = write_tables(folder, results)
     write_figures(folder, results)
     if page:
-        from experiments.page import write_page
+        from experiments.report.page import write_page
 
         write_page(folder, results)
     return text

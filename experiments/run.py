@@ -18,12 +18,12 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import Plan, plan_run
-from experiments.environment import environment
-from experiments.multirun import failed_job, in_multirun, own_folder
-from experiments.schema import Stage, register
-from experiments.store import write_json, write_whole
-from experiments.usage import error_line
+from experiments.common.command_line import error_line
+from experiments.common.environment import environment
+from experiments.common.files import write_json, write_whole
+from experiments.plan.multirun import failed_job, in_multirun, own_folder
+from experiments.plan.plan import Plan, plan_run
+from experiments.plan.schema import Stage, register
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 
@@ -31,7 +31,7 @@ CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
 def run(plan: Plan) -> None:
     """All stages that the plan asks for; the last line of stdout names the run folder."""
     if plan.dry_run:
-        from experiments.estimate import estimate
+        from experiments.stages.estimate import estimate
 
         print(estimate(plan))
         return
@@ -40,7 +40,7 @@ def run(plan: Plan) -> None:
     write_json(plan.folder / "environment.json", environment())
     before, elsewhere = versions_of_scores(plan.folder), 0
     if plan.stage in (Stage.all, Stage.generate):
-        from experiments.generate import generate, missing
+        from experiments.stages.generate import generate, missing
 
         generate(plan)
         elsewhere = missing(plan) if plan.shard else 0
@@ -58,8 +58,8 @@ def finish(plan: Plan, before: Mapping[str, Any]) -> None:
     Of several processes that make the panoramas of one run, the first to find them complete scores them, and the
     others end. before: the scores that were there when this process began; those written since are such a first one's.
     """
-    from experiments.claims import Claims
-    from experiments.score import keep_panoramas, score
+    from experiments.panoramas.claims import Claims
+    from experiments.stages.score import keep_panoramas, score
 
     claims = Claims(plan.folder)
     with claims.awaited("score", "scores this run folder", plan.stage in (Stage.score, Stage.report)) as claim:
@@ -76,8 +76,8 @@ def finish(plan: Plan, before: Mapping[str, Any]) -> None:
         if plan.stage in (Stage.all, Stage.score):
             score(plan)
         if plan.stage in (Stage.all, Stage.report):
-            from experiments.report import report
-            from experiments.tracking import track
+            from experiments.stages.report import report
+            from experiments.stages.track import track
 
             print(report(plan), flush=True)
             track(plan)

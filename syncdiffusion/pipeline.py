@@ -18,12 +18,12 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from syncdiffusion.backbone import Backbone, freeze
-from syncdiffusion.guidance import SyncDiffusionSettings, generate
+from syncdiffusion.backbones.backbone import Backbone, freeze
+from syncdiffusion.sync import SyncDiffusionSettings, generate
 
 
 class SyncDiffusionPipeline(DiffusionPipeline):
-    """The method of syncdiffusion.guidance behind diffusers' interface; the same images for the same settings.
+    """The method of syncdiffusion.sync behind diffusers' interface; the same images for the same settings.
 
     Opens any folder or repository in StableDiffusionPipeline's layout. Whatever the stored scheduler, sampling
     is DDIM. Networks run in the precision that they were loaded in.

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncdiffusion.backbone import PRECISIONS, Backbone, freeze, load_backbone
+from syncdiffusion.backbones.backbone import PRECISIONS, Backbone, freeze, load_backbone
 from syncdiffusion.errors import UsageError
-from syncdiffusion.guidance import SyncDiffusionSettings
-from syncdiffusion.joint import noise_generator
+from syncdiffusion.joint.loop import noise_generator
+from syncdiffusion.sync import SyncDiffusionSettings
 
 MINI_NUMBERS = Path(__file__).parents[2] / "conf" / "backbone" / "mini.yaml"
 PROMPT = "a photo of a mountain range at twilight"

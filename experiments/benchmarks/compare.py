@@ -12,10 +12,10 @@ from torch import Tensor
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.samplers import Sampler, Task
 from experiments.benchmarks.timing import Run, alternate, count_flops, flops_of_each, pairwise, timed
-from syncdiffusion.backbone import Backbone
-from syncdiffusion.evaluations import Evaluations
-from syncdiffusion.guidance import SyncDiffusionSettings
-from syncdiffusion.perceptual import load_perceptual
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.cost import Evaluations
+from syncdiffusion.perceptual.distances import load_perceptual
+from syncdiffusion.sync import SyncDiffusionSettings
 
 NETWORKS = [field.name for field in fields(Evaluations)]
 

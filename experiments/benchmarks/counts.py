@@ -12,10 +12,10 @@ from experiments.benchmarks.cases import Case
 from experiments.benchmarks.compare import NETWORKS
 from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, PROFILE_MATCHING, SYNCDIFFUSION, Sampler, Task
 from experiments.benchmarks.timing import flops_of_each
-from syncdiffusion.backbone import Backbone
-from syncdiffusion.evaluations import Evaluations
-from syncdiffusion.guidance import SyncDiffusionSettings
-from syncdiffusion.perceptual import load_perceptual
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.cost import Evaluations
+from syncdiffusion.perceptual.distances import load_perceptual
+from syncdiffusion.sync import SyncDiffusionSettings
 
 
 def counts(case: Case) -> list[dict[str, Any]]:

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.benchmarks.compare import OnRun, spent
-from experiments.benchmarks.released_scoring import (
+from baselines.released.scoring import (
     library_lpips,
     lpips_of_pairs,
     square_crops,
     style_layers,
     style_of_pairs,
 )
+from experiments.benchmarks.compare import OnRun, spent
 from experiments.benchmarks.timing import Run, alternate, pairwise, timed
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.measure import Measurement, PanoramaImage, measure, measurements

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from syncdiffusion.backbone import Backbone
+    from syncdiffusion.backbones.backbone import Backbone
 
 VIEW_BATCH_SIZES = (1, 2, 4, 8)  # besides all views at once
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baselines import METHODS
-from experiments.figures.style import METHODS as MARKS
-from experiments.figures.style import TWO_COLUMNS, caption, legend, new_figure, save, style
+from experiments.report.figures.style import METHODS as MARKS
+from experiments.report.figures.style import TWO_COLUMNS, caption, legend, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

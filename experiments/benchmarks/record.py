@@ -13,8 +13,8 @@ import torch
 from tabulate import tabulate
 
 from experiments.benchmarks.cases import Case
-from experiments.environment import cpu_model, environment
-from experiments.store import write_json, write_whole
+from experiments.common.environment import cpu_model, environment
+from experiments.common.files import write_json, write_whole
 from syncdiffusion.errors import UsageError
 
 Row = Mapping[str, Any]

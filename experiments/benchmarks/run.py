@@ -34,9 +34,9 @@ from experiments.benchmarks.samplers import (
 )
 from experiments.benchmarks.sweeps import SWEEPS, sweep, sweep_labels
 from experiments.benchmarks.timing import matmul_rate
-from experiments.progress import Progress
-from experiments.usage import Parser, one_line_errors
-from syncdiffusion.backbone import PRECISIONS, compile_unet, pick_device
+from experiments.common.command_line import Parser, one_line_errors
+from experiments.common.progress import Progress
+from syncdiffusion.backbones.backbone import PRECISIONS, compile_unet, pick_device
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import keep_freed_memory
 

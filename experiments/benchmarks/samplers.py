@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from baselines import multidiffusion
-from experiments.benchmarks.literal import Distance, literal_sample
+from baselines import multidiffusion, profile_matching
+from baselines.released.literal import Distance, literal_sample
 from experiments.benchmarks.panorama import VIEW_BATCH_SIZES, panorama_latents
-from syncdiffusion import guidance, profile_matching
-from syncdiffusion.evaluations import Evaluations
-from syncdiffusion.guidance import SyncDiffusionSettings
-from syncdiffusion.joint import initial_noise, window_count, windows_for
-from syncdiffusion.perceptual import load_perceptual
+from syncdiffusion import sync as guidance
+from syncdiffusion.cost import Evaluations
+from syncdiffusion.joint.loop import initial_noise, window_count, windows_for
+from syncdiffusion.perceptual.distances import load_perceptual
+from syncdiffusion.sync import SyncDiffusionSettings
 
 if TYPE_CHECKING:
-    from syncdiffusion.backbone import Backbone
+    from syncdiffusion.backbones.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def profile_settings(settings: SyncDiffusionSettings) -> profile_matching.Profil
 def two_image_distance(task: Task) -> Distance:
     """The task's perceptual distance as a function of two images in [-1, 1], each looked at anew in every call.
 
-    The networks are those of `syncdiffusion.perceptual`, which equal the `lpips` library's; the library's own
+    The networks are those of `syncdiffusion.perceptual.distances`, which equal the `lpips` library's; the library's own
     gradient may be NaN in half precision (protocol §5).
     """
     loss = load_perceptual(task.settings.loss, task.backbone.device, task.backbone.dtype)

@@ -27,12 +27,12 @@ from experiments.benchmarks.intra import TOLERANCE, compare, intra_metrics, labe
 from experiments.benchmarks.record import open_folder, table, write
 from experiments.benchmarks.run import on_run_of
 from experiments.benchmarks.scoring_pass import PROMPTS, Row, reference_pass, score_pass, write_pictures
-from experiments.environment import cpu_model, environment
+from experiments.common.command_line import Parser, one_line_errors
+from experiments.common.environment import cpu_model, environment
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.measure import measurements
 from experiments.metrics.networks import MetricNetworks, load_networks
-from experiments.usage import Parser, one_line_errors
-from syncdiffusion.backbone import pick_device
+from syncdiffusion.backbones.backbone import pick_device
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import keep_freed_memory
 

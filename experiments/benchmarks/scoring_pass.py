@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.benchmarks.compare import OnRun
-from experiments.cost import Cost, measured
+from experiments.common.resources import Cost, measured
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.measure import PanoramaImage, measure, measurements
 from experiments.metrics.networks import MetricNetworks

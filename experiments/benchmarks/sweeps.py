@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.benchmarks.compare import Bench, described, spent
 from experiments.benchmarks.samplers import MULTIDIFFUSION, SYNCDIFFUSION, Sampler
-from syncdiffusion.guidance import SyncDiffusionSettings
+from syncdiffusion.sync import SyncDiffusionSettings
 
 
 @dataclass(frozen=True)

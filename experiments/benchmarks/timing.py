@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from experiments.cost import measured
-from syncdiffusion.evaluations import Evaluations
-from syncdiffusion.perceptual import PerceptualLoss
+from experiments.common.resources import measured
+from syncdiffusion.cost import Evaluations
+from syncdiffusion.perceptual.distances import PerceptualLoss
 
 if TYPE_CHECKING:
-    from syncdiffusion.backbone import Backbone
+    from syncdiffusion.backbones.backbone import Backbone
 
 
 @dataclass(frozen=True)
 class Run:
-    """Latents that a sampler made, its seconds, and the peak memory in bytes (see `experiments.cost`)."""
+    """Latents that a sampler made, its seconds, and the peak memory in bytes (see `experiments.common.resources`)."""
 
     latents: Tensor
     seconds: float

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.store import write_whole
+from experiments.common.files import write_whole
 from syncdiffusion.errors import UsageError
 
 logger = logging.getLogger(__name__)

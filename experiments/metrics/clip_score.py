@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
-from syncdiffusion.pretrained import reachable
-from syncdiffusion.sources import fingerprint_folder
+from syncdiffusion.perceptual.pretrained import reachable
 
 # the configuration with the activation that OpenAI trained with
 OPENAI_MODEL, OPENAI_TAG = "ViT-B-16-quickgelu", "openai"

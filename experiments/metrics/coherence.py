@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from syncdiffusion.perceptual import PerceptualLoss
+from syncdiffusion.perceptual.distances import PerceptualLoss
 
 LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709's weights of red, green and blue
 TONE_MEAN, TONE_DEVIATION = 0.5, 0.2

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from syncdiffusion.pretrained import WeightFile, weight_file
+from syncdiffusion.perceptual.pretrained import WeightFile, weight_file
 
 INCEPTION_SIZE = 299
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .cache import FeatureCache
-from .clip_score import ClipNetwork, clip_scores
-from .coherence import PairNetwork, pair_distances, without_tone
-from .config import MetricsConfig
-from .crops import decode_image, grid_crops, random_crop, read_image
-from .inception import FeatureNetwork
-from .networks import MetricNetworks
+from experiments.metrics.cache import FeatureCache
+from experiments.metrics.clip_score import ClipNetwork, clip_scores
+from experiments.metrics.coherence import PairNetwork, pair_distances, without_tone
+from experiments.metrics.config import MetricsConfig
+from experiments.metrics.crops import decode_image, grid_crops, random_crop, read_image
+from experiments.metrics.inception import FeatureNetwork
+from experiments.metrics.networks import MetricNetworks
 
 # Raise one when its values change for the same image, network and parameters: everything is then measured again.
 VERSIONS = {"inception": 1, "clip": 1, "intra_lpips": 1, "intra_style": 1, "layout_lpips": 1}

@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 import syncdiffusion
+from experiments.metrics.clip_score import ClipNetwork, folder_clip, openai_clip
+from experiments.metrics.coherence import PairNetwork
+from experiments.metrics.config import MetricsConfig, check_config
+from experiments.metrics.inception import FeatureNetwork, load_inception
 from syncdiffusion.errors import UsageError
-from syncdiffusion.perceptual import load_perceptual, network_label
-
-from .clip_score import ClipNetwork, folder_clip, openai_clip
-from .coherence import PairNetwork
-from .config import MetricsConfig, check_config
-from .inception import FeatureNetwork, load_inception
+from syncdiffusion.perceptual.distances import load_perceptual, network_label
 
 logger = logging.getLogger(__name__)
 

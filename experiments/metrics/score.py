@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cache import FeatureCache
-from .catalogue import ALL_PROMPTS, METRICS
-from .config import MetricsConfig, check_config
-from .distribution import Estimate, fid, giqa_scores, kid, mean_estimate
-from .measure import Measurement, PanoramaImage, measure, measurements
-from .networks import MetricNetworks
+from experiments.metrics.cache import FeatureCache
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.config import MetricsConfig, check_config
+from experiments.metrics.distribution import Estimate, fid, giqa_scores, kid, mean_estimate
+from experiments.metrics.measure import Measurement, PanoramaImage, measure, measurements
+from experiments.metrics.networks import MetricNetworks
 
 Row = dict[str, object]
 OnProgress = Callable[[int, int], None]

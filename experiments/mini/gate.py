@@ -24,6 +24,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from experiments.common.command_line import one_line_errors
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.distribution import Estimate, kid, mean_estimate
 from experiments.metrics.networks import MetricNetworks, load_networks
@@ -33,11 +34,10 @@ from experiments.mini.files import contact_sheet, write_json
 from experiments.mini.scenes import render, sample_scene
 from experiments.mini.train_autoencoder import psnr_values, reconstruct
 from experiments.mini.training import say
-from experiments.usage import one_line_errors
-from syncdiffusion.backbone import pick_device
+from syncdiffusion.backbones.backbone import pick_device
+from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
-from syncdiffusion.perceptual import PerceptualLoss
-from syncdiffusion.sources import fingerprint_folder
+from syncdiffusion.perceptual.distances import PerceptualLoss
 
 # Captions beside the paper's six, with what they fix. Each excludes the six and the others by its kind, hour or style.
 OTHER_CAPTIONS: dict[str, dict[str, str]] = {

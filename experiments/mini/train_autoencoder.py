@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from experiments.common.command_line import one_line_errors
 from experiments.mini.dataset import load_pictures
 from experiments.mini.files import contact_sheet
 from experiments.mini.optimisers import Muon, split_parameters
@@ -41,7 +42,6 @@ from experiments.mini.training import (
     to_unit,
     train_steps,
 )
-from experiments.usage import one_line_errors
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def load_lpips(device: torch.device, share: int = 4) -> Callable[[Tensor, Tensor
     VGG costs five times as much as the autoencoder itself, so it looks at one picture in `share` only, whose
     distance counts `share` times.
     """
-    from syncdiffusion.perceptual import PerceptualLoss, load_perceptual
+    from syncdiffusion.perceptual.distances import PerceptualLoss, load_perceptual
 
     alex, vgg = (load_perceptual(name, device=str(device)) for name in ("lpips_alex", "lpips_vgg"))
 

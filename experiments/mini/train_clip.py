@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
+from experiments.common.command_line import one_line_errors
 from experiments.mini.clip_data import ClipData, cut_windows, decode_pictures, load_data
 from experiments.mini.clip_model import build_clip, evaluate, export
 from experiments.mini.dataset import load_pictures
@@ -40,7 +41,6 @@ from experiments.mini.training import (
     to_unit,
     train_steps,
 )
-from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from experiments.common.command_line import one_line_errors
 from experiments.mini.diffusion_data import DiffusionData, load_data, load_vae
 from experiments.mini.diffusion_model import (
     TRAIN_TIMESTEPS,
@@ -47,7 +48,6 @@ from experiments.mini.training import (
     take_options,
     train_steps,
 )
-from experiments.usage import one_line_errors
 from syncdiffusion.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import torch
 from baselines import METHODS
 from baselines.blended_latent import BlendedLatentSettings
 from baselines.blended_latent import sample_latents as blended
+from baselines.released.literal import Ddim, guided_noise
 from baselines.stable_diffusion import StableDiffusionSettings
 from baselines.stable_diffusion import generate as stable_diffusion
-from experiments.benchmarks.literal import Ddim, guided_noise
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint import initial_noise, noise_generator
+from syncdiffusion.joint.loop import initial_noise, noise_generator
 
 PROMPT = "a photo of a forest"
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from baselines import METHODS
-from syncdiffusion.backbone import Backbone, load_backbone
-from tests.syncdiffusion.test_perceptual import load_or_skip
+from syncdiffusion.backbones.backbone import Backbone, load_backbone
+from tests.metric_networks import load_or_skip
 from tests.tiny_model import build_stable_diffusion_2
 
 pytestmark = pytest.mark.slow

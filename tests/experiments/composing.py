@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from experiments.config import Plan, plan_run
-from experiments.schema import register
+from experiments.plan.plan import Plan, plan_run
+from experiments.plan.schema import register
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import Plan
+from experiments.plan.plan import Plan
 from tests.experiments.composing import compose_plan, tiny_backbone
 
 

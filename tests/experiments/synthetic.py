@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.config import Entry
-from experiments.store import Unit, write_whole
-from experiments.study import Results, Study, study_of, write_study
+from experiments.common.files import write_whole
+from experiments.panoramas.store import Unit
+from experiments.plan.plan import Entry
+from experiments.results.study import Results, Study, study_of, write_study
 from tests.experiments.composing import compose_plan
 
 REPLICATES = 4

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import generate, run
+from experiments import run
+from experiments.stages import generate
 from tests.experiments.composing import REPOSITORY
 
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from experiments.rebuild import main
+from experiments.results.study import FILES, read_results, write_study
 from experiments.run import run
-from experiments.study import FILES, read_results, write_study
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import REPOSITORY
-from tests.experiments.test_tables import CITY, HILLS, LABELS, by_hand
+from tests.experiments.report.test_tables import CITY, HILLS, LABELS, by_hand
 
 WRITTEN = {"table.md", "table.csv", "table.tex", "comparisons.csv"}
 
@@ -34,7 +34,7 @@ def write_files(folder: Path, results=None) -> Path:
 @pytest.fixture
 def no_figures(monkeypatch):
     """For tests of something else: figures take a second of each."""
-    monkeypatch.setattr("experiments.figures.write_figures", lambda folder, results: [])
+    monkeypatch.setattr("experiments.report.figures.write_figures", lambda folder, results: [])
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import generate as generation
-from experiments.generate import generate
 from experiments.run import run
-from experiments.score import score
+from experiments.stages import generate as generation
+from experiments.stages.generate import generate
+from experiments.stages.score import score
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import REPOSITORY, compose_plan
 from tests.tiny_model import build_tiny_model

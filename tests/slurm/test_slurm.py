@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.generate import generate, model_facts, share
+from experiments.stages.generate import generate, model_facts, share
 from tests.experiments.composing import REPOSITORY, compose_plan, tiny_backbone
 from tests.slurm.conftest import Cluster, wait_for
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from syncdiffusion.errors import UsageError
-from syncdiffusion.guidance import SyncDiffusionSettings, sample_latents
 from syncdiffusion.memory import AUTO, Batch, PeakMemory, by_batches, fitting
-from tests.syncdiffusion.test_perceptual import load_or_skip
+from syncdiffusion.sync import SyncDiffusionSettings, sample_latents
+from tests.metric_networks import load_or_skip
 
 # What PyTorch raises on a GPU, and on a CPU.
 ERRORS = {

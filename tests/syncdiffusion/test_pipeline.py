@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from syncdiffusion.errors import UsageError
-from syncdiffusion.guidance import SyncDiffusionSettings, generate
-from tests.syncdiffusion.test_perceptual import load_or_skip
+from syncdiffusion.sync import SyncDiffusionSettings, generate
+from tests.metric_networks import load_or_skip
 
 
 def test_the_pipeline_equals_the_function(tiny, tiny_folder):

@@ -9,9 +9,9 @@ import pytest
 
 from experiments.benchmarks import run
 from experiments.benchmarks.cases import CASES, Case
-from syncdiffusion.backbone import load_backbone
-from syncdiffusion.guidance import SyncDiffusionSettings
-from tests.syncdiffusion.test_perceptual import load_or_skip
+from syncdiffusion.backbones.backbone import load_backbone
+from syncdiffusion.sync import SyncDiffusionSettings
+from tests.metric_networks import load_or_skip
 
 TIMED = SyncDiffusionSettings(
     height=64,

@@ -8,7 +8,7 @@ from experiments.benchmarks.compare import Bench
 from experiments.benchmarks.counts import counts
 from experiments.benchmarks.run import main
 from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, PROFILE_MATCHING, SYNCDIFFUSION
-from tests.syncdiffusion.test_perceptual import load_or_skip
+from tests.metric_networks import load_or_skip
 
 
 def test_they_are_what_whole_runs_take(tiny_case):

@@ -16,25 +16,25 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from experiments import cost
-from experiments.benchmarks import intra, scoring, scoring_pass
-from experiments.benchmarks.intra import NAMES, relative_difference
-from experiments.benchmarks.released_scoring import (
+from baselines.released.scoring import (
     library_lpips,
     lpips_of_pairs,
     square_crops,
     style_layers,
     style_of_pairs,
 )
+from experiments.benchmarks import intra, scoring, scoring_pass
+from experiments.benchmarks.intra import NAMES, relative_difference
 from experiments.benchmarks.scoring import main
 from experiments.benchmarks.timing import count_flops
+from experiments.common import resources as cost
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.inception import FeatureNetwork
 from experiments.metrics.measure import PanoramaImage
 from experiments.metrics.networks import load_networks
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan
-from tests.syncdiffusion.test_perceptual import load_or_skip
+from tests.metric_networks import load_or_skip
 
 SIZE = 32
 VGG = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # channels, a pooling between blocks

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from experiments import cost
 from experiments.benchmarks import timing
 from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, SYNCDIFFUSION, Task, panorama
 from experiments.benchmarks.timing import alternate, count_flops, flops_of_each, matmul_rate, pairwise, timed
-from syncdiffusion.perceptual import load_perceptual
+from experiments.common import resources as cost
+from syncdiffusion.perceptual.distances import load_perceptual
 
 CPU = torch.device("cpu")
 

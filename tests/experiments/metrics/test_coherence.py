@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from experiments.metrics.coherence import pair_distances, without_tone
 from syncdiffusion.errors import UsageError
-from syncdiffusion.perceptual import PerceptualLoss, load_perceptual
+from syncdiffusion.perceptual.distances import PerceptualLoss, load_perceptual
 
 pytestmark = pytest.mark.network
 

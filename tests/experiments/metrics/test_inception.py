@@ -7,7 +7,7 @@ from torch import nn
 
 from experiments.metrics.inception import FeatureNetwork, load_inception, resize_clean
 from syncdiffusion.errors import UsageError
-from syncdiffusion.pretrained import weight_file
+from syncdiffusion.perceptual.pretrained import weight_file
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_the_shipped_model_passed_its_gate():
     """The numbers in gate.json are of these very weights, and within the limits that stand in the code now."""
     import json
 
-    from syncdiffusion.sources import EMBEDDED_FOLDER
+    from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
 
     record = json.loads((EMBEDDED_FOLDER / "gate.json").read_text())
     assert record["model"] == gate.fingerprint_folder(EMBEDDED_FOLDER)

@@ -1,0 +1,223 @@
+"""Panoramas on disk: one PNG and one JSON record for each (method, settings, prompt, seed).
+
+The record is written after the PNG and holds its checksum, so a panorama counts as made only when both are whole.
+A record's key is a digest of everything that decides the picture: a changed setting changes the key, and the panorama
+is made again. NOT_IN_KEY and the device are left out: they decide speed and memory, the picture stays the same
+within float tolerance. They stand in the record.
+
+One picture may have several places: the labels of a run whose settings come to the same, and the shared folder, where
+other runs find it by its key. A place that lacks it, or holds it damaged, is filled from one that has it whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.files import discard, png_bytes, write_json, write_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1  # raise it when a method's result changes for the same settings: everything is then made again
+NOT_IN_KEY = frozenset({"window_batch", "gradient_batch", "checkpointing"})
+# Settings that came after panoramas had been made: at these values they are as if absent, and old keys stay.
+ADDED = {"unet_gradient": True}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One panorama of a run."""
+
+    label: str  # the method's name in tables, and its folder
+    method: str  # the name in baselines.METHODS
+    settings: Mapping[str, Any] = field(hash=False)
+    prompt: str
+    seed: int
+
+    def png(self, folder: Path) -> Path:
+        return folder / "panoramas" / self.label / slug(self.prompt) / f"{self.seed}.png"
+
+    def json(self, folder: Path) -> Path:
+        return self.png(folder).with_suffix(".json")
+
+
+def slug(prompt: str, longest: int = 60) -> str:
+    """A short ASCII folder name; a digest follows where the prompt cannot be read back from the name alone.
+
+    >>> slug("a photo of a city skyline at night")
+    'a-photo-of-a-city-skyline-at-night'
+    """
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:longest].rstrip("-")
+    if name and name.replace("-", " ") == prompt:
+        return name
+    return f"{name}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
+    """SHA-256 over what decides the picture. `model` holds the backbone's fingerprint and precision."""
+    content = {
+        "format": FORMAT,
+        "method": unit.method,
+        "settings": {key: value for key, value in unit.settings.items() if in_key(key, value)},
+        "model": {"fingerprint": model["fingerprint"], "precision": model["precision"]},
+        "prompt": unit.prompt,
+        "seed": unit.seed,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def in_key(setting: str, value: Any) -> bool:
+    """Whether a setting with this value belongs to what decides the picture."""
+    return setting not in NOT_IN_KEY and not (setting in ADDED and value == ADDED[setting])
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to make, and the units of a run that show it."""
+
+    key: str
+    units: tuple[Unit, ...]
+
+    @property
+    def label(self) -> str:
+        return self.units[0].label
+
+
+def pictures_of(units: Iterable[Unit], model: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """Each picture once, in the order of the units."""
+    same: dict[str, list[Unit]] = {}
+    for unit in units:
+        same.setdefault(unit_key(unit, model), []).append(unit)
+    return tuple(Picture(key, tuple(shown)) for key, shown in same.items())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture lies.
+
+    own: what the record says otherwise here than elsewhere.
+    setting: the one that chose the folder.
+    """
+
+    png: Path
+    own: Mapping[str, Any]
+    setting: str
+
+
+def places_of(picture: Picture, folder: Path, shared: Path | None, model: Mapping[str, Any]) -> tuple[Place, ...]:
+    """A place for each unit in the run folder, and one in the shared folder where there is one.
+
+    The same files may be known as another model (a folder's copy, another word for a revision), so a record in a run
+    folder names the model as the run does.
+    """
+    places = [Place(unit.png(folder), {"label": unit.label, "model": dict(model)}, "run_dir") for unit in picture.units]
+    if shared is not None:
+        png = shared / "panoramas" / picture.key[:2] / f"{picture.key}.png"
+        places.append(Place(png, {}, "shared_dir"))
+    return tuple(places)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture that is whole somewhere: a PNG of it, its record, and the places that lack the one or the other."""
+
+    png: Path
+    record: Mapping[str, Any]
+    lacking: tuple[Place, ...]
+
+
+def look(places: Sequence[Place], key: str) -> Found | None:
+    """Where the picture of `key` is; None where no place holds it whole. Writes nothing."""
+    digests: dict[tuple[int, int], str] = {}  # hard links of one file are read once
+    records = [made(place.png, key, digests) for place in places]
+    first = next(((place.png, record) for place, record in zip(places, records, strict=True) if record), None)
+    if first is None:
+        return None
+    lacking = [
+        place
+        for place, record in zip(places, records, strict=True)
+        if record is None or not place.own.items() <= record.items()
+    ]
+    return Found(*first, tuple(lacking))
+
+
+def settle(places: Sequence[Place], key: str) -> dict[str, Any] | None:
+    """Bring a picture that is whole in one place to all of them; returns its record, None where no place has it.
+
+    The caller holds the claim on `key`: what other writers left half done here is then a dead one's, and removed.
+    """
+    found = look(places, key)
+    if found is None:
+        return None
+    for place in found.lacking:
+        if not place.png.exists() or not place.png.samefile(found.png):
+            put_link(found.png, place.png, place.setting)
+        write_json(place.png.with_suffix(".json"), {**found.record, **place.own}, place.setting)
+        discard_leftovers(place.png)
+    return dict(found.record)
+
+
+def put_link(source: Path, target: Path, setting: str) -> None:
+    """Put a hard link to `source` in place of `target`, or a copy where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, temporary)
+        os.replace(temporary, target)
+    except OSError:
+        write_whole(target, source.read_bytes(), setting)
+    finally:
+        discard(temporary)
+
+
+def discard_leftovers(png: Path) -> None:
+    """Remove what a process killed while writing this panorama left."""
+    for leftover in png.parent.glob(f".{png.stem}.*.tmp"):
+        discard(leftover)
+
+
+def save_panorama(folder: Path, unit: Unit, image: np.ndarray, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the picture, then its record; returns the record."""
+    data = png_bytes(image)
+    height, width = image.shape[:2]
+    full = {**record, "width": width, "height": height, "png_sha256": hashlib.sha256(data).hexdigest()}
+    write_whole(unit.png(folder), data)
+    write_json(unit.json(folder), full)
+    discard_leftovers(unit.png(folder))
+    return full
+
+
+def read_record(folder: Path, unit: Unit) -> dict[str, Any] | None:
+    """The record of a panorama whose PNG is whole, else None."""
+    return read_whole(unit.png(folder))
+
+
+def read_whole(png: Path, digests: dict[tuple[int, int], str] | None = None) -> dict[str, Any] | None:
+    """The record beside a PNG that is whole, else None; `digests` are checksums of files known already."""
+    digests = {} if digests is None else digests
+    try:
+        record = json.loads(png.with_suffix(".json").read_text())
+        stat = png.stat()
+        if (stat.st_dev, stat.st_ino) not in digests:
+            digests[stat.st_dev, stat.st_ino] = hashlib.sha256(png.read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("png_sha256") != digests[stat.st_dev, stat.st_ino]:
+        return None
+    return record
+
+
+def made(png: Path, key: str, digests: dict[tuple[int, int], str] | None = None) -> dict[str, Any] | None:
+    """The record of a panorama that is whole and was made with just these settings, else None."""
+    record = read_whole(png, digests)
+    return record if record is not None and record.get("key") == key else None

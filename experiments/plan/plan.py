@@ -1,0 +1,250 @@
+"""A configuration becomes a plan: where the run lies and which panoramas it has. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.common.command_line import error_line, refuse_unknown, unknown_setting
+from experiments.metrics.config import MetricsConfig, check_config
+from experiments.panoramas.store import Unit
+from experiments.plan.schema import METHOD_SCHEMAS, Stage
+from syncdiffusion.errors import UsageError
+from syncdiffusion.geometry.sizes import check_pixels, check_stride
+
+NULLS = {"first_n": "all", "anchor": "centre"}  # what null means in a label
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the tables: a method with all its settings.
+
+    swept: (setting, value) where an ablation made it, else None.
+    """
+
+    label: str
+    method: str  # the name in baselines.METHODS
+    settings: Mapping[str, Any]
+    swept: tuple[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: where it lies, which panoramas it has, how they are scored and logged."""
+
+    name: str
+    folder: Path
+    shared: Path | None  # where panoramas and features of all runs are found by their content
+    stage: Stage
+    strict: bool
+    dry_run: bool
+    shard: tuple[int, int] | None  # (i, n), i from 1
+    backbone: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    entries: tuple[Entry, ...]  # methods in table order, those under study first
+    compare_with: str  # the label that every other is compared with
+    units: tuple[Unit, ...]  # every panorama of every label
+    references: tuple[Unit, ...]  # the reference squares
+    metrics: Mapping[str, Any]
+    tracking: Mapping[str, Any]
+    resolved: Mapping[str, Any]  # the whole configuration as plain values
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(entry.label for entry in self.entries)
+
+
+def plan_run(cfg: DictConfig) -> Plan:
+    """The plan that a composed configuration describes.
+
+    Raises UsageError, or an OmegaConf error, for a value that cannot be used.
+    """
+    refuse_unknown(cfg)
+    check_seeds(cfg)
+    check_folder(cfg.backbone)
+    resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
+    assert isinstance(resolved, dict)
+    check_config(MetricsConfig(**resolved["metrics"]))  # before minutes of generating, not after them
+    prompts = tuple(resolved["prompts"]["texts"])
+    check_prompts(prompts)
+    entries = entries_of(cfg)
+    check_canvases(entries, resolved["backbone"])
+    seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
+    reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
+    return Plan(
+        name=cfg.name,
+        folder=Path(cfg.run_dir).expanduser(),
+        shared=None if cfg.shared_dir is None else Path(cfg.shared_dir).expanduser(),
+        stage=cfg.stage,
+        strict=cfg.strict,
+        dry_run=cfg.dry_run,
+        shard=parse_shard(cfg.shard),
+        backbone=resolved["backbone"],
+        prompts=prompts,
+        entries=entries,
+        compare_with=compared_label(cfg.compare_with, entries),
+        units=units_of(entries, prompts, seeds),
+        references=units_of((reference_entry(cfg),), prompts, reference_seeds),
+        metrics=resolved["metrics"],
+        tracking=resolved["tracking"],
+        resolved=resolved,
+    )
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """
+    >>> parse_shard("2/4"), parse_shard(None)
+    ((2, 4), None)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    i, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= i <= n:
+        raise UsageError(f"shard={text}: give i/n with i from 1 to n, such as 1/4")
+    return i, n
+
+
+def compared_label(chosen: str | None, entries: tuple[Entry, ...]) -> str:
+    labels = [entry.label for entry in entries]
+    if chosen is not None and chosen not in labels:
+        raise UsageError(f"compare_with={chosen}: no such row; there are {', '.join(labels)}")
+    return labels[0] if chosen is None else chosen
+
+
+def entries_of(cfg: DictConfig) -> tuple[Entry, ...]:
+    """The method under study, its variants, the baselines, with all their settings.
+
+    Where there are ablations the method stands once for every value of each of them, not also by its own name.
+    """
+    chosen: list[tuple[str, str, Any, tuple[str, Any] | None]] = []
+    if not cfg.ablations:
+        chosen.append(("method", str(cfg.method.name), cfg.method, None))
+    for key, values in cfg.ablations.items():
+        setting, named = str(key), f"ablations.{key}"
+        if setting not in cfg.method or setting == "name":
+            raise UsageError(unknown_setting(named, setting, cfg.method.keys()))
+        for value in values:
+            settings = changed(cfg.method, named, {setting: value})
+            chosen.append((named, swept_label(setting, value), settings, (setting, settings[setting])))
+    for label, changes in cfg.variants.items():
+        setting = f"variants.{label}"
+        if "name" in changes:
+            raise UsageError(f"{setting}.name={changes['name']}: a variant changes settings, not the method")
+        chosen.append((setting, str(label), changed(cfg.method, setting, changes), None))
+    chosen += [(f"baselines.{label}", str(label), settings, None) for label, settings in cfg.baselines.items()]
+    entries: dict[str, Entry] = {}
+    for setting, label, settings, swept in chosen:
+        check_label(setting, label, entries)
+        entries[label] = entry_of(setting, label, settings, swept)
+    reference = reference_entry(cfg)
+    if entries.get(reference.label, reference) != reference:
+        raise UsageError(f"baselines.{reference.label}: the label is taken by the reference images; choose another")
+    return tuple(entries.values())
+
+
+def reference_entry(cfg: DictConfig) -> Entry:
+    settings = cfg.reference.settings
+    return entry_of("reference.settings", str(settings.get("name")), settings)
+
+
+def swept_label(setting: str, value: Any) -> str:
+    """
+    >>> swept_label("weight", 20.0), swept_label("first_n", None), swept_label("decay", 0.9)
+    ('weight=20', 'first_n=all', 'decay=0.9')
+    """
+    if value is None:
+        return f"{setting}={NULLS.get(setting, 'null')}"
+    return f"{setting}={value:g}" if isinstance(value, float) else f"{setting}={value}"
+
+
+def changed(method: DictConfig, setting: str, changes: Mapping[str, Any]) -> DictConfig:
+    """`method` with some settings changed; UsageError for one that it does not have or that has the wrong type."""
+    try:
+        merged = OmegaConf.merge(method, changes)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{setting}: {error_line(error)}") from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def check_label(setting: str, label: str, taken: Mapping[str, Any]) -> None:
+    if label in taken:
+        raise UsageError(f"{setting}: the label '{label}' is taken; choose another")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", label):
+        raise UsageError(f"{setting}: a label names a folder; use letters, digits and _ . = + -")
+
+
+def entry_of(setting: str, label: str, settings: Any, swept: tuple[str, Any] | None = None) -> Entry:
+    """All settings of one method, without interpolations; `setting` is where they stand in the configuration."""
+    name = settings.get("name") if isinstance(settings, DictConfig) else None
+    if name not in METHOD_SCHEMAS:
+        raise UsageError(f"{setting}.name={name}: no such method; there are {', '.join(METHOD_SCHEMAS)}")
+    values = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    absent = [each.name for each in fields(METHOD_SCHEMAS[name]) if each.name not in values]
+    if absent:
+        raise UsageError(f"{setting}.{absent[0]}: no value; start from a file, +method@{setting}={name}")
+    return Entry(label, name, {str(key): value for key, value in values.items() if key != "name"}, swept)
+
+
+def units_of(entries: tuple[Entry, ...], prompts: tuple[str, ...], seeds: range) -> tuple[Unit, ...]:
+    """Prompt by prompt and seed by seed, all methods of one before the next, so that an unfinished run compares."""
+    return tuple(
+        Unit(entry.label, entry.method, entry.settings, prompt, seed)
+        for prompt in prompts
+        for seed in seeds
+        for entry in entries
+    )
+
+
+def check_prompts(prompts: tuple[str, ...]) -> None:
+    if not prompts:
+        raise UsageError("prompts.texts=[]: give at least one prompt")
+    for prompt in prompts:
+        if prompts.count(prompt) > 1:
+            raise UsageError(f"prompts.texts: '{prompt}' is there twice; name each prompt once")
+        if not prompt.strip() or prompt == "all":
+            raise UsageError(f"prompts.texts: '{prompt}' cannot be a prompt (empty, or the tables' word for all)")
+
+
+def check_seeds(cfg: DictConfig) -> None:
+    for setting, value, least in (
+        ("seeds.count", cfg.seeds.count, 1),
+        ("seeds.first", cfg.seeds.first, 0),
+        ("reference.count", cfg.reference.count, 0),
+        ("reference.first_seed", cfg.reference.first_seed, 0),
+    ):
+        if value < least:
+            raise UsageError(f"{setting}={value}: must be {least} or more")
+
+
+def check_folder(backbone: DictConfig) -> None:
+    if backbone.path is None:
+        if backbone.name == "folder":
+            raise UsageError("backbone.path=null: give the model's folder, backbone.path=FOLDER")
+        return
+    folder = Path(backbone.path).expanduser()
+    if not (folder / "model_index.json").is_file():
+        reason = "no model_index.json there" if folder.is_dir() else "no such folder"
+        raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")
+
+
+def check_canvases(entries: tuple[Entry, ...], backbone: Mapping[str, Any]) -> None:
+    """Refuse sizes that the windows cannot cover; the methods check again against the model itself."""
+    window, factor = backbone["window"] // backbone["factor"], backbone["factor"]
+    for entry in entries:
+        settings = entry.settings
+        if "stride" in settings:
+            try:
+                check_stride(settings["stride"], window)
+                for name in ("height", "width"):
+                    check_pixels(name, settings[name], factor, window, settings["stride"])
+            except UsageError as error:
+                raise UsageError(f"{entry.label}: {error}") from None

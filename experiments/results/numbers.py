@@ -1,0 +1,192 @@
+"""The numbers of the tables as data frames: one estimate per (row, metric), one comparison per (row, metric, prompt).
+
+All of it follows from a run's Results alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
+from experiments.results.inference import holm, mean_interval, paired_comparison, paired_replicates, paired_values
+from experiments.results.published import Measured, beside, differences, read_published
+from experiments.results.study import Results, Row, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALPHA = 0.05  # of the tests, after Holm
+COSTS = {
+    metric.name: metric
+    for metric in (
+        Metric("seconds", "seconds", "lower", True),
+        Metric("peak_memory_bytes", "peak memory (GiB)", "lower", False),
+    )
+}
+UNTESTED = frozenset({"intra_style_sum"})  # the mean times the number of pairs: the same test again
+INTERVAL, STDERR = "95 % interval", "standard error"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number of one row. plus_minus: the half-width of the interval, or the standard error; NaN for neither."""
+
+    value: float
+    plus_minus: float
+    kind: str
+    low: float
+    high: float
+    n: int
+
+
+NONE = Estimate(np.nan, np.nan, "", np.nan, np.nan, 0)
+
+
+def metrics_of(results: Results) -> list[Metric]:
+    """The metrics that were scored, in the catalogue's order."""
+    there = set(results.scores["metric"])
+    return [metric for name, metric in METRICS.items() if name in there]
+
+
+def titles(study: Study) -> dict[str, str]:
+    """Label -> heading; the label beside it where two rows would read alike."""
+    headings = [row.title for row in study.rows]
+    return {
+        row.label: row.title if headings.count(row.title) == 1 else f"{row.title} ({row.label})" for row in study.rows
+    }
+
+
+def estimate(results: Results, label: str, metric: Metric, prompt: str = ALL_PROMPTS) -> Estimate:
+    """A per-panorama metric: mean and t interval. A set-level one: value and standard error as scored. Memory: the
+    highest peak."""
+    mine = results.panoramas[results.panoramas["method"] == label]
+    if prompt != ALL_PROMPTS:
+        mine = mine[mine["prompt"] == prompt]
+    if metric.per_panorama:
+        interval = mean_interval(mine[metric.name]) if metric.name in mine else mean_interval([])
+        return Estimate(interval.mean, interval.half_width, INTERVAL, interval.low, interval.high, interval.n)
+    if metric.name in COSTS:
+        known = mine[metric.name].dropna()
+        return Estimate(float(known.max()), np.nan, "", np.nan, np.nan, len(known)) if len(known) else NONE
+    scores = results.scores
+    found = scores[(scores["method"] == label) & (scores["prompt"] == prompt) & (scores["metric"] == metric.name)]
+    if found.empty:
+        return NONE
+    value, stderr, n = (float(found[column].iloc[0]) for column in ("value", "stderr", "n"))
+    return Estimate(value, stderr, STDERR if stderr == stderr else "", np.nan, np.nan, int(n))
+
+
+def main_table(results: Results, compared: pd.DataFrame) -> pd.DataFrame:
+    """A line per (row, metric) over the whole set, seconds and memory last.
+
+    Columns: method, title, metric, better, the fields of Estimate, network, best, differs (from the row compared with,
+    after Holm), published (numbers that compare), published_elsewhere (numbers that do not, and why).
+    """
+    import pandas as pd
+
+    heading, known = titles(results.study), read_published()
+    significant = compared[(compared["prompt"] == ALL_PROMPTS) & (compared["p_holm"] <= ALPHA)]
+    differing = set(zip(significant["method"], significant["metric"], strict=True))
+    lines = []
+    for metric in (*metrics_of(results), *COSTS.values()):
+        found = {row.label: estimate(results, row.label, metric) for row in results.study.rows}
+        best = best_labels(metric, found)
+        for row in results.study.rows:
+            each = found[row.label]
+            made = how_measured(results, row.label, metric, each.n)
+            others = beside(known, row, metric.name) if each.n else ()
+            apart = [(other, differences(other, results.study, row, made)) for other in others]
+            lines.append(
+                {"method": row.label, "title": heading[row.label], "metric": metric.name, "better": metric.better}
+                | asdict(each)
+                | {"network": made.network, "best": row.label in best, "differs": (row.label, metric.name) in differing}
+                | {"published": [other for other, why in apart if not why]}
+                | {"published_elsewhere": [(other, why) for other, why in apart if why]}
+            )
+    return pd.DataFrame(lines).sort_values("method", key=lambda c: c.map(list(heading).index), kind="stable")
+
+
+def best_labels(metric: Metric, found: dict[str, Estimate]) -> set[str]:
+    """The rows with the best value; none where there is nothing to choose from, or FIDs of unequal n."""
+    known = {label: each.value for label, each in found.items() if np.isfinite(each.value)}
+    unequal = metric.name == "fid" and len({found[label].n for label in known}) > 1
+    if len(known) < 2 or unequal:
+        return set()
+    top = (min if metric.better == "lower" else max)(known.values())
+    return {label for label, value in known.items() if value == top}
+
+
+def how_measured(results: Results, label: str, metric: Metric, n: int) -> Measured:
+    scores, panoramas = results.scores, results.panoramas
+    networks = scores.loc[(scores["method"] == label) & (scores["metric"] == metric.name), "network"]
+    devices = panoramas.loc[panoramas["method"] == label, "device"]
+    return Measured(metric.name, n, _listed(networks), _listed(devices))
+
+
+def _listed(names: pd.Series) -> str:
+    return ", ".join(map(str, names.dropna().unique()))
+
+
+def comparisons(results: Results) -> pd.DataFrame:
+    """Every row less the one compared with, metric by metric.
+
+    Columns: prompt ("all", then each prompt where there are several), method, against, metric, n, difference, low,
+    high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise. Set-level metrics: n
+    replicates, no test, and no comparison by prompt. The comparisons over all prompts are one family for Holm; by
+    prompt each metric is one, since they answer on which prompts a difference in that metric holds.
+    """
+    import pandas as pd
+
+    study = results.study
+    prompts = (ALL_PROMPTS, *(study.prompts if len(study.prompts) > 1 else ()))
+    lines = [
+        compared(results, prompt, row, metric)
+        for prompt in prompts
+        for row in study.rows
+        for metric in metrics_of(results)
+        if row.label != study.compare_with and metric.name not in UNTESTED
+        if metric.per_panorama or prompt == ALL_PROMPTS
+    ]
+    columns = "prompt method against metric n difference low high p share_better".split()
+    frame = pd.DataFrame([line for line in lines if line["n"]], columns=columns)
+    whole = frame["prompt"] == ALL_PROMPTS
+    frame.insert(columns.index("p") + 1, "p_holm", np.nan)
+    for family in (whole, *(~whole & (frame["metric"] == metric) for metric in frame["metric"].unique())):
+        frame.loc[family, "p_holm"] = holm(frame.loc[family, "p"])
+    return frame
+
+
+def compared(results: Results, prompt: str, row: Row, metric: Metric) -> dict[str, object]:
+    a, b = row.label, results.study.compare_with
+    if metric.per_panorama:
+        chosen = None if prompt == ALL_PROMPTS else prompt
+        there = metric.name in results.panoramas
+        pairs = paired_values(results.panoramas, a, b, metric.name, chosen) if there else (np.empty(0), np.empty(0))
+    else:
+        pairs = paired_replicates(results.replicates, a, b, metric.name)
+    found = asdict(paired_comparison(*pairs, metric.better, test=metric.per_panorama))
+    found["share_better"] = found.pop("share")
+    return {"prompt": prompt, "method": a, "against": b, "metric": metric.name} | found
+
+
+def replicate_table(results: Results) -> pd.DataFrame:
+    """Set-level metrics over the replicates: a line per (row, metric) with mean, plus_minus, low, high, replicates, and
+    n (images in each; the least where they differ)."""
+    import pandas as pd
+
+    lines = []
+    for row in results.study.rows:
+        for metric in metrics_of(results):
+            frame = results.replicates
+            mine = frame[(frame["method"] == row.label) & (frame["metric"] == metric.name)]
+            if not metric.per_panorama and mine["value"].notna().any():
+                found = mean_interval(mine["value"])
+                lines.append(
+                    {"method": row.label, "metric": metric.name, "mean": found.mean, "plus_minus": found.half_width}
+                    | {"low": found.low, "high": found.high, "replicates": found.n, "n": int(mine["n"].min())}
+                )
+    columns = "method metric mean plus_minus low high replicates n".split()
+    return pd.DataFrame(lines, columns=columns)

@@ -1,0 +1,156 @@
+"""What a run's tables and figures are made of: its facts in study.json, its numbers in three CSV files.
+
+A run folder and a folder committed under ``results/`` hold the same four files, so everything that is drawn or printed
+can be rebuilt from either, without a panorama and without a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.files import write_json
+from experiments.plan.plan import Entry, Plan
+from syncdiffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILES = ("study.json", "panoramas.csv", "scores.csv", "replicates.csv")
+COLUMNS = {  # what tables and figures look for; a file may hold more
+    "panoramas.csv": ("method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file"),
+    "scores.csv": ("method", "prompt", "metric", "value", "stderr", "n", "network"),
+    "replicates.csv": ("method", "replicate", "metric", "value", "n"),
+}
+SHOWN = {"weight": "w", "first_n": "first N", "every_n": "every N"}  # settings under the names of the field
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the tables.
+
+    swept: (setting, value) where an ablation made the row, else None; value None means all, or the default.
+    """
+
+    label: str
+    title: str
+    method: str
+    settings: Mapping[str, Any]
+    swept: tuple[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The facts of a run that its numbers alone do not tell.
+
+    model: name, id, revision, precision, and whether it is the embedded miniature.
+    canvas: height and width in pixels, window (side in pixels), factor (pixels per latent cell), stride (latent cells),
+        steps, guidance_scale.
+    compare_with: the label that every other row is compared with.
+    networks: "paper" or "mini", the set of metric networks.
+    """
+
+    name: str
+    model: Mapping[str, Any]
+    canvas: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    seeds: Mapping[str, int]
+    reference_count: int
+    networks: str
+    rows: tuple[Row, ...]
+    compare_with: str
+
+    def row(self, label: str) -> Row:
+        return next(row for row in self.rows if row.label == label)
+
+
+@dataclass(frozen=True)
+class Results:
+    """study: the facts. panoramas: a row per panorama; scores: a row per (method, prompt, metric); replicates: a row
+    per (method, replicate, metric) of the set-level metrics on disjoint blocks of seeds. `method` holds labels."""
+
+    study: Study
+    panoramas: pd.DataFrame
+    scores: pd.DataFrame
+    replicates: pd.DataFrame
+
+
+def study_of(plan: Plan) -> Study:
+    resolved, model = plan.resolved, plan.backbone
+    embedded = model["model_id"] == "embedded" and model["path"] is None
+    return Study(
+        name=plan.name,
+        model={
+            "name": model["name"],
+            "id": Path(model["path"]).name if model["path"] else model["model_id"],
+            "revision": model["revision"],
+            "precision": model["precision"],
+            "embedded": embedded,
+        },
+        canvas={
+            **{key: resolved[key] for key in ("height", "width", "stride", "steps", "guidance_scale")},
+            **{key: model[key] for key in ("window", "factor")},
+        },
+        prompts=plan.prompts,
+        seeds={"first": resolved["seeds"]["first"], "count": resolved["seeds"]["count"]},
+        reference_count=resolved["reference"]["count"],
+        networks=plan.metrics["networks"],
+        rows=tuple(
+            Row(entry.label, title_of(entry), entry.method, dict(entry.settings), entry.swept) for entry in plan.entries
+        ),
+        compare_with=plan.compare_with,
+    )
+
+
+def title_of(entry: Entry) -> str:
+    """The heading of a row: a method's full name, a swept value, or a variant's own label."""
+    if entry.swept is not None:
+        setting, value = entry.label.split("=", 1)
+        return f"{SHOWN.get(setting, setting)} = {value}"
+    if entry.label == entry.method:
+        from baselines import METHODS
+
+        return METHODS[entry.method].title
+    return entry.label
+
+
+def write_study(folder: Path, study: Study) -> None:
+    write_json(folder / "study.json", asdict(study))
+
+
+def read_study(folder: Path) -> Study:
+    """Raises UsageError where there is no study.json, or one of another version."""
+    try:
+        content = json.loads((folder / "study.json").read_text())
+        rows = tuple(
+            Row(**{**row, "swept": tuple(row["swept"]) if row["swept"] else None}) for row in content.pop("rows")
+        )
+        return Study(**{**content, "prompts": tuple(content["prompts"]), "rows": rows})
+    except OSError:
+        raise UsageError(f"{folder}: no study.json there; give a run folder, or one under results/") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder}/study.json: not readable ({error}); run stage=score again") from None
+
+
+def read_results(folder: Path) -> Results:
+    """The four files of a folder. Raises UsageError where one is missing or damaged."""
+    return Results(read_study(folder), *(read_numbers(folder / name) for name in FILES[1:]))
+
+
+def read_numbers(path: Path) -> pd.DataFrame:
+    """A CSV file of a run; labels and prompts stay text, also one that reads "10" or "null"."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path, dtype={"method": str, "prompt": str}, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise UsageError(f"{path}: missing; run stage=score") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not readable ({error}); run stage=score again") from None
+    absent = [name for name in COLUMNS.get(path.name, ()) if name not in frame]
+    if absent:
+        raise UsageError(f"{path}: no column '{absent[0]}'; run stage=score again")
+    return frame

@@ -1,0 +1,266 @@
+"""Stage 1: make the panoramas of a plan that are not yet on disk, beside any number of other processes."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.environment import RECORDED, git_state, versions
+from experiments.common.progress import Progress
+from experiments.common.resources import measured
+from experiments.panoramas.claims import Claims, Waiting, lost
+from experiments.panoramas.store import Picture, Place, Unit, look, pictures_of, places_of, save_panorama, settle
+from experiments.plan.plan import Plan
+from syncdiffusion.backbones.model_files import fingerprint
+from syncdiffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
+
+    from syncdiffusion.backbones.backbone import Backbone
+
+Todo = dict[Picture, tuple[Place, ...]]
+
+
+def generate(plan: Plan) -> int:
+    """Make what is missing, damaged or made with other settings; returns how many pictures this process made.
+
+    What any run has made already is linked from the shared folder. What another process is making is waited for, and
+    made here should that process die. Each panorama is made by a call of its own, so that its bytes do not depend on
+    which others were there already. The model is loaded for the first panorama that is made.
+
+    Raises:
+        UsageError: a setting that a method refuses, a model that cannot be loaded, a folder that cannot be written.
+    """
+    model = model_facts(plan.backbone)
+    todo: Todo = {}
+    absent: set[Picture] = set()
+    seconds = defaultdict(list)
+    mine = share(plan, model)
+    for picture in mine:
+        places = places_of(picture, plan.folder, plan.shared, model)
+        found = look(places, picture.key)
+        if found is None or found.lacking:
+            todo[picture] = places
+        if found is None:
+            absent.add(picture)
+        else:
+            seconds[picture.label].append(found.record["seconds"])
+    there = len(mine) - len(absent)
+    print(f"generate: {len(absent)} panoramas and reference images to make, {there} there", file=sys.stderr, flush=True)
+    known = {label: sum(each) / len(each) for label, each in seconds.items()}
+    progress = Progress((picture.label for picture in absent), known)
+    try:
+        return work_off(plan, model, todo, absent, progress)
+    finally:
+        progress.close()
+
+
+def work_off(plan: Plan, model: Mapping[str, Any], todo: Todo, absent: set[Picture], progress: Progress) -> int:
+    """Link or make every picture of `todo`, one claim at a time; returns how many were made here.
+
+    absent: those that were nowhere at the start, which `progress` counts.
+    """
+    claims = claims_of(plan)
+    waiting, studio, count = Waiting(), None, 0
+    while todo:
+        left: Todo = {}
+        for picture, places in todo.items():
+            with claims.held(picture.key) as claim:
+                if claim is None:
+                    left[picture] = places
+                elif settle(places, picture.key) is not None:
+                    if picture in absent:
+                        progress.skip(picture.label)
+                else:
+                    studio = studio or open_studio(plan, model)
+                    if make(plan.folder, picture, places, claim, studio, progress):
+                        count += 1
+                    else:
+                        left[picture] = places
+        if len(left) == len(todo):
+            waiting.once_more(f"{len(left)} panoramas that other processes are making")
+        todo = left
+    claims.sweep()
+    return count
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What making a picture takes: the settings objects by label, the loaded model, what every record says alike."""
+
+    settings: Mapping[str, Any]
+    backbone: Backbone
+    common: Mapping[str, Any]
+
+
+def open_studio(plan: Plan, model: Mapping[str, Any]) -> Studio:
+    from syncdiffusion.memory import keep_freed_memory
+
+    settings = typed_settings(plan)  # refuses bad values before the model is loaded
+    keep_freed_memory()
+    backbone = open_backbone(plan.backbone)
+    if backbone.fingerprint != model["fingerprint"]:
+        raise UsageError(f"backbone: the files of {model['id']} have changed since this run began; start it again")
+    common = {
+        "model": dict(model),
+        "device": device_name(backbone),
+        "worker": {"host": socket.gethostname(), "process": os.getpid()},
+        "versions": versions(RECORDED),
+        "git": git_state(),
+    }
+    return Studio(settings, backbone, common)
+
+
+def make(
+    folder: Path,
+    picture: Picture,
+    places: tuple[Place, ...],
+    claim: SoftFileLease,
+    studio: Studio,
+    progress: Progress,
+) -> bool:
+    """Make one panorama and write it with its record to all its places; False where the claim was lost meanwhile."""
+    import torch
+
+    from baselines import METHODS
+
+    unit = picture.units[0]
+
+    def on_step(step: Any) -> None:
+        progress.step(unit.label, (step.index + 1) / step.count)
+
+    backbone, settings = studio.backbone, studio.settings[unit.label]
+    with naming(unit.label), measured(str(backbone.device)) as cost:
+        image = METHODS[unit.method].generate(backbone, [unit.prompt], [unit.seed], settings, on_step)[0]
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    if lost(claim):
+        return False
+    record = {
+        "key": picture.key,
+        "label": unit.label,
+        "method": unit.method,
+        "settings": dict(unit.settings),
+        "prompt": unit.prompt,
+        "seed": unit.seed,
+        "seconds": round(cost.seconds, 3),
+        "peak_memory_bytes": cost.peak_memory_bytes,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **studio.common,
+    }
+    save_panorama(folder, unit, pixels, record)
+    settle(places, picture.key)
+    progress.finish(unit.label, f"{unit.label}, seed {unit.seed}, {unit.prompt!r}", cost.seconds)
+    return True
+
+
+def pictures(plan: Plan, model: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """Every picture of the plan once, references last."""
+    return pictures_of((*plan.units, *plan.references), model)
+
+
+def share(plan: Plan, model: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """The pictures that are this process's to make: all, or with a shard i/n every n-th from the i-th on."""
+    first, every = plan.shard or (1, 1)
+    return pictures(plan, model)[first - 1 :: every]
+
+
+def find_units(plan: Plan, model: Mapping[str, Any]) -> dict[Unit, Mapping[str, Any]]:
+    """Records of the units that need not be made: those whose picture the run folder or the shared folder holds."""
+    found = {
+        picture: look(places_of(picture, plan.folder, plan.shared, model), picture.key)
+        for picture in pictures(plan, model)
+    }
+    return {unit: each.record for picture, each in found.items() if each is not None for unit in picture.units}
+
+
+def missing(plan: Plan) -> int:
+    """How many of the plan's panoramas and reference images are not in the run folder, this process's share or not."""
+    model = model_facts(plan.backbone)
+    count = 0
+    for picture in pictures(plan, model):
+        places = places_of(picture, plan.folder, None, model)
+        found = look(places, picture.key)
+        count += len(places if found is None else found.lacking)
+    return count
+
+
+def claims_of(plan: Plan) -> Claims:
+    """In the shared folder where there is one, so that two runs do not make the same picture at once."""
+    if plan.shared is None:
+        return Claims(plan.folder / "claims", "run_dir")
+    return Claims(plan.shared / "claims", "shared_dir")
+
+
+def typed_settings(plan: Plan) -> dict[str, Any]:
+    """Label -> the method's own settings object; UsageError for a value that the method refuses."""
+    from baselines import METHODS
+
+    built: dict[str, Any] = {}
+    for unit in (*plan.units, *plan.references):
+        if unit.label not in built:
+            with naming(unit.label):
+                built[unit.label] = METHODS[unit.method].settings(**unit.settings)
+    return built
+
+
+@contextmanager
+def naming(label: str) -> Iterator[None]:
+    """Say which method refuses a setting."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{label}: {error}") from None
+
+
+def open_backbone(config: Mapping[str, Any]) -> Backbone:
+    """Load the model that a `backbone` section names; UsageError where it cannot be, or has another window."""
+    import diffusers
+    import transformers
+
+    from syncdiffusion.backbones.backbone import load_backbone
+
+    # They report on loading at length; what matters raises. A hub download keeps its own progress bar.
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    chosen = (config[name] for name in ("revision", "device", "precision", "compiled"))
+    backbone = load_backbone(source_of(config), *chosen)
+    window = backbone.window * backbone.factor
+    for name, own in (("window", window), ("factor", backbone.factor)):
+        if own != config[name]:
+            raise UsageError(f"backbone.{name}={config[name]}: this model's {name} is {own} px; give that")
+    return backbone
+
+
+def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies the model of a `backbone` section in a record, told without loading it."""
+    return {
+        "name": config["name"],
+        "id": config["model_id"] if config["path"] is None else Path(config["path"]).name,
+        "revision": config["revision"],
+        "fingerprint": fingerprint(source_of(config), config["revision"]),
+        "precision": config["precision"],
+        "compiled": config["compiled"],
+    }
+
+
+def source_of(config: Mapping[str, Any]) -> str:
+    """The folder, hub id or "embedded" that a `backbone` section names."""
+    return config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
+
+
+def device_name(backbone: Backbone) -> str:
+    if backbone.device.type != "cuda":
+        return str(backbone.device)
+    import torch
+
+    return torch.cuda.get_device_name(backbone.device)

@@ -1,0 +1,67 @@
+"""Stage 3: tables, figures and the page from the files of a run; the gallery from its pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from experiments.plan.plan import Plan
+from experiments.rebuild import rebuild
+from experiments.report.gallery import write_comparison, write_gallery
+from experiments.results.numbers import titles
+from experiments.results.study import read_numbers, read_study, study_of, write_study
+from experiments.stages.score import on_disk
+from syncdiffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def report(plan: Plan) -> str:
+    """Write tables, figures, the page, gallery.png and comparison.png; returns the main table, to be printed.
+
+    Raises:
+        UsageError: no scores, or scores of panoramas that have been made anew since.
+    """
+    read_scores(plan)
+    keep_headings(plan)
+    units, headings = [unit for unit, _ in on_disk(plan, plan.units)], titles_of(plan)
+    write_gallery(plan.folder, units, headings)
+    write_comparison(plan.folder, units, headings)
+    return rebuild(plan.folder, page=True)
+
+
+def titles_of(plan: Plan) -> dict[str, str]:
+    """Label -> heading in pictures: a method's full name, a swept value, a variant's own label."""
+    return titles(study_of(plan))
+
+
+def keep_headings(plan: Plan) -> None:
+    """Bring study.json up to date with what the plan may change without new scores: its name, the row compared with.
+
+    Everything else follows from the panoramas, which are the plan's, or from how they were scored.
+    """
+    scored, planned = read_study(plan.folder), study_of(plan)
+    study = replace(planned, networks=scored.networks, reference_count=scored.reference_count)
+    if study != scored:
+        write_study(plan.folder, study)
+
+
+def read_scores(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """scores.csv and panoramas.csv, checked against the panoramas that they speak of."""
+    if not all((plan.folder / name).is_file() for name in ("scores.csv", "panoramas.csv")):
+        raise UsageError(f"run_dir={plan.folder}: not scored yet; run stage=score")
+    scores, panoramas = (read_numbers(plan.folder / name) for name in ("scores.csv", "panoramas.csv"))
+    there = {(unit.label, record["key"]) for unit, record in on_disk(plan, plan.units)}
+    if set(zip(panoramas["method"], panoramas["key"], strict=True)) != there:
+        raise UsageError(f"run_dir={plan.folder}: scores.csv is of other panoramas than those there; run stage=score")
+    return scores, panoramas
+
+
+def summary(scores: pd.DataFrame, panoramas: pd.DataFrame) -> dict[str, float]:
+    """`method/metric` -> value over the whole set, and the cost of each method."""
+    found = {f"{row.method}/{row.metric}": row.value for row in scores[scores["prompt"] == "all"].itertuples()}
+    for label, rows in panoramas.groupby("method", sort=False):
+        found[f"{label}/seconds"] = rows["seconds"].mean()
+        found[f"{label}/peak_memory_bytes"] = rows["peak_memory_bytes"].max()
+    return {name: float(value) for name, value in found.items()}

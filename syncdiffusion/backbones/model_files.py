@@ -1,0 +1,51 @@
+"""Which model a name means, told without loading it. Nothing here imports torch."""
+
+import functools
+import hashlib
+from pathlib import Path
+
+from syncdiffusion.errors import UsageError
+
+EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / "mini"
+
+
+def find_model(model_id: str = EMBEDDED) -> Path | str:
+    """The folder that `model_id` means, or the id itself where it is a hub repository.
+
+    Raises:
+        UsageError: no such folder, or a folder without a model.
+    """
+    if model_id != EMBEDDED and not Path(model_id).is_dir():
+        if model_id.startswith((".", "/", "~")) or model_id.count("/") != 1:
+            raise UsageError(
+                f"backbone.model_id={model_id}: no such folder; give an existing one or a hub id such as owner/name"
+            )
+        return model_id
+    folder = EMBEDDED_FOLDER if model_id == EMBEDDED else Path(model_id)
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(f"backbone.model_id={model_id}: no model_index.json there; give a folder in diffusers' layout")
+    return folder
+
+
+def fingerprint(model_id: str = EMBEDDED, revision: str | None = None) -> str:
+    """Hash of a folder's files, "id@revision" for a hub repository; raises as `find_model` does."""
+    source = find_model(model_id)
+    return fingerprint_folder(source) if isinstance(source, Path) else f"{source}@{revision or 'main'}"
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """Hash over the names and contents of a model folder's configurations and weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in {".json", ".safetensors", ".txt", ".bin", ".pth"} and path.name not in {"gate.json"}:
+            digest.update(str(path.relative_to(folder)).encode() + b"\0")
+            stat = path.stat()
+            digest.update(_file_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    return digest.hexdigest()[:16]
+
+
+@functools.cache  # a process asks before it loads the model and while it does; gigabytes are read once
+def _file_digest(path: Path, *version: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

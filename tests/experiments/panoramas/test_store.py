@@ -1,0 +1,100 @@
+"""Panoramas on disk: names, keys, whole or not at all."""
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.common.files import write_whole
+from experiments.panoramas.store import Unit, made, read_record, save_panorama, slug, unit_key
+from syncdiffusion.errors import UsageError
+
+MODEL = {"fingerprint": "f", "precision": "float32"}
+UNIT = Unit("label", "method", {"stride": 4, "window_batch": 2}, "hills", 3)
+IMAGE = np.random.default_rng(0).integers(0, 256, (16, 48, 3), dtype=np.uint8)
+
+
+def saved(folder: Path) -> str:
+    key = unit_key(UNIT, MODEL)
+    save_panorama(folder, UNIT, IMAGE, {"key": key, "model": MODEL})
+    return key
+
+
+def test_slug_is_readable_and_unambiguous():
+    assert slug("a photo of a misty forest") == "a-photo-of-a-misty-forest"
+    prompts = ["a b", "a-b", "A b", "a  b", "a b ", "森の霧", "../../etc/passwd", "", "x" * 500, "x" * 501, "a\nb"]
+    slugs = [slug(prompt) for prompt in prompts]
+    assert len({each.lower() for each in slugs}) == len(prompts)
+    assert all(each.isascii() and "/" not in each and 0 < len(each) < 80 for each in slugs)
+
+
+def test_key_follows_what_decides_the_picture():
+    key = unit_key(UNIT, MODEL)
+    same = Unit("another label", "method", {"window_batch": 21, "stride": 4}, "hills", 3)
+    assert unit_key(same, MODEL) == key
+    for other in (
+        Unit("label", "method", {"stride": 8, "window_batch": 2}, "hills", 3),
+        Unit("label", "other", {"stride": 4, "window_batch": 2}, "hills", 3),
+        Unit("label", "method", {"stride": 4, "window_batch": 2}, "hill", 3),
+        Unit("label", "method", {"stride": 4, "window_batch": 2}, "hills", 4),
+    ):
+        assert unit_key(other, MODEL) != key
+    assert unit_key(UNIT, MODEL | {"fingerprint": "g"}) != key
+    assert unit_key(UNIT, MODEL | {"precision": "float16"}) != key
+
+
+def test_saved_panorama_is_found_again(tmp_path):
+    key = saved(tmp_path)
+    record = made(UNIT.png(tmp_path), key)
+    assert record is not None and (record["width"], record["height"]) == (48, 16)
+    assert UNIT.png(tmp_path) == tmp_path / "panoramas" / "label" / "hills" / "3.png"
+    assert np.array_equal(np.asarray(Image.open(UNIT.png(tmp_path))), IMAGE)
+    assert record["png_sha256"] == hashlib.sha256(UNIT.png(tmp_path).read_bytes()).hexdigest()
+    assert made(UNIT.png(tmp_path), "another key") is None
+
+
+@pytest.mark.parametrize("damage", ["truncated png", "no png", "no record", "half a record", "another record"])
+def test_damage_is_noticed(tmp_path, damage):
+    key = saved(tmp_path)
+    png, record = UNIT.png(tmp_path), UNIT.json(tmp_path)
+    if damage == "truncated png":
+        png.write_bytes(png.read_bytes()[:-1])
+    elif damage == "no png":
+        png.unlink()
+    elif damage == "no record":
+        record.unlink()
+    elif damage == "half a record":
+        record.write_text(record.read_text()[:40])
+    else:
+        record.write_text(json.dumps([1]))
+    assert made(UNIT.png(tmp_path), key) is None
+    assert read_record(tmp_path, UNIT) is None
+
+
+def test_leftover_of_a_killed_writer_goes(tmp_path):
+    folder = UNIT.png(tmp_path).parent
+    folder.mkdir(parents=True)
+    (folder / ".3.png.12345678.tmp").write_bytes(b"half a picture")
+    (folder / ".33.png.12345678.tmp").write_bytes(b"of another panorama")
+    saved(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [".33.png.12345678.tmp", "3.json", "3.png"]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_whole(path, "old")
+
+    def full(self: Path, data: bytes) -> int:
+        with open(self, "wb") as file:
+            file.write(data[:2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UsageError, match="No space left on device"):
+        write_whole(path, "new content")
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,105 @@
+"""The configuration: its schema mirrors the methods' settings, its defaults are the paper's, its plan is complete."""
+
+from dataclasses import MISSING, fields
+from typing import get_type_hints
+
+import pytest
+
+from experiments.plan.schema import METHOD_SCHEMAS, Stage
+from syncdiffusion.errors import UsageError
+from tests.experiments.composing import compose_plan
+
+
+def test_schemas_are_the_methods_settings():
+    from baselines import METHODS
+
+    assert METHOD_SCHEMAS.keys() == METHODS.keys()
+    for name, schema in METHOD_SCHEMAS.items():
+        assert get_type_hints(schema) == {"name": str} | get_type_hints(METHODS[name].settings)
+
+
+def test_paper_scale_is_the_defaults_of_the_methods():
+    """`backbone=sd2` alone yields the settings that the dataclasses have by default, which are the paper's."""
+    from baselines import METHODS
+
+    plan = compose_plan(
+        ["backbone=sd2", *(f"+method@baselines.{name}={name}" for name in ("multidiffusion", "blended_latent"))]
+    )
+    assert plan.metrics["networks"] == "paper" and plan.metrics["crop"] == 512
+    for unit in (*plan.units, *plan.references):
+        settings = METHODS[unit.method].settings
+        for field in fields(settings):
+            assert field.default is not MISSING
+            if field.name not in ("window_batch", "gradient_batch"):
+                assert unit.settings[field.name] == field.default, (unit.label, field.name)
+
+
+def test_miniature_is_the_paper_at_a_quarter():
+    mini, paper = (compose_plan([f"backbone={name}"]).units[0].settings for name in ("mini", "sd2"))
+    for name in ("height", "width", "stride"):
+        assert 4 * mini[name] == paper[name]
+    for name in ("weight", "decay", "every_n", "anchor", "loss"):
+        assert mini[name] == paper[name]
+    # These belong to a model and its scale; conf/backbone/mini.yaml says why.
+    assert (paper["steps"], mini["steps"]) == (50, 25)
+    assert (paper["first_n"], mini["first_n"]) == (None, 10)
+    assert (paper["guidance_scale"], mini["guidance_scale"]) == (7.5, 4)
+    assert paper["weight"] == 20
+
+
+def test_demo_has_three_methods_two_prompts_of_the_paper_and_two_seeds():
+    demo, paper = compose_plan(["experiment=demo"]), compose_plan([])
+    assert demo.labels == ("syncdiffusion", "multidiffusion", "blended_latent")
+    assert len(demo.prompts) >= 2 and set(demo.prompts) <= set(paper.prompts)
+    assert len({unit.seed for unit in demo.units}) >= 2
+    assert len(paper.prompts) == 6
+
+
+def test_every_unit_and_reference_has_a_place_of_its_own(tmp_path):
+    plan = compose_plan(["experiment=demo", "seeds.count=3", "reference.count=4", "+variants.w5.weight=5"])
+    places = {unit.png(tmp_path) for unit in (*plan.units, *plan.references)}
+    assert len(places) == 4 * 2 * 3 + 2 * 4
+    assert all(unit.seed >= 100_000 for unit in plan.references)
+
+
+def test_a_variant_is_the_method_with_one_setting_changed():
+    plan = compose_plan(["+variants.w5.weight=5", "+variants.none.first_n=0", "method.decay=0.9"])
+    base, w5, none = plan.units[:3]
+    assert (base.label, w5.label, none.label) == ("syncdiffusion", "w5", "none")
+    assert w5.method == none.method == "syncdiffusion"
+    assert dict(w5.settings) == dict(base.settings) | {"weight": 5.0}
+    assert dict(none.settings) == dict(base.settings) | {"first_n": 0}
+    assert base.settings["decay"] == 0.9
+
+
+def test_top_level_settings_reach_every_method():
+    plan = compose_plan(["experiment=demo", "steps=7", "width=256", "negative_prompt=blur"])
+    for unit in plan.units:
+        assert (unit.settings["steps"], unit.settings["width"], unit.settings["negative_prompt"]) == (7, 256, "blur")
+    assert all(unit.settings["steps"] == 7 and unit.settings["width"] == 128 for unit in plan.references)
+    assert plan.stage is Stage.all
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seeds.count=0"], "seeds.count=0: must be 1 or more"),
+        (["prompts.texts=[]"], "prompts.texts=[]: give at least one prompt"),
+        (["prompts.texts=[a,a]"], "'a' is there twice"),
+        (["prompts.texts=[all]"], "'all' cannot be a prompt"),
+        (["+method@baselines.syncdiffusion=multidiffusion"], "the label 'syncdiffusion' is taken"),
+        (["+variants.w.wieght=3"], "did you mean weight?"),
+        (["+variants.w.weight=heavy"], "must be a number"),
+        (["+variants.w.name=multidiffusion"], "a variant changes settings, not the method"),
+        (["+method.wieght=3"], "did you mean weight?"),
+        (["+baselines.x.stride=4"], "baselines.x.name=None: no such method"),
+        (["+seed=3"], "did you mean seeds?"),
+        (["metrics.metrics=[fod]"], "metrics.metrics=fod: choose from fid"),
+        (["backbone=folder"], "backbone.path=null: give the model's folder"),
+        (["backbone=folder", "backbone.path=/no/such/folder"], "backbone.path=/no/such/folder: no such folder"),
+    ],
+)
+def test_refused(overrides, message):
+    with pytest.raises(UsageError) as refusal:
+        compose_plan(overrides)
+    assert message in str(refusal.value)

@@ -1,0 +1,62 @@
+"""Small run folders for the page: invented numbers, drawn pictures, prompts of every kind."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from experiments.results.study import Results
+from tests.experiments.synthetic import synthetic_results, write_results
+
+PROMPTS = (
+    "a photo of a city skyline at night",
+    "<script>window.hacked=1</script><!-- <script>",
+    '<img src=x onerror="window.hacked=1">',
+    "שלום \"quoted\" 'words' {{ braces }} @CONTENT@ &lt; %3Cb%3E",
+    "🌄 two\u2028lines\u2029 and \\u003c",
+    "very " * 99 + "wide",
+)
+
+COMPARISONS = """prompt,method,against,metric,n,difference,low,high,p,p_holm,share_better
+all,multidiffusion,syncdiffusion,intra_lpips,12,0.06,0.04,0.08,0.0001,0.0004,0.0833
+all,blended_latent,syncdiffusion,kid,3,0.03,-0.01,0.07,,,
+"""
+
+PLOT = '<svg xmlns="http://www.w3.org/2000/svg" width="400" height="300"><rect width="400" height="300"/></svg>'
+
+
+def picture(seed: int, height: int = 128, width: int = 768) -> Image.Image:
+    """A smooth ramp, so that a WebP of it differs little."""
+    across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    colours = np.stack([across, down, np.full_like(across, seed % 7 / 6)], axis=-1)
+    return Image.fromarray((255 * colours).round().astype(np.uint8))
+
+
+def table_run(folder: Path) -> Results:
+    """Three methods, the six prompts above, two seeds; with pictures, a plot and comparisons."""
+    results = with_prompts(synthetic_results("experiment=table1", "seeds.count=2"), PROMPTS)
+    write_results(folder, results)
+    for number, file in enumerate(results.panoramas["file"]):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(folder / file)
+    (folder / "comparisons.csv").write_text(COMPARISONS)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "cost_by-method.svg").write_text(PLOT)
+    return results
+
+
+def ablation_run(folder: Path) -> Results:
+    """Ten methods and sixty rows; one picture stands for all."""
+    results = synthetic_results("experiment=ablation_skip", "seeds.count=10")
+    results.panoramas["file"] = "one.png"
+    write_results(folder, results)
+    picture(0).save(folder / "one.png")
+    return results
+
+
+def with_prompts(results: Results, prompts: tuple[str, ...]) -> Results:
+    renamed = dict(zip(results.study.prompts, prompts, strict=True))
+    frames = (results.panoramas, results.scores)
+    panoramas, scores = (frame.assign(prompt=frame["prompt"].replace(renamed)) for frame in frames)
+    return replace(results, study=replace(results.study, prompts=prompts), panoramas=panoramas, scores=scores)

@@ -1,0 +1,158 @@
+"""Loading models: the embedded miniature, a local folder, and what cannot be loaded."""
+
+import json
+import shutil
+import warnings
+
+import pytest
+import torch
+
+from baselines.released.literal import Ddim, literal_sample
+from syncdiffusion.backbones.backbone import Backbone, load_backbone
+from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, fingerprint_folder
+from syncdiffusion.errors import UsageError
+from syncdiffusion.joint.loop import initial_noise
+from syncdiffusion.sync import SyncDiffusionSettings, sample_latents
+from tests.metric_networks import library_lpips, load_or_skip
+
+PROMPT = "a photo of a mountain range at twilight"
+
+
+@pytest.fixture(scope="module")
+def mini() -> Backbone:
+    return load_backbone(device="cpu")
+
+
+def test_the_miniature_has_the_papers_geometry_divided_by_four(mini):
+    assert (mini.window, mini.factor, mini.channels) == (16, 8, 4)
+    images = mini.decode(torch.randn(2, 4, 16, 96, generator=torch.Generator().manual_seed(0)))
+    assert images.shape == (2, 3, 128, 768)
+    assert 0 <= images.min() and images.max() <= 1
+
+
+def test_all_embedded_weights_weigh_at_most_25_megabytes():
+    weights = EMBEDDED_FOLDER.parent
+    assert sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()) <= 25e6
+    suffixes = {p.suffix for p in weights.rglob("*") if p.is_file()}
+    assert suffixes <= {".json", ".txt", ".safetensors", ".md", ".png"}  # no pickles
+
+
+def test_diffusers_opens_the_miniature_and_draws_the_same(mini):
+    from diffusers import StableDiffusionPipeline
+
+    from baselines.stable_diffusion import StableDiffusionSettings, generate
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = StableDiffusionPipeline.from_pretrained(EMBEDDED_FOLDER)
+    pipe.set_progress_bar_config(disable=True)
+    noise = initial_noise([PROMPT], [0], (4, 16, 16))
+    options = {"height": 128, "width": 128, "guidance_scale": 3.0}
+    theirs = pipe(PROMPT, latents=noise, num_inference_steps=4, output_type="pt", **options).images
+    ours = generate(mini, [PROMPT], [0], StableDiffusionSettings(steps=4, **options))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)  # float32, four steps of the same networks
+
+
+def test_any_prompt_can_be_encoded(mini):
+    prompts = ["", "Ein Schloß, 夜の城 🏰", "a " * 500, "\x00\n\t", "zxqj" * 40]
+    embeddings = mini.encode_prompts(prompts)
+    assert embeddings.shape[0] == len(prompts) and torch.isfinite(embeddings).all()
+    assert not torch.equal(embeddings[0], embeddings[1])
+
+
+def test_the_miniatures_schedule_is_stable_diffusions(mini):
+    ours, literal = mini.steps(50), Ddim(50)
+    assert ours.timesteps.tolist() == literal.timesteps
+    torch.testing.assert_close(ours.alphas_cumprod, literal.alpha_bar, rtol=1e-6, atol=0)
+    latents, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    for t in (981, 501, 1):
+        step = ours.step(noise, t, latents)
+        torch.testing.assert_close(step.pred_original_sample, literal.foreseen(latents, noise, t), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(step.prev_sample, literal.previous(latents, noise, t), rtol=1e-5, atol=1e-5)
+
+
+def test_syncdiffusion_on_the_miniature_equals_the_literal_loop():
+    """In float64: at the paper's weight the gradient steps amplify float32's rounding a hundred thousand times."""
+    exact = load_backbone(device="cpu", precision="float64")
+    distance = library_lpips("alex", "lpips_alex").double()
+    chosen = SyncDiffusionSettings(
+        height=128, width=224, steps=4, stride=4, loss="lpips_alex", weight=20.0, first_n=3, window_batch=4
+    )
+    ours = sample_latents(exact, [PROMPT], [3], chosen)
+    noise = initial_noise([PROMPT], [3], ours.shape[1:]).double()
+    options = {"stride": 4, "steps": 4, "guidance_scale": 7.5}
+    literal = literal_sample(exact, PROMPT, noise, distance=distance, weight=20.0, first_n=3, **options)
+    difference = (ours - literal).abs().max()
+    print(f"largest difference {difference:.1e} of latents up to {literal.abs().max():.1f}")
+    assert ours.dtype == torch.float64
+    assert difference <= 1e-9  # rounding of 1e-16, amplified; 6e-13 measured
+    assert (ours - literal_sample(exact, PROMPT, noise, **options)).abs().max() > 1e-2
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler for torch.compile")
+def test_compiled_equals_eager(tiny_folder):
+    """In float64, where compiled kernels differ from the others by rounding alone: 1e-16, amplified."""
+    load_or_skip("lpips_alex")
+    chosen = SyncDiffusionSettings(
+        height=64, width=96, steps=3, stride=4, weight=5.0, first_n=2, loss="lpips_alex", gradient_batch=1
+    )
+    eager, compiled = (
+        sample_latents(
+            load_backbone(str(tiny_folder), device="cpu", precision="float64", compiled=each), [PROMPT], [0], chosen
+        )
+        for each in (False, True)
+    )
+    assert not torch.equal(eager, compiled)  # else nothing was compiled
+    assert (eager - compiled).abs().max() <= 1e-9
+
+
+def test_where_nothing_can_compile_it_is_told_in_a_line(tiny_folder, monkeypatch):
+    def fail(function):
+        raise RuntimeError("no working C++ compiler\nmore of it")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(UsageError, match=r"^compiled=true: .*\(no working C\+\+ compiler\); use false") as error:
+        load_backbone(str(tiny_folder), device="cpu", compiled=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_fingerprint_follows_the_weights_not_the_place(tiny_folder, tmp_path):
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    assert fingerprint_folder(copy) == fingerprint_folder(tiny_folder)
+    (copy / "README.md").write_text("a card")
+    assert fingerprint_folder(copy) == fingerprint_folder(tiny_folder)
+    config = copy / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"steps_offset": 0}))
+    assert fingerprint_folder(copy) != fingerprint_folder(tiny_folder)
+
+
+def test_weights_are_frozen_and_float32(mini):
+    for part in (mini.unet, mini.vae, mini.text_encoder):
+        assert not part.training
+        assert {p.dtype for p in part.parameters()} == {torch.float32}
+        assert not any(p.requires_grad for p in part.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model_id": "./nowhere"}, "model_id=./nowhere: no such folder"),
+        ({"model_id": "no-slash"}, "model_id=no-slash: no such folder"),
+        ({"precision": "int8"}, "precision=int8: use one of float64, float32"),
+        ({"device": "abacus"}, "device=abacus: not usable here"),
+        ({"model_id": "nobody/no-such-model-at-all"}, "could not be loaded"),  # offline in the tests
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_in_one_line(options, words):
+    with pytest.raises(UsageError) as error:
+        load_backbone(**{"device": "cpu", **options})
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_model_or_with_half_of_one_is_refused(tiny_folder, tmp_path):
+    with pytest.raises(UsageError, match="no model_index.json there"):
+        load_backbone(str(tmp_path), device="cpu")
+    half = shutil.copytree(tiny_folder, tmp_path / "half")
+    shutil.rmtree(half / "unet")
+    with pytest.raises(UsageError, match="could not be loaded"):
+        load_backbone(str(half), device="cpu")
