@@ -7,7 +7,10 @@
   second set of such scenes: as rendered (0 but for chance), and through the autoencoder (what no diffusion
   model on these latents can beat);
 - caption agreement: how often the mini-CLIP finds the caption of a sample among twelve that exclude each
-  other, beside the same for renders and for decoded renders.
+  other, beside the same for renders and for decoded renders;
+- sharpness: how near the samples' finest detail is to the renders', which fog cannot pass and noise neither;
+- spread: whether under one prompt several colours stay possible, and how unlike the windows of a MultiDiffusion
+  panorama are (Intra-LPIPS).
 Exits with status 1 where a number misses its limit.
 """
 
@@ -25,16 +28,19 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from experiments.common.command_line import one_line_errors
+from experiments.metrics.coherence import pair_distances
 from experiments.metrics.config import MetricsConfig
+from experiments.metrics.crops import grid_crops
 from experiments.metrics.distribution import Estimate, kid, mean_estimate
 from experiments.metrics.networks import MetricNetworks, load_networks
 from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
 from experiments.mini.diffusion_model import sample
 from experiments.mini.files import contact_sheet, write_json
-from experiments.mini.scenes import render, sample_scene
+from experiments.mini.panoramas import make_panorama
+from experiments.mini.scenes import render_window, sample_scene
 from experiments.mini.train_autoencoder import psnr_values, reconstruct
 from experiments.mini.training import say
-from syncdiffusion.backbones.backbone import pick_device
+from syncdiffusion.backbones.backbone import load_backbone, pick_device
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.distances import PerceptualLoss
@@ -57,6 +63,17 @@ LIMITS: dict[str, tuple[str, float]] = {
     "kid_samples": ("<=", 0.10),
     "agreement_samples": (">=", 0.8),
 }
+# What the model is meant to reach one day; printed and kept beside the limits.
+GOALS: dict[str, tuple[str, float]] = {
+    "psnr": (">=", 28.0),
+    "lpips": ("<=", 0.15),
+    "kid_decoded_renders": ("<=", 0.010),
+    "kid_samples": ("<=", 0.025),
+    "agreement_samples": (">=", 0.93),
+    "agreement_renders": (">=", 0.97),
+    "sharpness_samples": (">=", 0.8),
+    "spread_samples": (">=", 0.5),
+}
 
 
 @dataclass(frozen=True)
@@ -75,12 +92,12 @@ def row(name: str, estimate: Estimate, n: int, network: str) -> Row:
 
 
 def heldout_scene(caption: str, seed: int, index: int) -> np.ndarray:
-    """Scene `index` of a caption of CAPTIONS, rendered: uint8 [128, 128, 3]."""
+    """A window of scene `index` of a caption of CAPTIONS: uint8 [128, 128, 3]."""
     rng = np.random.default_rng([seed, STREAM, CAPTIONS.index(caption), index])
     if caption in PAPER_PROMPTS:
-        return render(scene_for_prompt(caption, rng))
+        return render_window(scene_for_prompt(caption, rng), rng)
     # Thick mist hides what the caption names.
-    return render(sample_scene(rng, **OTHER_CAPTIONS[caption], mist=0.0))
+    return render_window(sample_scene(rng, **OTHER_CAPTIONS[caption], mist=0.0, aurora=False), rng)
 
 
 @torch.no_grad()
@@ -137,11 +154,74 @@ def measure_agreement(
     return rows
 
 
-def failures(rows: Sequence[Row]) -> list[str]:
+def detail(images: np.ndarray) -> np.ndarray:
+    """Energy of the finest detail of each of uint8 [n, h, w, 3]: [n], in squared levels of luma (Rec. 709).
+
+    The mean square of what a blur over 3x3 pixels takes away: edges, lit windows, outlines; nearly nothing of fog.
+    """
+    luma = images.astype(np.float64) @ np.array([0.2126, 0.7152, 0.0722])
+    inner = sum(luma[:, y : y + luma.shape[1] - 2, x : x + luma.shape[2] - 2] for y in range(3) for x in range(3)) / 9
+    return ((luma[:, 1:-1, 1:-1] - inner) ** 2).mean((1, 2))
+
+
+def likeness(values: np.ndarray, reference: np.ndarray, groups: int) -> Estimate:
+    """How alike two sets of numbers are in mean, group by group: the mean of min(a / b, b / a), 1 for alike.
+
+    Args:
+        values, reference: [groups * k], group after group, positive.
+    """
+    a, b = (part.reshape(groups, -1).mean(1) for part in (values, reference))
+    return Estimate(float(np.minimum(a / b, b / a).mean()), None)
+
+
+def measure_sharpness(reference: np.ndarray, others: dict[str, np.ndarray], groups: int) -> list[Row]:
+    """Likeness of detail of each set of pictures and the reference, caption by caption."""
+    own = detail(reference)
+    found = {name: likeness(detail(images), own, groups) for name, images in others.items()}
+    return [row(f"sharpness_{name}", value, len(others[name]), "none") for name, value in found.items()]
+
+
+def colour_spread(images: np.ndarray) -> float:
+    """Root mean square distance of the pictures' mean colours from their own mean, in levels; uint8 [n, h, w, 3]."""
+    colours = images.reshape(len(images), -1, 3).mean(1)
+    return float(np.sqrt(((colours - colours.mean(0)) ** 2).sum(1).mean()))
+
+
+def measure_spread(reference: np.ndarray, others: dict[str, np.ndarray], groups: int) -> list[Row]:
+    """Ratio of each set's spread of colour under one caption to the reference's, averaged over the captions."""
+    own = [colour_spread(part) for part in np.split(reference, groups)]
+    rows = []
+    for name, images in others.items():
+        ratios = np.array([colour_spread(part) for part in np.split(images, groups)]) / own
+        rows.append(row(f"spread_{name}", mean_estimate(ratios), groups, "none"))
+    return rows
+
+
+def measure_panoramas(
+    folder: Path, networks: MetricNetworks, guidance: float, seed: int, device: torch.device, batch: int
+) -> list[Row]:
+    """How unlike the windows of one MultiDiffusion panorama are: Intra-LPIPS, a panorama for each paper prompt.
+
+    Under every prompt several looks must stay possible, else there is nothing to synchronise.
+    """
+    assert networks.lpips is not None
+    backbone, loss = load_backbone(str(folder), device=str(device)), networks.lpips.load()
+    side, values = backbone.window * backbone.factor, []
+    for prompt in PAPER_PROMPTS:
+        panorama = make_panorama(backbone, "multidiffusion", prompt, seed, guidance_scale=guidance)
+        values.append(pair_distances(loss, grid_crops(panorama, side), batch).mean())
+    rows = [row("intra_lpips_multidiffusion", mean_estimate(np.array(values)), len(values), networks.lpips.network)]
+    each = zip(PAPER_PROMPTS, values, strict=True)
+    return rows + [
+        Row(f"intra_lpips: {prompt}", float(value), None, 1, networks.lpips.network) for prompt, value in each
+    ]
+
+
+def failures(rows: Sequence[Row], limits: dict[str, tuple[str, float]] = LIMITS) -> list[str]:
     """The rows that miss their limit, in words; Inception's limits do not bind another network's numbers."""
     lines = []
     for entry in rows:
-        sign, limit = LIMITS.get(entry.name, (">=", -np.inf))
+        sign, limit = limits.get(entry.name, (">=", -np.inf))
         if entry.name.startswith("kid") and "not Inception" in entry.network:
             continue
         # Not a number must fail too, hence "not ... and".
@@ -195,6 +275,10 @@ def evaluate(
     rows += measure_kid(networks, first[paper], {name: images[paper] for name, images in sets.items()}, batch)
     say("gate", "measures caption agreement")
     rows += measure_agreement(networks, sets, answers, batch)
+    rows += measure_sharpness(first, sets, len(CAPTIONS))
+    rows += measure_spread(first[paper], {name: images[paper] for name, images in sets.items()}, len(PAPER_PROMPTS))
+    say("gate", "draws panoramas")
+    rows += measure_panoramas(folder, networks, guidance, seed, device, batch)
     starts = range(0, len(captions), per_caption)
     columns = min(4, per_caption)
     return rows, [[*samples[i : i + columns], *second[i : i + columns]] for i in starts]
@@ -208,7 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of gate.json and gate.png (default: the model's)")
     parser.add_argument("--per-caption", type=int, default=48, help="samples, and held-out scenes, a caption")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
@@ -220,9 +304,11 @@ def main(arguments: list[str] | None = None) -> None:
     print(tabulate([asdict(entry) for entry in rows], headers="keys", floatfmt=".4f"))
     out, missed = options.out or options.model, failures(rows)
     settings = {name: getattr(options, name) for name in ("per_caption", "steps", "guidance", "seed")}
-    record = {"model": fingerprint_folder(options.model), "settings": settings, "limits": LIMITS}
+    record = {"model": fingerprint_folder(options.model), "settings": settings, "limits": LIMITS, "goals": GOALS}
     write_json(out / "gate.json", {**record, "passed": not missed, "rows": [asdict(entry) for entry in rows]})
     contact_sheet(sheet, out / "gate.png")
+    for line in failures(rows, GOALS):
+        print(f"goal: {line}")
     if missed:
         print("\n".join(missed), file=sys.stderr)
         raise SystemExit(1)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -85,8 +86,8 @@ class AutoencoderSettings:
     bfloat16: bool = False
 
 
-# A training may go on for longer, keep its encoder longer, and on other pictures.
-CHANGEABLE = ("steps", "encoder_steps", "cooldown", "pictures")
+# A training may go on for longer, keep its encoder longer, in other batches and on other pictures.
+CHANGEABLE = ("steps", "encoder_steps", "cooldown", "batch", "peak_rate", "pictures")
 
 
 def build_autoencoder(settings: AutoencoderSettings) -> nn.Module:
@@ -105,7 +106,17 @@ def build_autoencoder(settings: AutoencoderSettings) -> nn.Module:
         )
 
 
-def draw_crops(images: Sequence[np.ndarray], settings: AutoencoderSettings, generator: torch.Generator) -> np.ndarray:
+class Crops(Protocol):
+    """Settings of a training on crops: how many, and the side of each in pixels."""
+
+    @property
+    def batch(self) -> int: ...
+
+    @property
+    def crop(self) -> int: ...
+
+
+def draw_crops(images: Sequence[np.ndarray], settings: Crops, generator: torch.Generator) -> np.ndarray:
     """A batch of random crops, uint8 [batch, crop, crop, 3], each flipped with probability 1/2."""
     height, width = images[0].shape[:2]
 

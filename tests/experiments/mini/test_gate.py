@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
+from scipy.ndimage import uniform_filter
 
 from experiments.metrics.distribution import Estimate
 from experiments.mini import gate
@@ -31,6 +33,33 @@ def test_captions_are_distinct_and_their_scenes_repeatable() -> None:
 def test_limits(value: float, passes: bool) -> None:
     assert gate.LIMITS["psnr"] == (">=", 22.0)
     assert (not gate.failures([gate.row("psnr", Estimate(value, None), 10, "none")])) == passes
+
+
+def test_fog_and_noise_are_not_sharp() -> None:
+    rng = np.random.default_rng(0)
+    sharp = np.where(rng.random((8, 64, 64, 3)) < 0.1, 255, 40).astype(np.uint8)
+    fog = np.stack([np.asarray(Image.fromarray(p).filter(ImageFilter.GaussianBlur(2))) for p in sharp])
+    noise = rng.integers(0, 256, sharp.shape, dtype=np.uint8)
+    shares = {r.name: r.value for r in gate.measure_sharpness(sharp, {"same": sharp, "fog": fog, "noise": noise}, 2)}
+    assert shares["sharpness_same"] == 1.0
+    assert shares["sharpness_fog"] < 0.1 and shares["sharpness_noise"] < 0.8
+
+
+def test_detail_is_what_a_blur_takes() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (1, 9, 12, 3), dtype=np.uint8)
+    luma = image[0].astype(float) @ [0.2126, 0.7152, 0.0722]
+    left = luma - uniform_filter(luma, 3)
+    assert gate.detail(image)[0] == pytest.approx((left[1:-1, 1:-1] ** 2).mean())
+
+
+def test_spread_of_colour_is_a_ratio_to_the_renders() -> None:
+    plain = np.zeros((4, 8, 8, 3), np.uint8)
+    plain[0, ..., 0], plain[1, ..., 0] = 40, 0  # one caption: red 20 ± 20
+    plain[2, ..., 1], plain[3, ..., 1] = 10, 30  # another: green 20 ± 10
+    half = plain // 2
+    assert gate.colour_spread(plain[:2]) == 20 and gate.colour_spread(plain[2:]) == 10
+    (row,) = gate.measure_spread(plain, {"half": half}, 2)
+    assert row.name == "spread_half" and row.value == pytest.approx(0.5)
 
 
 def test_inception_limit_does_not_bind_a_stand_in() -> None:

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from experiments.mini import clip_model
+from experiments.mini import clip_data, clip_model
 from experiments.mini import train_clip as clip
-from experiments.mini.captions import PAPER_PROMPTS
+from experiments.mini.captions import PAPER_PROMPTS, sample_pair
 from experiments.mini.training import to_unit
 
 CPU = torch.device("cpu")
@@ -25,13 +25,14 @@ def data() -> clip.ClipData:
     images = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
     tokens, rows = clip_model.tokenize([*PAPER_PROMPTS, PAPER_PROMPTS[0]])
     assert rows.tolist() == [0, 1, 2, 3, 4, 5, 0]
-    return clip.ClipData(images, images[:2], torch.tensor([[0, 1], [2, 3], [4, 5], [0, 5]]), tokens, "test")
+    pairs = torch.tensor([[0, 1, 0, 2, 3], [1, 1, 1, 1, 1], [2, 3, 4, 5, 0], [3, 3, 3, 3, 4]])
+    return clip.ClipData(images, images[:2], torch.tensor([[0, 1], [2, 3], [4, 5], [0, 5]]), pairs, tokens, "test")
 
 
 def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, data: clip.ClipData) -> None:
-    whole = clip.train(SMALL, 4, tmp_path / "whole", CPU, data)
+    whole = clip.train(SMALL, 4, 2, tmp_path / "whole", CPU, data)
     for _ in range(2):
-        resumed = clip.train(SMALL, 4, tmp_path / "parts", CPU, data, stop_after=3)
+        resumed = clip.train(SMALL, 4, 2, tmp_path / "parts", CPU, data, stop_after=3)
     # The same operations on the same numbers: no tolerance.
     for (name, a), b in zip(whole.named_parameters(), resumed.named_parameters(), strict=True):
         assert torch.equal(a, b[1]), name
@@ -57,6 +58,35 @@ def test_equal_captions_are_not_negatives() -> None:
     # Pushing them apart costs more.
     apart = torch.stack([axes[0], axes[2], axes[1]])
     assert clip.contrastive_loss(apart, apart, captions, torch.tensor(100.0)) > 10 * loss
+
+
+def test_hard_loss_is_a_cross_entropy_over_what_differs() -> None:
+    generator = torch.Generator().manual_seed(1)
+    seen = normalize(torch.randn(3, 8, generator=generator), dim=-1)
+    read = normalize(torch.randn(3, 4, 8, generator=generator), dim=-1)
+    captions = torch.tensor([[0, 1, 0, 2], [3, 3, 3, 3], [4, 5, 6, 7]])
+    cosines = 9.0 * (seen[:, None] * read).sum(-1).double()
+    expected = [
+        -torch.log_softmax(cosines[0, [0, 1, 3]], 0)[0],  # the third caption is the true one again
+        -torch.log_softmax(cosines[2], 0)[0],  # the second picture has no false caption
+    ]
+    found = clip.hard_loss(seen, read, captions, torch.tensor(9.0))
+    assert found.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+    assert clip.hard_loss(seen, read, captions[:, :1].repeat(1, 4), torch.tensor(9.0)) == 0
+
+
+def test_hard_captions_differ_in_one_thing() -> None:
+    changed = {name: 0 for name in ("time", "season", "style", "kind")}
+    for index in range(60):
+        true, *false = clip_data.hard_captions(0, 0, index)
+        assert len(false) == clip_data.FALSE_CAPTIONS
+        scene, _ = sample_pair(np.random.default_rng([0, 0, index]))
+        for name, text in zip(changed, false, strict=True):
+            changed[name] += text != true
+        # A sentence that names the style is another in another style; one that names no season is the same.
+        assert false[2] != true
+    # Every kind has its words, an hour is named in half of the sentences, a season in a third where it can be seen.
+    assert changed["kind"] > 50 and 15 < changed["time"] < 55 and 3 < changed["season"] < 40
 
 
 def test_retrieval_accuracy_deals_repeated_captions_into_other_groups() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,19 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from experiments.mini import train_autoencoder as autoencoder
 from experiments.mini import train_diffusion as diffusion
-from experiments.mini.dataset import load_pictures, make_item
+from experiments.mini.dataset import SHARD, load_pictures, make_item
 from experiments.mini.files import replacing
-from experiments.mini.training import learning_rate, take_options
+from experiments.mini.scenes import render, sample_scene
+from experiments.mini.training import MovingAverage, learning_rate, take_options
 from syncdiffusion.errors import UsageError
 
 SMALL = autoencoder.AutoencoderSettings(
     steps=6,
     batch=2,
     crop=32,
-    width=8,
+    latent_channels=8,
+    encoder_width=8,
+    decoder_width=8,
     encoder_blocks=(0, 1, 1, 1),
     decoder_blocks=(1, 1, 1, 0),
     encoder_steps=3,
@@ -54,13 +58,12 @@ def test_resumed_autoencoder_equals_an_uninterrupted_one(tmp_path: Path) -> None
 
 
 def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     autoencoder.train(SMALL, tmp_path, CPU, pictures(2), pictures(1), mean_square, stop_after=1)
     with pytest.raises(UsageError, match=f"seed={SMALL.seed}"):
         autoencoder.train(replace(SMALL, seed=99), tmp_path, CPU, pictures(2), pictures(1), mean_square)
-    # A longer schedule is no other model: it may be continued.
-    autoencoder.train(replace(SMALL, steps=7), tmp_path, CPU, pictures(2), pictures(1), mean_square, stop_after=1)
+    # A longer schedule and other pictures are no other model: it may be continued.
+    longer = replace(SMALL, steps=7, encoder_steps=5, cooldown=1, pictures=3)
+    autoencoder.train(longer, tmp_path, CPU, pictures(3), pictures(1), mean_square, stop_after=1)
 
 
 def test_saved_autoencoder_decodes_to_unit_latents(tmp_path: Path) -> None:
@@ -87,24 +90,48 @@ def test_psnr_is_torchmetrics() -> None:
     np.testing.assert_allclose(autoencoder.psnr_values(a, b), expected, rtol=1e-5)
 
 
-def test_pictures_do_not_depend_on_workers_or_count(tmp_path: Path) -> None:
+def same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_pictures_do_not_depend_on_workers_count_or_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = load_pictures(tmp_path / "one", "train", 3, seed=5, workers=1)
-    two = load_pictures(tmp_path / "two", "train", 70, seed=5, workers=2)
-    assert np.array_equal(one.images, two.images[:3])
-    assert one.captions == two.captions[:3]
-    image, captions = make_item(5, 0, 69)
-    assert np.array_equal(two.images[69], image)
-    assert two.captions[69] == captions
+    two = load_pictures(tmp_path / "two", "train", SHARD + 2, seed=5, workers=2, first=SHARD - 4)
+    image, captions, edges = one.images, one.captions, one.edges
+    assert len(two.images) == SHARD + 2 and image[0].shape == (128, 256, 3)
+    for place, pictures_, number in ((2, one, 2), (0, two, SHARD - 4), (5, two, SHARD + 1), (-1, two, 2 * SHARD - 3)):
+        item, at = make_item(5, 0, number), range(len(pictures_.images))[place]
+        assert np.array_equal(pictures_.images[at], item.picture)
+        assert pictures_.captions[at] == item.captions and pictures_.edges[at] == item.edges
+    assert same(image, load_pictures(tmp_path / "one", "train", 3, seed=5).images)
+    assert captions == load_pictures(tmp_path / "one", "train", 3, seed=5).captions and len(edges) == 3
 
 
 def test_pictures_are_read_again_and_splits_differ(tmp_path: Path) -> None:
     first = load_pictures(tmp_path, "train", 2, workers=1)
-    stamp = (tmp_path / "pictures" / "train.npy").stat().st_mtime_ns
+    stamp = (tmp_path / "pictures" / "train" / "0000.npy").stat().st_mtime_ns
     again = load_pictures(tmp_path, "train", 1, workers=1)
-    assert (tmp_path / "pictures" / "train.npy").stat().st_mtime_ns == stamp
-    assert np.array_equal(first.images[:1], again.images)
+    assert (tmp_path / "pictures" / "train" / "0000.npy").stat().st_mtime_ns == stamp
+    assert np.array_equal(first.images[0], again.images[0])
     heldout = load_pictures(tmp_path, "heldout", 1, workers=1)
-    assert not np.array_equal(heldout.images, again.images)
+    assert not np.array_equal(heldout.images[0], again.images[0])
+
+
+def test_a_suns_window_shows_it() -> None:
+    """Drawn with and without its sun, a scene differs in every window of its range; without, all are in range."""
+    rng = np.random.default_rng(0)
+    scene = sample_scene(rng, kind="desert", time="day", style="photo", mist=0.0)
+    scene = replace(scene, clouds=0.0)
+    assert replace(scene, sun=None).window_range(128, 256) == (0, 128)
+    for sun in (0.05, 0.3, 0.5, 0.95):
+        bright = replace(scene, sun=sun)
+        x, (first, last) = sun * 256, bright.window_range(128, 256)
+        assert 0 <= first <= last <= 128
+        assert first <= x - 4 and x + 4 <= last + 128 or sun in (0.05, 0.95)
+        # The sun's own light is the palette's, which the plain sky is far from.
+        disc = render(bright, 128, 256)[:, first : last + 128]
+        light = np.array([int(bright.look.light[i : i + 2], 16) for i in (1, 3, 5)])
+        assert (np.abs(disc.astype(int) - light).max(-1) < 24).sum() > 30
 
 
 @pytest.mark.parametrize(("split", "count", "named"), [("test", 1, "split=test"), ("train", 0, "count=0")])
@@ -114,19 +141,37 @@ def test_bad_requests_name_the_setting(tmp_path: Path, split: str, count: int, n
 
 
 def test_learning_rate_warms_up_and_ends_low() -> None:
-    rates = [learning_rate(step, 100, 1.0, 10) for step in range(100)]
+    rates = [learning_rate(step, 100, 1.0, 10, 30) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0)
     assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] < 0.02
+    assert rates[10:70] == [1.0] * 60
+    assert rates[-1] < 0.04
+    # A longer training has gone the same way up to where the shorter one cooled down.
+    assert [learning_rate(step, 200, 1.0, 10, 30) for step in range(70)] == rates[:70]
+
+
+def test_averages_of_several_lengths() -> None:
+    """Against the closed form: weights 0, 1, 2, … averaged with decay min(d, (1 + n) / (10 + n))."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    layer.weight.data.zero_()
+    average, expected = MovingAverage(layer, 0.5, 0.9), [0.0, 0.0]
+    for n in range(30):
+        layer.weight.data.fill_(float(n))
+        average.update(layer)
+        for i, limit in enumerate((0.5, 0.9)):
+            decay = min(limit, (1 + n) / (10 + n))
+            expected[i] = decay * expected[i] + (1 - decay) * n
+    found = [average.copy_to(layer, which).weight.item() for which in range(2)]
+    assert found == pytest.approx(expected, rel=1e-5) and found[1] < found[0] - 5
 
 
 def test_flags_are_the_settings() -> None:
     assert take_options(diffusion.parse([]), diffusion.DiffusionSettings)[1] == diffusion.DiffusionSettings()
-    given = ["--encoder-blocks", "0", "1", "1", "1", "--peak-rate", "0.5", "--no-bfloat16", "--device", "cpu"]
+    given = ["--encoder-blocks", "0", "1", "1", "1", "--peak-rate", "0.5", "--bfloat16", "--device", "cpu"]
     device, settings = take_options(autoencoder.parse(given), autoencoder.AutoencoderSettings)
     assert device == CPU
-    expected = autoencoder.AutoencoderSettings(encoder_blocks=(0, 1, 1, 1), peak_rate=0.5, bfloat16=False)
+    expected = autoencoder.AutoencoderSettings(encoder_blocks=(0, 1, 1, 1), peak_rate=0.5, bfloat16=True)
     assert settings == expected
 
 
