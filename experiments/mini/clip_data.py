@@ -57,7 +57,7 @@ def hard_captions(seed: int, split: int, index: int) -> list[str]:
 
     def other(name: str, options: Sequence[str]) -> Scene:
         left = [option for option in options if option != getattr(scene, name)]
-        return replace(scene, **{name: left[int(rng.integers(len(left)))]})
+        return replace(scene, **{name: left[int(rng.integers(len(left)))]}) if left else scene
 
     # The same draws for all five: the sentences are alike but for what the difference changes in them.
     words = int(rng.integers(2**31))

@@ -40,9 +40,11 @@ def tokenizer(folder):
 def test_captions_come_back(tokenizer):
     for text in [*PAPER_PROMPTS, *grammar_captions(50)]:
         ids = tokenizer(text).input_ids
-        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        # A comma is a word of its own.
+        spaced = text.replace(",", " ,")
+        assert tokenizer.decode(ids, skip_special_tokens=True) in (text, spaced)
         # Frequent words are single tokens: start, one a word, end.
-        assert len(ids) <= 2 + 2 * len(text.split())
+        assert len(ids) <= 2 + 2 * len(spaced.split())
 
 
 def test_paper_prompts_take_one_token_a_word(tokenizer):

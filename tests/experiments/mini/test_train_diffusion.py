@@ -18,7 +18,13 @@ from experiments.mini.tokenizer import load_tokenizer, train_tokenizer, write_to
 from syncdiffusion.errors import UsageError
 
 SMALL = diffusion.DiffusionSettings(
-    latent_channels=8, channels=(16, 16, 32), text_width=32, text_layers=1, batch=4, warmup=2, averages=(0.5, 0.9, 0.99)
+    latent_channels=8,
+    channels=(16, 16, 32),
+    text_width=32,
+    text_layers=1,
+    batch=4,
+    warmup=2,
+    averages=(0.2, 0.01, 0.99),
 )
 CPU = torch.device("cpu")
 
