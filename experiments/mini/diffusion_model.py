@@ -45,11 +45,11 @@ class DiffusionSettings:
     """
 
     latent_channels: int = 16
-    channels: tuple[int, int, int] = (96, 160, 224)
+    channels: tuple[int, int, int] = (96, 144, 192)
     text_width: int = 128
     text_layers: int = 2
-    batch: int = 64
-    peak_rate: float = 1.5e-3
+    batch: int = 32
+    peak_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: int = 100
     caption_dropout: float = 0.1

@@ -1,0 +1,100 @@
+"""The whole miniature, from renders to gate, in one command that can be interrupted and called again.
+
+    python -m experiments.mini.train --machine gpu
+    python -m experiments.mini.train --machine cpu --threads 1
+
+Each stage is a program of its own (`experiments.mini.<stage>`), continues from its last checkpoint in WORK, and is
+passed over quickly where it is done. A stage alone: `--only autoencoder`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from experiments.common.command_line import one_line_errors
+from experiments.mini.training import clock, say
+from syncdiffusion.errors import UsageError
+
+# Arguments of each stage by machine. "cpu": hours of one core; "gpu": meant for 25 minutes of one large GPU with
+# 16 cores to render. Whatever is not given has the stage's own default.
+PLANS: dict[str, dict[str, list[str]]] = {
+    "cpu": {
+        "dataset": ["--count", "12288", "--heldout", "512"],
+        "train_autoencoder": ["--pictures", "12288", "--steps", "8000", "--encoder-steps", "6000"],
+        "train_decoder": ["--pictures", "12288", "--steps", "3000", "--cooldown", "1000"],
+        "train_diffusion": ["--pictures", "12288", "--steps", "12000", "--cooldown", "4000"],
+        "train_clip": ["--pictures", "12288", "--steps", "4000", "--cooldown", "1000"],
+        "gate": ["--per-caption", "32"],
+    },
+    "gpu": {
+        "dataset": ["--count", "32768", "--heldout", "512"],
+        "train_autoencoder": "--pictures 32768 --steps 8000 --encoder-steps 6000 --cooldown 2000 --batch 64".split(),
+        "train_decoder": "--pictures 32768 --steps 3000 --cooldown 1000 --batch 32".split(),
+        "train_diffusion": "--pictures 32768 --steps 12000 --cooldown 4000 --batch 256".split(),
+        "train_clip": "--pictures 32768 --decoded 16384 --steps 4000 --cooldown 1000 --batch 256".split(),
+        "gate": ["--per-caption", "48"],
+    },
+}
+RENDERING = ("dataset",)
+LEARNING = ("train_autoencoder", "train_decoder", "train_diffusion", "train_clip")
+# Those that know how to compute in bfloat16.
+MIXED = ("train_autoencoder", "train_diffusion", "train_clip")
+
+
+def command(stage: str, options: argparse.Namespace) -> list[str]:
+    """The command line of one stage."""
+    words = [sys.executable, "-m", f"experiments.mini.{stage}", *PLANS[options.machine][stage]]
+    if stage in RENDERING:
+        words += ["--work", str(options.work), "--workers", str(options.workers)]
+    if stage in LEARNING:
+        words += ["--work", str(options.work)]
+        words += ["--threads", str(options.threads)] if options.threads else []
+        words += ["--bfloat16"] if options.bfloat16 and stage in MIXED else []
+    if stage == "train_diffusion":
+        words += ["--out", str(options.out / "mini"), "--workers", str(options.workers)]
+    if stage == "train_clip":
+        words += ["--out", str(options.out / "mini_clip")]
+    if stage == "gate":
+        words += ["--model", str(options.out / "mini"), "--clip", str(options.out / "mini_clip")]
+    return words
+
+
+@one_line_errors(exits=True)
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train the miniature and its metric, from renders to gate.")
+    parser.add_argument("--machine", choices=PLANS, default="cpu")
+    parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/mini-training/export"), help="mini and mini_clip go there"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads of each training (default: all cores)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
+    parser.add_argument("--bfloat16", action="store_true", help="where the machine computes faster in it")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="these stages alone, in this order")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, and stop")
+    options = parser.parse_args(arguments)
+    plan = PLANS[options.machine]
+    names = {name.removeprefix("train_"): name for name in plan}
+    chosen = [names.get(name.removeprefix("train_"), "") for name in options.only or names]
+    if "" in chosen:
+        raise UsageError(f"only={' '.join(options.only)}: use some of {', '.join(names)}")
+    for stage in chosen:
+        words = command(stage, options)
+        if options.dry_run:
+            print(" ".join(words))
+            continue
+        began = time.monotonic()
+        say("train", " ".join(words[1:]))
+        status = subprocess.run(words, check=False).returncode
+        say("train", f"{stage}: {clock(time.monotonic() - began)}")
+        if status:
+            raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()
