@@ -33,12 +33,12 @@ from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import grid_crops
 from experiments.metrics.distribution import Estimate, kid, mean_estimate
 from experiments.metrics.networks import MetricNetworks, load_networks
+from experiments.mini.autoencoder_model import psnr_values, reconstruct
 from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
 from experiments.mini.diffusion_model import sample
 from experiments.mini.files import contact_sheet, write_json
 from experiments.mini.panoramas import make_panorama
 from experiments.mini.scenes import render_window, sample_scene
-from experiments.mini.train_autoencoder import psnr_values, reconstruct
 from experiments.mini.training import say
 from syncdiffusion.backbones.backbone import load_backbone, pick_device
 from syncdiffusion.backbones.model_files import fingerprint_folder

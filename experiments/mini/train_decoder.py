@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
 from experiments.common.command_line import one_line_errors
+from experiments.mini.autoencoder_model import load_lpips, psnr_values, reconstruct
 from experiments.mini.dataset import load_pictures
 from experiments.mini.diffusion_data import encoder_hash, load_vae
 from experiments.mini.files import contact_sheet
 from experiments.mini.optimisers import Muon, split_parameters
-from experiments.mini.train_autoencoder import draw_crops, load_lpips, psnr_values, reconstruct
+from experiments.mini.train_autoencoder import draw_crops
 from experiments.mini.training import (
     MovingAverage,
     Training,
