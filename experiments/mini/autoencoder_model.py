@@ -1,69 +1,88 @@
-"""The miniature's autoencoder itself: settings, architecture, how good it is, the folder it is kept in."""
+"""The miniature's autoencoder itself: settings, how it begins, how good it is, the folder it is kept in."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.mini.training import to_bytes, to_unit
+from experiments.mini.linear_decoder import LinearDecoder, set_linear_decoder
+from experiments.mini.linear_start import principal_components, set_linear_encoder
+from experiments.mini.training import Progress, descend, learning_rate, step_generator, to_bytes, to_unit
+
+LINEAR_PICTURES = 1024  # whose principal components the encoder takes
 
 
 @dataclass(frozen=True)
 class AutoencoderSettings:
-    """What determines the trained weights, besides the pictures.
+    """What determines the trained weights, besides the pictures and the number of steps.
 
-    steps: length so far; may be raised to go on.
-    encoder_steps: the encoder is frozen (at its average) after this step and the decoder goes on alone:
-        the latent space then stands, so that the diffusion model can be trained at the same time.
-    cooldown: steps at the end over which the learning rate falls.
-    encoder_width, decoder_width: channels of each, the same at every resolution.
-    encoder_blocks: residual blocks a resolution, from full to an eighth.
-    decoder_blocks: residual blocks a resolution, from an eighth to full. A block at full resolution costs as much
-        as four at half, and pixels are a linear map of the half's features well enough.
-    latent_noise: largest standard deviation of the noise added to the latents before decoding, in units of
-        their own (about 1); each picture draws one between 0 and this. The decoder will see a diffusion model's
-        latents, which are never quite the encoder's.
-    nested: share of pictures of which the decoder sees the first quarter or half of the channels only.
-    bfloat16: autocast; the weights and the optimiser stay float32.
+    decoder_blocks: residual blocks a resolution, from an eighth to full. A block at full resolution would cost as
+        much as four at half.
+    linear_steps: length of the linear chain's training, with which the decoder begins.
+    latent_noise: largest standard deviation of the noise added to the latents before decoding, in units of their own;
+        each picture draws one between 0 and this. The decoder will see a diffusion model's latents, which are never
+        quite the encoder's.
+    critic_weight: of the critic's verdict and of its features' distance in the decoder's loss.
+    critic_width: channels of the critic's first layer.
     """
 
-    steps: int = 2800
-    encoder_steps: int = 2400
-    cooldown: int = 400
-    batch: int = 16
-    crop: int = 64
     latent_channels: int = 16
     encoder_width: int = 48
     decoder_width: int = 64
-    encoder_blocks: tuple[int, ...] = (0, 1, 3, 5)
     decoder_blocks: tuple[int, ...] = (6, 4, 2, 0)
-    peak_rate: float = 1.5e-3
-    warmup: int = 100
+    linear_steps: int = 400
+    linear_rate: float = 4e-3
+    batch: int = 16
+    crop: int = 64
+    peak_rate: float = 5e-4
+    warmup: int = 50
     perceptual_weight: float = 0.25
-    moment_weight: float = 0.05
-    latent_noise: float = 0.3
-    nested: float = 0.15
-    halved_weight: float = 0.5
-    pictures: int = 20000
+    latent_noise: float = 0.2
+    critic_weight: float = 0.03
+    critic_width: int = 32
+    average_decay: float = 0.998
     seed: int = 0
-    bfloat16: bool = False
 
 
-# A training may go on for longer, keep its encoder longer, in other batches and on other pictures.
-CHANGEABLE = ("steps", "encoder_steps", "cooldown", "batch", "peak_rate", "pictures")
+# A training may go on in other batches, at another rate and with another weight of the critic.
+CHANGEABLE = ("batch", "peak_rate", "critic_weight")
 
 
-LINEAR_PICTURES = 1024
+class Crops(Protocol):
+    """Settings of a training on crops: how many, and the side of each in pixels."""
+
+    @property
+    def batch(self) -> int: ...
+
+    @property
+    def crop(self) -> int: ...
+
+
+def draw_crops(images: Sequence[np.ndarray], settings: Crops, generator: torch.Generator) -> np.ndarray:
+    """A batch of random crops, uint8 [batch, crop, crop, 3], each flipped with probability 1/2."""
+    height, width = images[0].shape[:2]
+
+    def draw(high: int) -> list[int]:
+        return torch.randint(high, (settings.batch,), generator=generator).tolist()
+
+    places = zip(
+        draw(len(images)), draw(height - settings.crop + 1), draw(width - settings.crop + 1), draw(2), strict=True
+    )
+    crops = []
+    for index, top, left, flip in places:
+        crop = images[index][top : top + settings.crop, left : left + settings.crop]
+        crops.append(crop[:, ::-1] if flip else crop)
+    return np.stack(crops)
 
 
 def build_autoencoder(settings: AutoencoderSettings) -> nn.Module:
-    """AutoencoderTiny with random weights, factor 8."""
+    """AutoencoderTiny with random weights, factor 8. Its encoder has no residual blocks: it will be linear."""
     from diffusers import AutoencoderTiny
 
     with torch.random.fork_rng(devices=[]):
@@ -72,10 +91,60 @@ def build_autoencoder(settings: AutoencoderSettings) -> nn.Module:
             latent_channels=settings.latent_channels,
             encoder_block_out_channels=(settings.encoder_width,) * 4,
             decoder_block_out_channels=(settings.decoder_width,) * 4,
-            num_encoder_blocks=settings.encoder_blocks,
+            num_encoder_blocks=(0, 0, 0, 0),
             num_decoder_blocks=settings.decoder_blocks,
             scaling_factor=1.0,
         )
+
+
+def start_autoencoder(
+    settings: AutoencoderSettings, images: Sequence[np.ndarray], heldout: np.ndarray, device: torch.device
+) -> nn.Module:
+    """The autoencoder to begin with, channels last, encoder frozen: principal components, and a linear decoder.
+
+    Args:
+        images: n training pictures, each uint8 [h, w, 3].
+        heldout: uint8 [n, h, w, 3]; the deviation of their latents sets the scaling factor. The diffusion model works
+            on latents * scaling_factor, whose standard deviation is 1.
+    """
+    vae = build_autoencoder(settings)
+    some = [images[i] for i in range(min(LINEAR_PICTURES, len(images)))]
+    set_linear_encoder(vae.encoder, *principal_components(some, settings.latent_channels))
+    # Weights are kept in half precision: latents shall be those of the kept weights.
+    vae.encoder.half().float().requires_grad_(False)
+    vae = vae.to(device, memory_format=torch.channels_last)
+    _, latents = reconstruct(vae, heldout, device)
+    vae.register_to_config(scaling_factor=round(1.0 / float(latents.std()), 5))
+    set_linear_decoder(vae.decoder, train_linear(settings, vae, images))
+    return vae
+
+
+def noisy_latents(vae: nn.Module, batch: Tensor, strongest: float, generator: torch.Generator) -> Tensor:
+    """Latents of pictures [n, 3, h, w], each picture's with noise of a deviation between 0 and `strongest`."""
+    with torch.no_grad():
+        latents = vae.encoder(batch)
+    strength = strongest * torch.rand(len(batch), 1, 1, 1, generator=generator) / vae.config.scaling_factor
+    return latents + (strength * torch.randn(latents.shape, generator=generator)).to(latents.device)
+
+
+def train_linear(settings: AutoencoderSettings, vae: nn.Module, images: Sequence[np.ndarray]) -> LinearDecoder:
+    """The linear decoder with the smallest squared error on this autoencoder's latents."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        linear = LinearDecoder(settings.latent_channels, settings.decoder_width)
+    linear = linear.to(vae.device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(linear.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
+    steps = settings.linear_steps
+    progress = Progress("linear decoder", 0, steps, every=50)
+    for step in range(steps):
+        generator = step_generator(settings.seed + 2, step)
+        batch = to_unit(draw_crops(images, settings, generator), vae.device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        latents = noisy_latents(vae, batch, settings.latent_noise / 2, generator)
+        loss = (linear(latents) - batch).square().mean()
+        descend(optimiser, loss, learning_rate(step, steps, settings.linear_rate, settings.warmup, steps // 2))
+        progress.add(step + 1, mse=loss.item())
+    return linear
 
 
 @torch.no_grad()
@@ -98,8 +167,8 @@ def psnr_values(images: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 def load_lpips(device: torch.device, share: int = 4) -> Callable[[Tensor, Tensor], Tensor]:
     """LPIPS-Alex plus LPIPS-VGG of two batches in [-1, 1]: [n]; gradient to the first only.
 
-    VGG costs five times as much as the autoencoder itself, so it looks at one picture in `share` only, whose
-    distance counts `share` times.
+    VGG costs more than the autoencoder itself, so it looks at one picture in `share` only, whose distance counts
+    `share` times.
     """
     from syncdiffusion.perceptual.distances import PerceptualLoss, load_perceptual
 
@@ -118,18 +187,10 @@ def load_lpips(device: torch.device, share: int = 4) -> Callable[[Tensor, Tensor
     return distance
 
 
-def save_autoencoder(vae: nn.Module, heldout: np.ndarray, folder: Path, device: torch.device) -> float:
-    """Sets the scaling factor from the held-out latents and writes fp16 safetensors; returns it.
+def save_autoencoder(vae: nn.Module, folder: Path) -> None:
+    """Writes diffusers' folder, weights in half precision; the model stays as it is."""
+    from diffusers import AutoencoderTiny
 
-    The diffusion model works on latents * scaling_factor, whose standard deviation is 1; diffusers'
-    pipelines divide by `scaling_factor` before decoding.
-    """
-    _, latents = reconstruct(vae, heldout, device)
-    factor = round(1.0 / float(latents.std()), 5)
-    vae.register_to_config(scaling_factor=factor)
-    vae.to("cpu", memory_format=torch.contiguous_format).half().save_pretrained(folder)
-    vae.float()
-    means = ", ".join(f"{v:.3f}" for v in latents.mean((0, 2, 3)).tolist())
-    deviations = ", ".join(f"{v:.3f}" for v in latents.std((0, 2, 3)).tolist())
-    print(f"latents: means {means}; deviations {deviations}; scaling factor {factor}", file=sys.stderr)
-    return factor
+    kept = AutoencoderTiny.from_config(vae.config)
+    kept.load_state_dict({name: value.cpu() for name, value in vae.state_dict().items()})
+    kept.half().save_pretrained(folder)

@@ -45,11 +45,10 @@ def _blocks(image: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def set_linear_encoder(encoder: nn.Module, mean: Tensor, components: Tensor, deviations: Tensor) -> None:
-    """Makes AutoencoderTiny's encoder compute these components of each block, each divided by its deviation's root.
+    """Makes AutoencoderTiny's encoder compute these components of each block, scaled.
 
-    The latents' deviations are then the roots of the components': coarse channels stand out of the noise of a
-    diffusion longer than fine ones, though not as much longer as in the picture. All are scaled so that the first
-    latent has deviation 1.
+    The latents' deviations are the cube roots of the components', the first one's being 1: coarse channels stand out
+    of a diffusion's noise longer than fine ones, though not as much longer as in the picture.
 
     Args:
         encoder: `AutoencoderTiny.encoder`, of factor 8 and at least max(48, 2 · channels) wide.
@@ -83,11 +82,13 @@ def set_linear_encoder(encoder: nn.Module, mean: Tensor, components: Tensor, dev
         part = components[:, places[cell]]
         final.weight[:count, :48, 1 + row, 1 + column] = part
         final.weight[count : 2 * count, :48, 1 + row, 1 + column] = -part
-    scale = (deviations * deviations[0]).rsqrt()
+    scale = (deviations / deviations[0]) ** (1 / 3) / deviations
+    if not hasattr(encoder.layers[-2], "conv"):
+        scale = scale / 2  # no residual block, hence no rectifier: both of a pair are there, whatever the sign
     last.weight.zero_()
     last.weight[range(count), range(count), 1, 1] = scale
     last.weight[range(count), range(count, 2 * count), 1, 1] = -scale
-    last.bias.copy_(-(components @ mean) * scale)
+    last.bias.copy_(-(components @ mean) * (deviations / deviations[0]) ** (1 / 3) / deviations)
 
 
 def _places() -> list[list[int]]:

@@ -2,12 +2,13 @@
 
     python -m experiments.mini.train_autoencoder --threads 1
 
-The encoder begins as principal components (linear_start.py). Loss: L1 + LPIPS (Alex on all, VGG on a quarter of each
-batch) on random 64x64 crops with random flips, plus a weak pull of the latents towards zero mean. Three things make
-its latents easier to diffuse: the decoder sees them with noise; now and then it sees only the first few channels,
-which therefore carry the coarse picture; and latents shrunk to a half must decode to the picture shrunk to a half.
-AutoencoderTiny has no normalisation layers and no attention, so what it learns on crops holds for windows and whole
-canvases alike.
+The encoder is linear (linear_start.py) and stands from the first minute, when `vae/` is written: the diffusion model
+may be trained at the same time. The decoder begins as the best linear chain (linear_decoder.py) and then learns with
+all its layers: L1 + LPIPS (Alex on all, VGG on a quarter of each batch) on random 64x64 crops with random flips, from
+latents with noise; and after `--critic-from` steps with a critic that tells decoded crops from true ones. Where latents
+do not say everything, a mean absolute error alone answers with a blur; the critic makes the decoder choose something
+sharp. AutoencoderTiny has no normalisation layers and no attention, so what it learns on crops holds for windows and
+whole canvases alike.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import leaky_relu, relu
 
 from experiments.common.command_line import one_line_errors
 from experiments.mini.autoencoder_model import (
     CHANGEABLE,
-    LINEAR_PICTURES,
     AutoencoderSettings,
-    build_autoencoder,
+    draw_crops,
     load_lpips,
+    noisy_latents,
     psnr_values,
     reconstruct,
     save_autoencoder,
+    start_autoencoder,
 )
 from experiments.mini.dataset import load_pictures
+from experiments.mini.diffusion_data import encoder_hash, load_vae
 from experiments.mini.files import contact_sheet
-from experiments.mini.linear_start import principal_components, set_linear_encoder
 from experiments.mini.optimisers import Muon, split_parameters
 from experiments.mini.training import (
     MovingAverage,
@@ -46,7 +47,6 @@ from experiments.mini.training import (
     add_settings,
     descend,
     learning_rate,
-    print_steps_that_fit,
     say,
     step_generator,
     take_options,
@@ -55,128 +55,103 @@ from experiments.mini.training import (
 )
 
 
-class Crops(Protocol):
-    """Settings of a training on crops: how many, and the side of each in pixels."""
-
-    @property
-    def batch(self) -> int: ...
-
-    @property
-    def crop(self) -> int: ...
-
-
-def draw_crops(images: Sequence[np.ndarray], settings: Crops, generator: torch.Generator) -> np.ndarray:
-    """A batch of random crops, uint8 [batch, crop, crop, 3], each flipped with probability 1/2."""
-    height, width = images[0].shape[:2]
-
-    def draw(high: int) -> list[int]:
-        return torch.randint(high, (settings.batch,), generator=generator).tolist()
-
-    places = zip(
-        draw(len(images)), draw(height - settings.crop + 1), draw(width - settings.crop + 1), draw(2), strict=True
-    )
-    crops = []
-    for index, top, left, flip in places:
-        crop = images[index][top : top + settings.crop, left : left + settings.crop]
-        crops.append(crop[:, ::-1] if flip else crop)
-    return np.stack(crops)
-
-
 @dataclass(frozen=True)
-class Disturbance:
-    """What stands between encoder and decoder in one step.
+class Schedule:
+    """How long: may be changed when a training is continued.
 
-    noise: [n, c, h/8, w/8], in units of the latents' deviation.
-    mask: [n, c, 1, 1], 1 where a channel is seen and 0 where not.
+    cooldown: steps at the end over which the learning rate falls.
+    critic_from: the step from which the critic has a word.
     """
 
-    noise: Tensor
-    mask: Tensor
+    steps: int = 6000
+    cooldown: int = 1500
+    critic_from: int = 4000
 
 
-def draw_disturbance(settings: AutoencoderSettings, generator: torch.Generator, device: torch.device) -> Disturbance:
-    """Noise and mask of a batch, wholly determined by the generator."""
-    count, channels, side = settings.batch, settings.latent_channels, settings.crop // 8
-    strength = settings.latent_noise * torch.rand(count, 1, 1, 1, generator=generator)
-    noise = strength * torch.randn(count, channels, side, side, generator=generator)
-    seen = torch.tensor([channels // 4, channels // 2])[torch.randint(2, (count,), generator=generator)]
-    seen[torch.rand(count, generator=generator) >= settings.nested] = channels
-    mask = (torch.arange(channels)[None] < seen[:, None]).float()[..., None, None]
-    return Disturbance(noise.to(device), mask.to(device))
+class Critic(nn.Module):
+    """A convolutional judge of patches (Isola et al., CVPR 2017): a number for each overlapping field of 34 pixels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = (3, width, 2 * width, 3 * width)
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairs)
+        self.last = nn.Conv2d(sizes[-1], 1, 3, padding=1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """[n, 3, h, w] in [-1, 1] -> verdicts [n, 1, h/8, w/8], high for true ones, and every layer's features."""
+        features = []
+        for layer in self.layers:
+            images = leaky_relu(layer(images), 0.2)
+            features.append(images)
+        return self.last(images), features
 
 
-def autoencoder_loss(
-    vae: nn.Module,
+def build_models(vae: nn.Module, settings: AutoencoderSettings) -> nn.ModuleDict:
+    """The autoencoder's decoder (the very object) and an untrained critic."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        critic = Critic(settings.critic_width)
+    return nn.ModuleDict({"decoder": vae.decoder.requires_grad_(True), "critic": critic.to(vae.device)})
+
+
+def losses(
+    models: nn.ModuleDict,
+    latents: Tensor,
     images: Tensor,
-    disturbance: Disturbance,
     perceptual: Callable[[Tensor, Tensor], Tensor],
     settings: AutoencoderSettings,
+    judged: bool,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one batch.
+    """The sum of the decoder's and the critic's losses, whose gradients do not reach the other's weights.
 
     Args:
+        latents: [n, c, h/8, w/8], already with noise.
         images: [n, 3, h, w] in [-1, 1].
-        perceptual: distance of two batches in [-1, 1], [n].
-
-    Returns:
-        the loss, and its parts as numbers.
+        judged: with the critic, or without both its loss and its word.
     """
-    latents = vae.encoder(images)
-    flat = latents.float().transpose(0, 1).flatten(1)
-    mean, deviation = flat.mean(1), flat.std(1)
-    # In units of the deviation: larger latents are no way out of the noise.
-    noise = disturbance.noise * deviation.detach()[:, None, None]
-    decoded = vae.decoder((latents + noise) * disturbance.mask).float()
-    # Keeps the decoder's own tanh(z/3) near its linear part.
-    moments = (mean.square() + (deviation - 1.0).clamp(min=0).square()).mean()
-    l1 = (decoded - images).abs().mean()
-    quarter = max(1, len(images) // 4)
-    halved = (vae.decoder(avg_pool2d(latents[:quarter], 2)).float() - avg_pool2d(images[:quarter], 2)).abs().mean()
-    with torch.autocast(images.device.type, enabled=False):
-        distance = perceptual(decoded, images).mean()
-    loss = l1 + settings.perceptual_weight * distance + settings.moment_weight * moments
-    loss = loss + settings.halved_weight * halved
-    parts = {"loss": loss, "l1": l1, "lpips": distance, "halved": halved, "std": deviation.mean()}
-    return loss, {name: value.item() for name, value in parts.items()}
-
-
-def start(
-    settings: AutoencoderSettings, device: torch.device, images: Sequence[np.ndarray]
-) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The model to begin with, in the memory layout that trains fastest, and its optimiser.
-
-    The encoder begins as the best linear one of up to LINEAR_PICTURES pictures, the decoder with random weights.
-    """
-    vae = build_autoencoder(settings)
-    some = [images[i] for i in range(min(LINEAR_PICTURES, len(images)))]
-    set_linear_encoder(vae.encoder, *principal_components(some, settings.latent_channels))
-    vae = vae.to(device, memory_format=torch.channels_last)
-    return vae, Muon(split_parameters(vae, settings.peak_rate, 0.0))
+    critic = models["critic"]
+    decoded = models["decoder"](latents).float()
+    l1, distance = (decoded - images).abs().mean(), perceptual(decoded, images).mean()
+    if not judged:
+        loss = l1 + settings.perceptual_weight * distance
+        return loss, {"loss": loss.item(), "l1": l1.item(), "lpips": distance.item()}
+    critic.requires_grad_(False)
+    verdict, seen = critic(decoded)
+    wanted = critic(images)[1]
+    critic.requires_grad_(True)
+    alike = torch.stack([(a - b).abs().mean() for a, b in zip(seen, wanted, strict=True)]).sum()
+    decoder_loss = l1 + settings.perceptual_weight * distance + settings.critic_weight * (alike - verdict.mean())
+    # The hinge (Lim and Ye, 2017): right by a margin of one is right enough.
+    critic_loss = relu(1 - critic(images)[0]).mean() + relu(1 + critic(decoded.detach())[0]).mean()
+    parts = {"l1": l1, "lpips": distance, "alike": alike, "verdict": verdict.mean(), "critic": critic_loss}
+    return decoder_loss + critic_loss, {name: value.item() for name, value in parts.items()}
 
 
 def train_step(
     vae: nn.Module,
+    models: nn.ModuleDict,
     optimiser: torch.optim.Optimizer,
     step: int,
+    schedule: Schedule,
     images: Sequence[np.ndarray],
     perceptual: Callable[[Tensor, Tensor], Tensor],
     settings: AutoencoderSettings,
 ) -> dict[str, float]:
-    """Step number `step` (from 0), wholly determined by it, the settings and the weights."""
-    device = next(vae.parameters()).device
-    generator = step_generator(settings.seed, step)
-    crops = draw_crops(images, settings, generator)
-    batch = to_unit(crops, device).contiguous(memory_format=torch.channels_last)
-    disturbance = draw_disturbance(settings, generator, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
-        loss, parts = autoencoder_loss(vae, batch, disturbance, perceptual, settings)
-    rate = learning_rate(step, settings.steps, settings.peak_rate, settings.warmup, settings.cooldown)
+    """Step number `step` (from 0), wholly determined by the arguments and the weights."""
+    generator = step_generator(settings.seed + 1, step)
+    batch = to_unit(draw_crops(images, settings, generator), vae.device)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    latents = noisy_latents(vae, batch, settings.latent_noise, generator)
+    loss, parts = losses(models, latents, batch, perceptual, settings, step >= schedule.critic_from)
+    rate = learning_rate(step, schedule.steps, settings.peak_rate, settings.warmup, schedule.cooldown)
     descend(optimiser, loss, rate)
     return parts
 
 
 def train(
     settings: AutoencoderSettings,
+    schedule: Schedule,
     work: Path,
     device: torch.device,
     images: Sequence[np.ndarray],
@@ -187,32 +162,40 @@ def train(
 ) -> nn.Module:
     """Trains from the last checkpoint in `work/autoencoder` to the end; returns the averaged model.
 
+    The folder `work/vae` is written at once, and with every checkpoint again.
+
     Args:
         images: n training pictures, each uint8 [h, w, 3].
-        heldout: pictures for the PSNR and the contact sheets, uint8 [n, h, w, 3].
+        heldout: pictures for the scaling factor, the PSNR and the contact sheets, uint8 [n, h, w, 3].
         stop_after: leaves after this many steps of this call, with a checkpoint.
     """
-    folder = work / "autoencoder"
-    vae, optimiser = start(settings, device, images)
-    average = MovingAverage(vae)
+    folder, kept = work / "autoencoder", work / "vae"
+    if (folder / "checkpoint.pt").exists():
+        vae = load_vae(kept, device).to(memory_format=torch.channels_last)
+    else:
+        vae = start_autoencoder(settings, images, heldout, device)
+        save_autoencoder(vae, kept)
+    models = build_models(vae, settings)
+    average = MovingAverage(models, settings.average_decay)
     identity = {name: value for name, value in asdict(settings).items() if name not in CHANGEABLE}
-    training = Training("autoencoder", folder / "checkpoint.pt", identity, vae, optimiser, average)
+    identity["encoder"] = encoder_hash(vae)
+    optimiser = Muon(split_parameters(models, settings.peak_rate, 0.0))
+    training = Training("autoencoder", folder / "checkpoint.pt", identity, models, optimiser, average)
 
     def averaged() -> nn.Module:
-        return average.copy_to(build_autoencoder(settings).to(device))
+        made = build_models(load_vae(kept, device), settings)
+        average.copy_to(made)
+        vae_ = load_vae(kept, device)
+        vae_.decoder = made["decoder"]
+        return vae_
 
-    def take(step: int) -> dict[str, float]:
-        if step == settings.encoder_steps:
-            average.copy_to(vae)
-            save_autoencoder(averaged(), heldout, work / "vae", device)
-            say("autoencoder", f"step {step}: the encoder stands; {work / 'vae'} serves the diffusion model from here")
-        if step >= settings.encoder_steps:
-            vae.encoder.requires_grad_(False)
-        return train_step(vae, optimiser, step, images, perceptual, settings)
-
-    for step, saved in train_steps(training, take, settings.steps, checkpoint_minutes, stop_after):
+    arguments = {"images": images, "perceptual": perceptual, "settings": settings, "schedule": schedule}
+    take = partial(train_step, vae, models, optimiser, **arguments)
+    for step, saved in train_steps(training, take, schedule.steps, checkpoint_minutes, stop_after):
         if saved:
-            decoded, _ = reconstruct(averaged(), heldout, device)
+            now = averaged()
+            save_autoencoder(now, kept)
+            decoded, _ = reconstruct(now, heldout, device)
             ratio = psnr_values(heldout, decoded).mean()
             say("autoencoder", f"step {step}: held-out PSNR {ratio:.2f} dB (n={len(heldout)})")
             rows = [r for i in (0, 4, 8, 12) if i < len(heldout) for r in (heldout[i : i + 4], decoded[i : i + 4])]
@@ -222,13 +205,13 @@ def train(
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the miniature model's autoencoder.")
+    add_settings(parser, Schedule)
     add_settings(parser, AutoencoderSettings)
-    parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
+    parser.add_argument("--pictures", type=int, default=12288, help="training scenes")
     parser.add_argument("--first", type=int, default=0, help="number of the first training scene")
-    parser.add_argument("--out", type=Path, help="folder of the result (default: WORK/vae)")
+    parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
     parser.add_argument("--heldout", type=int, default=64, help="held-out scenes for the PSNR")
     add_machine(parser, checkpoint_minutes=4.0)
-    parser.add_argument("--measure", type=float, metavar="MINUTES", help="print the steps that fit, and stop")
     return parser.parse_args(arguments)
 
 
@@ -236,16 +219,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     device, settings = take_options(options, AutoencoderSettings)
+    _, schedule = take_options(options, Schedule)
     heldout = load_pictures(options.work, "heldout", options.heldout, settings.seed).images[:]
-    images = load_pictures(options.work, "train", settings.pictures, settings.seed, first=options.first).images
-    perceptual = load_lpips(device)
-    if options.measure:
-        vae, optimiser = start(settings, device, images)
-        take = partial(train_step, vae, optimiser, images=images, perceptual=perceptual, settings=settings)
-        print_steps_that_fit(options.measure, take)
-        return
-    vae = train(settings, options.work, device, images, heldout, perceptual, options.checkpoint_minutes)
-    save_autoencoder(vae, heldout, options.out or options.work / "vae", device)
+    images = load_pictures(options.work, "train", options.pictures, settings.seed, first=options.first).images
+    minutes = options.checkpoint_minutes
+    train(settings, schedule, options.work, device, images, heldout, load_lpips(device), minutes)
 
 
 if __name__ == "__main__":

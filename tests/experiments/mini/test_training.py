@@ -12,71 +12,14 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from experiments.mini import train_autoencoder as autoencoder
 from experiments.mini import train_diffusion as diffusion
+from experiments.mini.autoencoder_model import AutoencoderSettings, psnr_values
 from experiments.mini.dataset import SHARD, load_pictures, make_item
 from experiments.mini.files import replacing
 from experiments.mini.scenes import render, sample_scene
 from experiments.mini.training import MovingAverage, learning_rate, take_options
 from syncdiffusion.errors import UsageError
 
-SMALL = autoencoder.AutoencoderSettings(
-    steps=6,
-    batch=2,
-    crop=32,
-    latent_channels=8,
-    encoder_width=48,
-    decoder_width=8,
-    encoder_blocks=(0, 1, 1, 1),
-    decoder_blocks=(1, 1, 1, 0),
-    encoder_steps=3,
-    warmup=2,
-    bfloat16=False,
-)
 CPU = torch.device("cpu")
-
-
-def mean_square(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a - b).square().mean((1, 2, 3))
-
-
-def pictures(count: int) -> np.ndarray:
-    return np.random.default_rng(3).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-
-
-def test_resumed_autoencoder_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    images, heldout = pictures(5), pictures(2)
-    whole = autoencoder.train(SMALL, tmp_path / "whole", CPU, images, heldout, mean_square)
-    parts = tmp_path / "parts"
-    autoencoder.train(SMALL, parts, CPU, images, heldout, mean_square, stop_after=4)
-    resumed = autoencoder.train(SMALL, parts, CPU, images, heldout, mean_square)
-    untrained = autoencoder.build_autoencoder(SMALL)
-    moved = 0.0
-    for a, b, c in zip(whole.parameters(), resumed.parameters(), untrained.parameters(), strict=True):
-        # The same operations on the same numbers: no tolerance.
-        assert torch.equal(a, b)
-        moved = max(moved, (a - c).abs().max().item())
-    assert moved > 1e-4
-
-
-def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
-    autoencoder.train(SMALL, tmp_path, CPU, pictures(2), pictures(1), mean_square, stop_after=1)
-    with pytest.raises(UsageError, match=f"seed={SMALL.seed}"):
-        autoencoder.train(replace(SMALL, seed=99), tmp_path, CPU, pictures(2), pictures(1), mean_square)
-    # A longer schedule and other pictures are no other model: it may be continued.
-    longer = replace(SMALL, steps=7, encoder_steps=5, cooldown=1, pictures=3)
-    autoencoder.train(longer, tmp_path, CPU, pictures(3), pictures(1), mean_square, stop_after=1)
-
-
-def test_saved_autoencoder_decodes_to_unit_latents(tmp_path: Path) -> None:
-    from diffusers import AutoencoderTiny
-
-    model = autoencoder.build_autoencoder(SMALL)
-    images = pictures(4)
-    factor = autoencoder.save_autoencoder(model, images, tmp_path / "vae", CPU)
-    loaded = AutoencoderTiny.from_pretrained(tmp_path / "vae")
-    latents = loaded.encode(autoencoder.to_unit(images, CPU)).latents
-    assert loaded.config.scaling_factor == factor
-    # Weights pass through half precision, 1e-3 relative.
-    assert (latents * factor).std().item() == pytest.approx(1.0, abs=0.01)
 
 
 def test_psnr_is_torchmetrics() -> None:
@@ -87,7 +30,7 @@ def test_psnr_is_torchmetrics() -> None:
         for x, y in zip(a, b, strict=True)
     ]
     # float32 there, float64 here.
-    np.testing.assert_allclose(autoencoder.psnr_values(a, b), expected, rtol=1e-5)
+    np.testing.assert_allclose(psnr_values(a, b), expected, rtol=1e-5)
 
 
 def same(a, b) -> bool:
@@ -168,11 +111,14 @@ def test_averages_of_several_lengths() -> None:
 
 def test_flags_are_the_settings() -> None:
     assert take_options(diffusion.parse([]), diffusion.DiffusionSettings)[1] == diffusion.DiffusionSettings()
-    given = ["--encoder-blocks", "0", "1", "1", "1", "--peak-rate", "0.5", "--bfloat16", "--device", "cpu"]
-    device, settings = take_options(autoencoder.parse(given), autoencoder.AutoencoderSettings)
+    given = ["--decoder-blocks", "3", "1", "1", "0", "--peak-rate", "0.5", "--steps", "7", "--device", "cpu"]
+    device, settings = take_options(autoencoder.parse(given), AutoencoderSettings)
     assert device == CPU
-    expected = autoencoder.AutoencoderSettings(encoder_blocks=(0, 1, 1, 1), peak_rate=0.5, bfloat16=True)
-    assert settings == expected
+    assert settings == AutoencoderSettings(decoder_blocks=(3, 1, 1, 0), peak_rate=0.5)
+    assert take_options(autoencoder.parse(given), autoencoder.Schedule)[1] == autoencoder.Schedule(steps=7)
+    given = ["--bfloat16", "--batch", "3"]
+    chosen = take_options(diffusion.parse(given), diffusion.DiffusionSettings)[1]
+    assert chosen == diffusion.DiffusionSettings(bfloat16=True, batch=3)
 
 
 def test_mistakes_end_the_program_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
