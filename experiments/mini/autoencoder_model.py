@@ -97,15 +97,13 @@ def build_autoencoder(settings: AutoencoderSettings) -> nn.Module:
         )
 
 
-def start_autoencoder(
-    settings: AutoencoderSettings, images: Sequence[np.ndarray], heldout: np.ndarray, device: torch.device
-) -> nn.Module:
+def start_autoencoder(settings: AutoencoderSettings, images: Sequence[np.ndarray], device: torch.device) -> nn.Module:
     """The autoencoder to begin with, channels last, encoder frozen: principal components, and a linear decoder.
+
+    The diffusion model works on latents * scaling_factor, whose standard deviation is 1.
 
     Args:
         images: n training pictures, each uint8 [h, w, 3].
-        heldout: uint8 [n, h, w, 3]; the deviation of their latents sets the scaling factor. The diffusion model works
-            on latents * scaling_factor, whose standard deviation is 1.
     """
     vae = build_autoencoder(settings)
     some = [images[i] for i in range(min(LINEAR_PICTURES, len(images)))]
@@ -113,7 +111,8 @@ def start_autoencoder(
     # Weights are kept in half precision: latents shall be those of the kept weights.
     vae.encoder.half().float().requires_grad_(False)
     vae = vae.to(device, memory_format=torch.channels_last)
-    _, latents = reconstruct(vae, heldout, device)
+    with torch.no_grad():
+        latents = vae.encoder(to_unit(np.stack(some[:64]), device))
     vae.register_to_config(scaling_factor=round(1.0 / float(latents.std()), 5))
     set_linear_decoder(vae.decoder, train_linear(settings, vae, images))
     return vae

@@ -20,15 +20,24 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
     """The nearest matrix with all singular values near 1 (between 0.7 and 1.2), by Newton and Schulz's iteration.
 
+    A convolution's matrix is nine times as wide as high. So the rounds are taken on its small square, all of whose
+    powers commute: x_k = q_k x and x_k x_k^T = m^2 x_{k-1} x_{k-1}^T, where m is the round's factor a + b s + c s^2.
+    A third of the products of the iteration as it is written, and the same result.
+
     Args:
         matrix: [rows, columns]; zeros stay zeros.
     """
     a, b, c = QUINTIC
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     wide = wide / (wide.norm() + 1e-7)
-    for _ in range(rounds):
-        square = wide @ wide.T
-        wide = a * wide + (b * square + c * square @ square) @ wide
+    square = wide @ wide.T
+    one = torch.eye(len(square), dtype=square.dtype, device=square.device)
+    product = one
+    for number in range(rounds):
+        factor = a * one + b * square + c * square @ square
+        product = factor @ product if number else factor
+        square = factor @ square @ factor
+    wide = product @ wide
     return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 

@@ -28,6 +28,7 @@ from experiments.common.command_line import one_line_errors
 from experiments.mini.autoencoder_model import (
     CHANGEABLE,
     AutoencoderSettings,
+    build_autoencoder,
     draw_crops,
     load_lpips,
     noisy_latents,
@@ -53,6 +54,7 @@ from experiments.mini.training import (
     to_unit,
     train_steps,
 )
+from syncdiffusion.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -162,19 +164,21 @@ def train(
 ) -> nn.Module:
     """Trains from the last checkpoint in `work/autoencoder` to the end; returns the averaged model.
 
-    The folder `work/vae` is written at once, and with every checkpoint again.
+    The folder `work/vae` is written at once where there is none, and with every checkpoint again.
 
     Args:
         images: n training pictures, each uint8 [h, w, 3].
-        heldout: pictures for the scaling factor, the PSNR and the contact sheets, uint8 [n, h, w, 3].
+        heldout: pictures for the PSNR and the contact sheets, uint8 [n, h, w, 3].
         stop_after: leaves after this many steps of this call, with a checkpoint.
     """
     folder, kept = work / "autoencoder", work / "vae"
-    if (folder / "checkpoint.pt").exists():
-        vae = load_vae(kept, device).to(memory_format=torch.channels_last)
-    else:
-        vae = start_autoencoder(settings, images, heldout, device)
-        save_autoencoder(vae, kept)
+    if not (kept / "config.json").is_file():
+        save_autoencoder(start_autoencoder(settings, images, device), kept)
+    vae = load_vae(kept, device).to(memory_format=torch.channels_last)
+    found, wanted = vae.config, build_autoencoder(settings).config
+    for name in ("latent_channels", "decoder_block_out_channels", "num_decoder_blocks"):
+        if list(np.atleast_1d(found[name])) != list(np.atleast_1d(wanted[name])):
+            raise UsageError(f"{kept} has {name}={found[name]}: use the same, or another --work")
     models = build_models(vae, settings)
     average = MovingAverage(models, settings.average_decay)
     identity = {name: value for name, value in asdict(settings).items() if name not in CHANGEABLE}

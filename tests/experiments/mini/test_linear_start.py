@@ -26,7 +26,9 @@ def pictures(count: int) -> np.ndarray:
     return np.clip(fine + rng.normal(0, 8, fine.shape), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("width, channels, blocks", [(48, 16, (0, 1, 3, 5)), (64, 4, (1, 0, 2, 1)), (48, 16, (0, 0, 0, 0))])
+@pytest.mark.parametrize(
+    "width, channels, blocks", [(48, 16, (0, 1, 3, 5)), (64, 4, (1, 0, 2, 1)), (48, 16, (0, 0, 0, 0))]
+)
 def test_encoder_computes_the_components(width: int, channels: int, blocks: tuple[int, ...]) -> None:
     images = pictures(12)
     mean, components, deviations = principal_components(list(images), channels)

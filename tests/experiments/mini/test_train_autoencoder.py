@@ -47,7 +47,7 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
     train(tmp_path / "parts", stop_after=4)
     resumed = train(tmp_path / "parts")
-    before = autoencoder_model.start_autoencoder(SMALL, pictures(5), pictures(2), CPU)
+    before = autoencoder_model.start_autoencoder(SMALL, pictures(5), CPU)
     moved = 0.0
     for a, b, c in zip(whole.parameters(), resumed.parameters(), before.parameters(), strict=True):
         # The same operations on the same numbers: no tolerance.
@@ -66,12 +66,14 @@ def test_checkpoint_of_other_settings_is_refused_and_a_longer_schedule_is_not(tm
     train(tmp_path, stop_after=1)
     with pytest.raises(UsageError, match=f"critic_width={SMALL.critic_width}"):
         train(tmp_path, settings=replace(SMALL, critic_width=12))
+    with pytest.raises(UsageError, match="latent_channels=8"):
+        train(tmp_path, settings=replace(SMALL, latent_channels=4))
     train(tmp_path, autoencoder.Schedule(9, 1, 0), replace(SMALL, batch=3, critic_weight=0.1), stop_after=1)
 
 
 def test_scaled_latents_have_deviation_one(tmp_path: Path) -> None:
     images = pictures(4)
-    vae = autoencoder_model.start_autoencoder(SMALL, images, images, CPU)
+    vae = autoencoder_model.start_autoencoder(SMALL, images, CPU)
     autoencoder_model.save_autoencoder(vae, tmp_path / "vae")
     loaded = AutoencoderTiny.from_pretrained(tmp_path / "vae")
     latents = loaded.encode(to_unit(images, CPU)).latents
@@ -83,9 +85,7 @@ def test_the_linear_decoder_learns() -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     images = np.kron(coarse, np.ones((1, 8, 8, 1), np.uint8))
     settings = replace(SMALL, linear_steps=60, warmup=5, latent_noise=0.0)
-    losses = [
-        autoencoder_model.start_autoencoder(replace(settings, linear_steps=n), images, images, CPU) for n in (1, 200)
-    ]
+    losses = [autoencoder_model.start_autoencoder(replace(settings, linear_steps=n), images, CPU) for n in (1, 200)]
     errors = [
         ((autoencoder_model.reconstruct(vae, images, CPU)[0] - images.astype(float)) ** 2).mean() for vae in losses
     ]
@@ -95,7 +95,7 @@ def test_the_linear_decoder_learns() -> None:
 @pytest.mark.parametrize("part, other", [("decoder", "critic"), ("critic", "decoder")])
 def test_each_network_has_the_gradient_of_its_own_loss(part: str, other: str) -> None:
     """The gradient of the sum in one network's weights is that of its own loss, written out anew."""
-    vae = autoencoder_model.start_autoencoder(SMALL, pictures(3), pictures(2), CPU)
+    vae = autoencoder_model.start_autoencoder(SMALL, pictures(3), CPU)
     models = autoencoder.build_models(vae, SMALL)
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     latents = vae.encoder(images)
