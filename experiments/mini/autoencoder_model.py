@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from experiments.mini.files import write_json
 from experiments.mini.linear_decoder import LinearDecoder, set_linear_decoder
 from experiments.mini.linear_start import principal_components, set_linear_encoder
 from experiments.mini.training import Progress, descend, learning_rate, step_generator, to_bytes, to_unit
@@ -193,3 +195,6 @@ def save_autoencoder(vae: nn.Module, folder: Path) -> None:
     kept = AutoencoderTiny.from_config(vae.config)
     kept.load_state_dict({name: value.cpu() for name, value in vae.state_dict().items()})
     kept.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("block_out_channels", None)  # AutoencoderTiny sets this itself, and warns where it finds it set
+    write_json(folder / "config.json", config)
