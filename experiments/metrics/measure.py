@@ -22,7 +22,7 @@ from experiments.metrics.inception import FeatureNetwork
 from experiments.metrics.networks import MetricNetworks
 
 # Raise one when its values change for the same image, network and parameters: everything is then measured again.
-VERSIONS = {"inception": 1, "clip": 1, "intra_lpips": 1, "intra_style": 1, "layout_lpips": 1}
+VERSIONS = {"inception": 2, "clip": 1, "intra_lpips": 1, "intra_style": 1, "layout_lpips": 1}
 
 
 @dataclass(frozen=True)
