@@ -20,6 +20,7 @@ from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import decode_image, grid_crops, random_crop, read_image
 from experiments.metrics.inception import FeatureNetwork
 from experiments.metrics.networks import MetricNetworks
+from syncdiffusion.errors import UsageError
 
 # Raise one when its values change for the same image, network and parameters: everything is then measured again.
 VERSIONS = {"inception": 2, "clip": 1, "intra_lpips": 1, "intra_style": 1, "layout_lpips": 1}
@@ -151,15 +152,25 @@ def measure(
 def values_of(each: Measurement, files: Sequence[ImageFile], cache: FeatureCache | None) -> list[np.ndarray]:
     """The values of each file: those that the cache lacks are computed together, and put there at once."""
     if cache is None:
-        return list(each.compute(files))
+        return [checked_values(each, *pair) for pair in zip(files, each.compute(files), strict=True)]
     keys = [cache_key(each, file) for file in files]
     found = {key: cache.get(key) for key in dict.fromkeys(keys)}
     lacking = {key: file for key, file in zip(keys, files, strict=True) if found[key] is None}
     if lacking:
         for key, values in zip(lacking, each.compute(list(lacking.values())), strict=True):
-            found[key] = values
+            found[key] = checked_values(each, lacking[key], values)
             cache.put(key, values)
     return [found[key] for key in keys]
+
+
+def checked_values(each: Measurement, file: ImageFile, values: np.ndarray) -> np.ndarray:
+    """The same values. UsageError where one of them is no finite number: every mean that it enters would be none."""
+    if np.isfinite(values).all():
+        return values
+    raise UsageError(
+        f"image {file.item.path}: {each.name} ({each.network}) is no finite number; look at the image and the "
+        "network's weights, or try metrics.device=cpu"
+    )
 
 
 def cache_key(each: Measurement, file: ImageFile) -> str:
