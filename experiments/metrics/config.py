@@ -28,11 +28,9 @@ class MetricsConfig:
         embedded one.
     crop: side of the square crops in pixels; the width of a diffusion window (512 for Stable
         Diffusion, 128 for the embedded model).
-    kid_subsets, kid_subset_size: KID is the mean over this many random subsets of this size; with
-        fewer images than the size, all images are used once.
     giqa_neighbours: K of KNN-GIQA.
-    replicates: FID, KID and GIQA are also computed on this many disjoint blocks of seeds, whose
-        spread says how far those numbers can be trusted; fewer where there are fewer seeds.
+    replicates: FID, KID and GIQA are also computed on this many disjoint blocks of equally many
+        seeds, two at least; fewer blocks where there are fewer seeds.
     clip_folder: an open_clip folder used in place of the set's own CLIP; None keeps the set's.
     device: "auto", "cpu", "cuda" or "cuda:N".
     """
@@ -40,8 +38,6 @@ class MetricsConfig:
     networks: str = "mini"
     metrics: list[str] = field(default_factory=lambda: list(METRIC_NAMES))
     crop: int = 128
-    kid_subsets: int = 100
-    kid_subset_size: int = 1000
     giqa_neighbours: int = 8
     replicates: int = 5
     clip_folder: str | None = None
@@ -61,7 +57,7 @@ def check_config(config: MetricsConfig) -> None:
     unknown = [name for name in config.metrics if name not in METRIC_NAMES]
     if unknown:
         raise UsageError(f"metrics.metrics={unknown[0]}: choose from {', '.join(METRIC_NAMES)}")
-    least = {"crop": 16, "kid_subsets": 1, "kid_subset_size": 2, "giqa_neighbours": 1, "replicates": 2, "batch": 1}
+    least = {"crop": 16, "giqa_neighbours": 1, "replicates": 2, "batch": 1}
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise UsageError(f"metrics.{name}={getattr(config, name)}: {bound} or more")

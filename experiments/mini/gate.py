@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from experiments.common.command_line import one_line_errors
 from experiments.metrics.config import MetricsConfig
-from experiments.metrics.distribution import Estimate, kid, mean_estimate
+from experiments.metrics.estimates import Estimate, mean_estimate
+from experiments.metrics.kid import kid
 from experiments.metrics.networks import MetricNetworks, load_networks
 from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
 from experiments.mini.diffusion_model import sample

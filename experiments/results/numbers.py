@@ -5,13 +5,22 @@ All of it follows from a run's Results alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
-from experiments.results.inference import holm, mean_interval, paired_comparison, paired_replicates, paired_values
+from experiments.results.inference import (
+    Comparison,
+    holm,
+    mean_interval,
+    paired_comparison,
+    paired_replicates,
+    paired_values,
+    t_half_width,
+)
 from experiments.results.published import Measured, beside, differences, read_published
 from experiments.results.study import Results, Row, Study
 
@@ -134,9 +143,11 @@ def comparisons(results: Results) -> pd.DataFrame:
     """Every row less the one compared with, metric by metric.
 
     Columns: prompt ("all", then each prompt where there are several), method, against, metric, n, difference, low,
-    high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise. Set-level metrics: n
-    replicates, no test, and no comparison by prompt. The comparisons over all prompts are one family for Holm; by
-    prompt each metric is one, since they answer on which prompts a difference in that metric holds.
+    high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise. Set-level metrics, never
+    by prompt: n pairs whose labels were swapped, or n replicates and no test where nothing was swapped. The
+    comparisons over all prompts are one family for Holm; by prompt each metric is one, since they answer on which
+    prompts a difference in that metric holds. Rows of the very same panoramas are one test, which counts once; a row
+    of the panoramas that it is compared with is none.
     """
     import pandas as pd
 
@@ -152,11 +163,38 @@ def comparisons(results: Results) -> pd.DataFrame:
     ]
     columns = "prompt method against metric n difference low high p share_better".split()
     frame = pd.DataFrame([line for line in lines if line["n"]], columns=columns)
-    whole = frame["prompt"] == ALL_PROMPTS
-    frame.insert(columns.index("p") + 1, "p_holm", np.nan)
+    first = same_panoramas(results)
+    frame.loc[frame["method"].map(first) == first.get(study.compare_with), "p"] = np.nan
+    return with_holm(frame, first)
+
+
+def with_holm(frame: pd.DataFrame, first: Mapping[str, str]) -> pd.DataFrame:
+    """A column p_holm behind p; first: label -> the first label of the same panoramas, whose tests are the same."""
+    whole, of_row = frame["prompt"] == ALL_PROMPTS, frame["method"].map(first)
+    frame.insert(frame.columns.get_loc("p") + 1, "p_holm", np.nan)
     for family in (whole, *(~whole & (frame["metric"] == metric) for metric in frame["metric"].unique())):
-        frame.loc[family, "p_holm"] = holm(frame.loc[family, "p"])
+        mine = frame[family].assign(row=of_row[family])
+        tests = mine.drop_duplicates(["row", "prompt", "metric"])
+        adjusted = dict(
+            zip(zip(tests["row"], tests["prompt"], tests["metric"], strict=True), holm(tests["p"]), strict=True)
+        )
+        keys = zip(mine["row"], mine["prompt"], mine["metric"], strict=True)
+        frame.loc[family, "p_holm"] = [adjusted[key] for key in keys]
     return frame
+
+
+def same_panoramas(results: Results) -> dict[str, str]:
+    """Label -> the first label, in the study's order, whose panoramas are the very same, by their keys.
+
+    Labels of no panoramas, or of a file without keys, are their own.
+    """
+    panoramas, known = results.panoramas, {}
+    first: dict[str, str] = {}
+    for row in results.study.rows:
+        mine = panoramas[panoramas["method"] == row.label]
+        there = frozenset(zip(mine["prompt"], mine["seed"], mine["key"], strict=True)) if "key" in mine else frozenset()
+        first[row.label] = known.setdefault(there, row.label) if there else row.label
+    return first
 
 
 def compared(results: Results, prompt: str, row: Row, metric: Metric) -> dict[str, object]:
@@ -166,10 +204,32 @@ def compared(results: Results, prompt: str, row: Row, metric: Metric) -> dict[st
         there = metric.name in results.panoramas
         pairs = paired_values(results.panoramas, a, b, metric.name, chosen) if there else (np.empty(0), np.empty(0))
     else:
+        swapped = swap_comparison(results, a, metric)
         pairs = paired_replicates(results.replicates, a, b, metric.name)
-    found = asdict(paired_comparison(*pairs, metric.better, test=metric.per_panorama))
+    if metric.per_panorama or swapped is None:
+        swapped = paired_comparison(*pairs, metric.better, test=metric.per_panorama)
+    found = asdict(swapped)
     found["share_better"] = found.pop("share")
     return {"prompt": prompt, "method": a, "against": b, "metric": metric.name} | found
+
+
+def swap_comparison(results: Results, label: str, metric: Metric) -> Comparison | None:
+    """A set-level metric of a row less that of the row compared with, as swapping labels found it; None where nothing
+    was swapped.
+
+    The interval is Student's, of as many degrees of freedom as there are pairs less prompts; NaN without a standard
+    error.
+    """
+    swaps, against = results.swaps, results.study.compare_with
+    if swaps is None:
+        return None
+    found = swaps[(swaps["method"] == label) & (swaps["against"] == against) & (swaps["metric"] == metric.name)]
+    if found.empty:
+        return None
+    line = found.iloc[0]
+    half = t_half_width(float(line["stderr"]), int(line["n"] - line["prompts"]))
+    value = float(line["difference"])
+    return Comparison(int(line["n"]), value, value - half, value + half, float(line["p"]), np.nan)
 
 
 def replicate_table(results: Results) -> pd.DataFrame:

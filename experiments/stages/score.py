@@ -1,4 +1,4 @@
-"""Stage 2: score the panoramas of a plan that are on disk, into the four files that tables and figures are made of."""
+"""Stage 2: score the panoramas of a plan that are on disk, into the files that tables and figures are made of."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SCORE_COLUMNS = ["method", "prompt", "metric", "value", "stderr", "n", "network"]
 REPLICATE_COLUMNS = ["method", "replicate", "metric", "value", "n", "network"]
+SWAP_COLUMNS = ["method", "against", "metric", "difference", "stderr", "p", "n", "prompts", "network"]
 PANORAMA_COLUMNS = ["method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file", "key"]
 
 Found = list[tuple[Unit, dict[str, Any]]]
@@ -43,17 +44,19 @@ def score(plan: Plan) -> None:
         return [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit, _ in units]
 
     cache = FeatureCache((plan.shared or plan.folder) / "features", "shared_dir" if plan.shared else "run_dir")
-    scored = score_panoramas(images(found), images(references), config, load_networks(config), counted("score"), cache)
+    networks, sets = load_networks(config), (images(found), images(references))
+    scored = score_panoramas(*sets, config, networks, counted("score"), cache, plan.compare_with)
     drop_scores(plan.folder)
     write_study(plan.folder, study_of(plan))
     write_panoramas(plan.folder, found, scored.rows)
     write_csv(plan.folder / "replicates.csv", scored.replicates, REPLICATE_COLUMNS)
+    write_csv(plan.folder / "swaps.csv", scored.swaps, SWAP_COLUMNS)
     write_csv(plan.folder / "scores.csv", scored.scores, SCORE_COLUMNS)
 
 
 def drop_scores(folder: Path) -> None:
     """Gone before panoramas.csv changes: an interruption leaves no scores rather than those of other panoramas."""
-    for name in ("scores.csv", "replicates.csv"):
+    for name in ("scores.csv", "replicates.csv", "swaps.csv"):
         discard(folder / name)
 
 

@@ -75,7 +75,7 @@ def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder
         ({"networks": "papr"}, "metrics.networks=papr: choose paper or mini"),
         ({"metrics": ["fid", "lpips"]}, "metrics.metrics=lpips: choose from fid, kid"),
         ({"crop": 0}, "metrics.crop=0: 16 or more"),
-        ({"kid_subset_size": 1}, "metrics.kid_subset_size=1: 2 or more"),
+        ({"giqa_neighbours": 0}, "metrics.giqa_neighbours=0: 1 or more"),
         ({"replicates": 1}, "metrics.replicates=1: 2 or more"),
         ({"batch": 0}, "metrics.batch=0: 1 or more"),
         ({"device": "gpu"}, "metrics.device=gpu: choose auto, cpu"),
