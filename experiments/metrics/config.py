@@ -4,15 +4,12 @@ from dataclasses import dataclass, field
 
 from syncdiffusion.errors import UsageError
 
-METRIC_NAMES = (
-    "fid",
-    "kid",
-    "giqa",
-    "clip_score",
-    "intra_lpips",
-    "intra_style",
-    "layout_lpips",
-)
+
+def metric_names() -> list[str]:
+    """What `metrics` may hold: every metric there is, those of plugins too."""
+    from experiments.metrics.catalogue import DEFINED
+
+    return list(DEFINED)
 
 
 @dataclass(frozen=True)
@@ -22,10 +19,9 @@ class MetricsConfig:
     networks: "paper" is the published set (LPIPS-VGG, clean-fid's Inception, torchvision VGG-19,
         OpenAI's CLIP ViT-B/16); "mini" is what can be had without download hosts (LPIPS-VGG, FID
         Inception, VGG-16 for the style term, the embedded miniature CLIP).
-    metrics: which metrics to compute, a subset of METRIC_NAMES. "intra_style" yields two columns,
-        `intra_style_sum` (as released) and `intra_style_mean`; "layout_lpips" is this project's
-        own (coherence.py); "clip_score" is called `mini_clip_score` where the network is the
-        embedded one.
+    metrics: which metrics to compute, a subset of `metric_names`. "intra_style" yields two columns,
+        `intra_style_sum` (as released) and `intra_style_mean`; "clip_score" is called
+        `mini_clip_score` where the network is the embedded one.
     crop: side of the square crops in pixels; the width of a diffusion window (512 for Stable
         Diffusion, 128 for the embedded model).
     giqa_neighbours: K of KNN-GIQA.
@@ -36,7 +32,7 @@ class MetricsConfig:
     """
 
     networks: str = "mini"
-    metrics: list[str] = field(default_factory=lambda: list(METRIC_NAMES))
+    metrics: list[str] = field(default_factory=metric_names)
     crop: int = 128
     giqa_neighbours: int = 8
     replicates: int = 5
@@ -54,9 +50,10 @@ def check_config(config: MetricsConfig) -> None:
     """
     if config.networks not in ("paper", "mini"):
         raise UsageError(f"metrics.networks={config.networks}: choose paper or mini")
-    unknown = [name for name in config.metrics if name not in METRIC_NAMES]
+    known = metric_names()
+    unknown = [name for name in config.metrics if name not in known]
     if unknown:
-        raise UsageError(f"metrics.metrics={unknown[0]}: choose from {', '.join(METRIC_NAMES)}")
+        raise UsageError(f"metrics.metrics={unknown[0]}: choose from {', '.join(known)}")
     least = {"crop": 16, "giqa_neighbours": 1, "replicates": 2, "batch": 1}
     for name, bound in least.items():
         if getattr(config, name) < bound:

@@ -1,20 +1,16 @@
 """Images on disk -> the numbers of a run: of each panorama, of each method and prompt, of blocks of seeds, of pairs."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from experiments.metrics.cache import FeatureCache
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, set_metrics
 from experiments.metrics.config import MetricsConfig, check_config
-from experiments.metrics.estimates import Difference, Estimate, ImageSet, mean_estimate, stratified_mean
-from experiments.metrics.fid import fid, fid_difference
-from experiments.metrics.giqa import giqa_difference, giqa_scores
-from experiments.metrics.kid import kid, kid_difference
-from experiments.metrics.measure import Measurement, PanoramaImage, measure, measurements
-from experiments.metrics.networks import MetricNetworks
+from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate
+from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, measure, measurements
+from experiments.metrics.metric import SetMetric
 
 CsvLine = dict[str, object]
 OnProgress = Callable[[int, int], None]
@@ -30,10 +26,10 @@ class Scored:
         stderr, n, network. n is the number of scored images; stderr is None for FID (no unbiased
         estimate exists) and where n is too small for one. A number that n does not allow has no row:
         FID wants two images on both sides, KID two of every prompt, GIQA `giqa_neighbours` references.
-    replicates: FID, KID and GIQA of all prompts on disjoint blocks of seeds: method, replicate (from
+    replicates: the metrics of sets, of all prompts, on disjoint blocks of seeds: method, replicate (from
         0), metric, value, n, network. A replicate is the same seeds for every method; a method that
         lacks one of its images has no row for it.
-    swaps: FID, KID and GIQA of each method less that of the one compared with: method, against,
+    swaps: the metrics of sets, of each method less that of the one compared with: method, against,
         metric, difference, stderr, p (label swaps within pairs), n (pairs), prompts, network.
     """
 
@@ -47,12 +43,12 @@ def score_panoramas(
     items: Sequence[PanoramaImage],
     reference: Sequence[PanoramaImage],
     config: MetricsConfig,
-    networks: MetricNetworks,
+    networks: Networks,
     on_progress: OnProgress | None = None,
     cache: FeatureCache | None = None,
     against: str | None = None,
 ) -> Scored:
-    """Score `items`; FID, KID and GIQA hold them against `reference`, prompt by prompt and in all.
+    """Score `items`; metrics of whole sets hold them against `reference`, prompt by prompt and in all.
 
     on_progress: called after each image with (images done, images in all).
     cache: where features of earlier passes are found and those of this one are kept; None computes all.
@@ -64,37 +60,51 @@ def score_panoramas(
     check_config(config)
     done = _counter(len(items) + len(reference), on_progress)
     wanted = measurements(config, networks)
+    bound = {each.name: each for each in wanted}
+    of_sets = [metric for metric in set_metrics(config.metrics) if metric.measurement.name in bound]
+    needed = dict.fromkeys(metric.measurement.name for metric in of_sets)
     rows: list[CsvLine] = []
-    features: list[np.ndarray] = []
+    features: dict[str, list[np.ndarray]] = {name: [] for name in needed}
     for item, values in zip(items, measure(items, wanted, config.batch, cache), strict=True):
         row: CsvLine = {"method": item.method, "prompt": item.prompt, "seed": item.seed}
         for each in wanted:
             row |= each.row(values[each.name])
         rows.append(row)
-        features.append(values.get("inception", np.empty(0)))
+        for name in needed:
+            features[name].append(values[name])
         done()
-    scores, replicates, swaps = _means(items, rows, wanted), [], []
-    if networks.inception is not None:
-        only = [each for each in wanted if each.name == "inception"]
-        targets = []
-        for values in measure(reference, only, config.batch, cache):
-            targets.append(values["inception"])
-            done()
-        sets, label = (_image_set(items, features), _image_set(reference, targets)), networks.inception.network
-        scores += _set_scores(items, *sets, config, label)
-        replicates = _replicates(items, *sets, config, label)
-        swaps = _swaps(items, *sets, config, label, against)
+    targets: dict[str, list[np.ndarray]] = {name: [] for name in needed}
+    for values in measure(reference if needed else (), [bound[name] for name in needed], config.batch, cache):
+        for name in needed:
+            targets[name].append(values[name])
+        done()
+    sets = []
+    for metric in of_sets:
+        name = metric.measurement.name
+        generated, those = _image_set(items, features[name]), _image_set(reference, targets[name])
+        sets.append(SetFeatures(metric, generated, those, bound[name].network))
+    scores = _means(items, rows, wanted) + _set_scores(items, sets, config)
     order = {name: index for index, name in enumerate(METRICS)}
     place = {key: index for index, key in enumerate(_groups(items))}
     scores.sort(key=lambda row: (place[row["method"], row["prompt"]], order[row["metric"]]))
-    return Scored(rows, scores, replicates, swaps)
+    return Scored(rows, scores, _replicates(items, sets, config), _swaps(items, sets, config, against))
+
+
+@dataclass(frozen=True)
+class SetFeatures:
+    """A metric of whole sets with the features, in the order of the images, that it is made of."""
+
+    metric: SetMetric
+    generated: ImageSet
+    reference: ImageSet
+    network: str
 
 
 def _image_set(items: Sequence[PanoramaImage], features: Sequence[np.ndarray]) -> ImageSet:
     return ImageSet(np.array(features), tuple(item.prompt for item in items))
 
 
-def _means(items: Sequence[PanoramaImage], rows: list[CsvLine], wanted: Sequence[Measurement]) -> list[CsvLine]:
+def _means(items: Sequence[PanoramaImage], rows: list[CsvLine], wanted: Sequence[BoundMeasurement]) -> list[CsvLine]:
     """Means of the per-panorama metrics over each group."""
     made_by = {name: each.network for each in wanted for name in each.columns}
     scores = []
@@ -106,23 +116,22 @@ def _means(items: Sequence[PanoramaImage], rows: list[CsvLine], wanted: Sequence
     return scores
 
 
-def _set_scores(
-    items: Sequence[PanoramaImage], features: ImageSet, targets: ImageSet, config: MetricsConfig, network: str
-) -> list[CsvLine]:
-    """FID, KID and GIQA of each group against the reference images of the same prompts."""
+def _set_scores(items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], config: MetricsConfig) -> list[CsvLine]:
+    """The set metrics of each group against the reference images of the same prompts."""
     scores = []
     for group, indices in _groups(items).items():
         wanted = {items[i].prompt for i in indices}
-        those = [i for i, prompt in enumerate(targets.prompts) if prompt in wanted]
-        estimates = set_estimates(features.part(indices), targets.part(those), config)
-        scores += [_score(group, name, estimate, len(indices), network) for name, estimate in estimates.items()]
+        for each in sets:
+            those = [i for i, prompt in enumerate(each.reference.prompts) if prompt in wanted]
+            generated, reference = each.generated.part(indices), each.reference.part(those)
+            if each.metric.enough(generated, reference, config):
+                estimate = each.metric.estimate(generated, reference, config)
+                scores.append(_score(group, each.metric.column.name, estimate, len(indices), each.network))
     return scores
 
 
-def _replicates(
-    items: Sequence[PanoramaImage], features: ImageSet, targets: ImageSet, config: MetricsConfig, network: str
-) -> list[CsvLine]:
-    """FID, KID and GIQA of each method on each block of seeds, all prompts, against all reference images."""
+def _replicates(items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], config: MetricsConfig) -> list[CsvLine]:
+    """The set metrics of each method on each block of seeds, all prompts, against all reference images."""
     rows: list[CsvLine] = []
     blocks, prompts = seed_blocks(items, config.replicates), len({item.prompt for item in items})
     for method in dict.fromkeys(item.method for item in items):
@@ -130,9 +139,12 @@ def _replicates(
             mine = [i for i, item in enumerate(items) if item.method == method and item.seed in seeds]
             if len(mine) < len(seeds) * prompts:
                 continue  # FID falls with n, so a block with a gap is no replicate of the others
-            for name, estimate in set_estimates(features.part(mine), targets, config).items():
-                common = {"method": method, "replicate": replicate, "metric": name}
-                rows.append(common | {"value": estimate.value, "n": len(mine), "network": network})
+            for each in sets:
+                generated = each.generated.part(mine)
+                if each.metric.enough(generated, each.reference, config):
+                    value = each.metric.estimate(generated, each.reference, config).value
+                    common = {"method": method, "replicate": replicate, "metric": each.metric.column.name}
+                    rows.append(common | {"value": value, "n": len(mine), "network": each.network})
     return rows
 
 
@@ -151,64 +163,23 @@ def seed_blocks(items: Sequence[PanoramaImage], replicates: int) -> list[set[int
 
 
 def _swaps(
-    items: Sequence[PanoramaImage],
-    features: ImageSet,
-    targets: ImageSet,
-    config: MetricsConfig,
-    network: str,
-    against: str | None,
+    items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], config: MetricsConfig, against: str | None
 ) -> list[CsvLine]:
-    """FID, KID and GIQA of each method less that of `against`, on the (prompt, seed) that both have."""
+    """The set metrics of each method less those of `against`, on the (prompt, seed) that both have."""
     place = {(item.method, item.prompt, item.seed): i for i, item in enumerate(items)}
     rows: list[CsvLine] = []
     for method in dict.fromkeys(item.method for item in items):
         mine = [(prompt, seed) for label, prompt, seed in place if label == method != against]
         both = [key for key in mine if (against, *key) in place]
-        ours, theirs = (features.part([place[label, *key] for key in both]) for label in (method, against))
-        for name, found in set_differences(ours, theirs, targets, config).items():
-            common = {"method": method, "against": against, "metric": name, "difference": found.value}
-            common |= {"stderr": found.stderr, "p": found.p, "n": found.n, "prompts": len(set(ours.prompts))}
-            rows.append(common | {"network": network})
+        pairs = [[place[label, *key] for key in both] for label in (method, against)]
+        for each in sets:
+            ours, theirs = (each.generated.part(indices) for indices in pairs)
+            if each.metric.enough(ours, each.reference, config):
+                found = each.metric.compare(ours, theirs, each.reference, config)
+                common = {"method": method, "against": against, "metric": each.metric.column.name}
+                common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
+                rows.append(common | {"prompts": len(set(ours.prompts)), "network": each.network})
     return rows
-
-
-def set_estimates(generated: ImageSet, reference: ImageSet, config: MetricsConfig) -> dict[str, Estimate]:
-    """The chosen of FID, KID and GIQA; without those that the numbers of images do not allow."""
-    estimates: dict[str, Estimate] = {}
-    x, y = generated.features, reference.features
-    for name in allowed(generated, reference, config):
-        if name == "fid":
-            estimates[name] = Estimate(fid(x, y), None)
-        elif name == "kid":
-            estimates[name] = kid(x, y, generated.prompts, reference.prompts)
-        else:
-            estimates[name] = stratified_mean(giqa_scores(x, y, config.giqa_neighbours), generated.prompts)
-    return estimates
-
-
-def set_differences(
-    ours: ImageSet, theirs: ImageSet, reference: ImageSet, config: MetricsConfig
-) -> dict[str, Difference]:
-    """The same of two sets whose images are pairs, ours less theirs."""
-    found: dict[str, Difference] = {}
-    a, b, y = ours.features, theirs.features, reference.features
-    for name in allowed(ours, reference, config):
-        if name == "fid":
-            found[name] = fid_difference(a, b, y)
-        elif name == "kid":
-            found[name] = kid_difference(a, b, y, ours.prompts, reference.prompts)
-        else:
-            found[name] = giqa_difference(a, b, y, ours.prompts, config.giqa_neighbours)
-    return found
-
-
-def allowed(generated: ImageSet, reference: ImageSet, config: MetricsConfig) -> list[str]:
-    """Which of the chosen set metrics the numbers of images allow."""
-    if min(len(generated), len(reference)) < 2:
-        return []
-    pairs = min(min(Counter(each.prompts).values()) for each in (generated, reference)) > 1
-    there = {"fid": True, "kid": pairs, "giqa": len(reference) >= config.giqa_neighbours}
-    return [name for name, enough in there.items() if enough and name in config.metrics]
 
 
 def _score(group: tuple[str, str], metric: str, estimate: Estimate, n: int, network: str) -> CsvLine:

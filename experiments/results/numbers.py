@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.metric import Metric
 from experiments.results.inference import (
     Comparison,
     holm,
@@ -21,7 +22,7 @@ from experiments.results.inference import (
     paired_values,
     t_half_width,
 )
-from experiments.results.published import Measured, beside, differences, read_published
+from experiments.results.published import HowMeasured, beside, differences, read_published
 from experiments.results.study import Results, Row, Study
 
 if TYPE_CHECKING:
@@ -31,16 +32,21 @@ ALPHA = 0.05  # of the tests, after Holm
 COSTS = {
     metric.name: metric
     for metric in (
-        Metric("seconds", "seconds", "lower", True),
-        Metric("peak_memory_bytes", "peak memory (GiB)", "lower", False),
+        Metric("seconds", "seconds", "lower", per_panorama=True),
+        Metric(
+            *("peak_memory_bytes", "peak memory (GiB)", "lower"),
+            per_panorama=False,
+            unit=2**30,
+            highest=True,
+            published_as="peak_memory_gb",
+        ),
     )
 }
-UNTESTED = frozenset({"intra_style_sum"})  # the mean times the number of pairs: the same test again
 INTERVAL, STDERR = "95 % interval", "standard error"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TableNumber:
     """One number of one row. plus_minus: the half-width of the interval, or the standard error; NaN for neither."""
 
     value: float
@@ -51,7 +57,7 @@ class Estimate:
     n: int
 
 
-NONE = Estimate(np.nan, np.nan, "", np.nan, np.nan, 0)
+NONE = TableNumber(np.nan, np.nan, "", np.nan, np.nan, 0)
 
 
 def metrics_of(results: Results) -> list[Metric]:
@@ -68,7 +74,7 @@ def titles(study: Study) -> dict[str, str]:
     }
 
 
-def estimate(results: Results, label: str, metric: Metric, prompt: str = ALL_PROMPTS) -> Estimate:
+def estimate(results: Results, label: str, metric: Metric, prompt: str = ALL_PROMPTS) -> TableNumber:
     """A per-panorama metric: mean and t interval. A set-level one: value and standard error as scored. Memory: the
     highest peak."""
     mine = results.panoramas[results.panoramas["method"] == label]
@@ -76,23 +82,23 @@ def estimate(results: Results, label: str, metric: Metric, prompt: str = ALL_PRO
         mine = mine[mine["prompt"] == prompt]
     if metric.per_panorama:
         interval = mean_interval(mine[metric.name]) if metric.name in mine else mean_interval([])
-        return Estimate(interval.mean, interval.half_width, INTERVAL, interval.low, interval.high, interval.n)
-    if metric.name in COSTS:
+        return TableNumber(interval.mean, interval.half_width, INTERVAL, interval.low, interval.high, interval.n)
+    if metric.highest:
         known = mine[metric.name].dropna()
-        return Estimate(float(known.max()), np.nan, "", np.nan, np.nan, len(known)) if len(known) else NONE
+        return TableNumber(float(known.max()), np.nan, "", np.nan, np.nan, len(known)) if len(known) else NONE
     scores = results.scores
     found = scores[(scores["method"] == label) & (scores["prompt"] == prompt) & (scores["metric"] == metric.name)]
     if found.empty:
         return NONE
     value, stderr, n = (float(found[column].iloc[0]) for column in ("value", "stderr", "n"))
-    return Estimate(value, stderr, STDERR if stderr == stderr else "", np.nan, np.nan, int(n))
+    return TableNumber(value, stderr, STDERR if np.isfinite(stderr) else "", np.nan, np.nan, int(n))
 
 
 def main_table(results: Results, compared: pd.DataFrame) -> pd.DataFrame:
     """A line per (row, metric) over the whole set, seconds and memory last.
 
-    Columns: method, title, metric, better, the fields of Estimate, network, best, differs (from the row compared with,
-    after Holm), published (numbers that compare), published_elsewhere (numbers that do not, and why).
+    Columns: method, title, metric, better, the fields of TableNumber, network, best, differs (from the row compared
+    with, after Holm), published (numbers that compare), published_elsewhere (numbers that do not, and why).
     """
     import pandas as pd
 
@@ -106,7 +112,7 @@ def main_table(results: Results, compared: pd.DataFrame) -> pd.DataFrame:
         for row in results.study.rows:
             each = found[row.label]
             made = how_measured(results, row.label, metric, each.n)
-            others = beside(known, row, metric.name) if each.n else ()
+            others = beside(known, row, metric) if each.n else ()
             apart = [(other, differences(other, results.study, row, made)) for other in others]
             lines.append(
                 {"method": row.label, "title": heading[row.label], "metric": metric.name, "better": metric.better}
@@ -118,21 +124,21 @@ def main_table(results: Results, compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines).sort_values("method", key=lambda c: c.map(list(heading).index), kind="stable")
 
 
-def best_labels(metric: Metric, found: dict[str, Estimate]) -> set[str]:
-    """The rows with the best value; none where there is nothing to choose from, or FIDs of unequal n."""
+def best_labels(metric: Metric, found: dict[str, TableNumber]) -> set[str]:
+    """The rows with the best value; none where there is nothing to choose from, or n decides as well."""
     known = {label: each.value for label, each in found.items() if np.isfinite(each.value)}
-    unequal = metric.name == "fid" and len({found[label].n for label in known}) > 1
+    unequal = metric.falls_with_n and len({found[label].n for label in known}) > 1
     if len(known) < 2 or unequal:
         return set()
     top = (min if metric.better == "lower" else max)(known.values())
     return {label for label, value in known.items() if value == top}
 
 
-def how_measured(results: Results, label: str, metric: Metric, n: int) -> Measured:
+def how_measured(results: Results, label: str, metric: Metric, n: int) -> HowMeasured:
     scores, panoramas = results.scores, results.panoramas
     networks = scores.loc[(scores["method"] == label) & (scores["metric"] == metric.name), "network"]
     devices = panoramas.loc[panoramas["method"] == label, "device"]
-    return Measured(metric.name, n, _listed(networks), _listed(devices))
+    return HowMeasured(metric, n, _listed(networks), _listed(devices))
 
 
 def _listed(names: pd.Series) -> str:
@@ -158,7 +164,7 @@ def comparisons(results: Results) -> pd.DataFrame:
         for prompt in prompts
         for row in study.rows
         for metric in metrics_of(results)
-        if row.label != study.compare_with and metric.name not in UNTESTED
+        if row.label != study.compare_with and not metric.multiple_of
         if metric.per_panorama or prompt == ALL_PROMPTS
     ]
     columns = "prompt method against metric n difference low high p share_better".split()

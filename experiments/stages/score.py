@@ -41,7 +41,13 @@ def score(plan: Plan) -> None:
     config = MetricsConfig(**plan.metrics)
 
     def images(units: Found) -> list[PanoramaImage]:
-        return [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit, _ in units]
+        model = {name: plan.backbone[name] for name in ("window", "factor")}
+        return [
+            PanoramaImage(
+                unit.prompt, unit.seed, unit.label, unit.png(plan.folder), {"settings": unit.settings} | model
+            )
+            for unit, _ in units
+        ]
 
     cache = FeatureCache((plan.shared or plan.folder) / "features", "shared_dir" if plan.shared else "run_dir")
     networks, sets = load_networks(config), (images(found), images(references))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from experiments.metrics import fid as module
-from experiments.metrics.fid import fid, fid_difference
+from experiments.metrics.definitions import fid as module
+from experiments.metrics.definitions.fid import fid, fid_difference
 
 
 def features(n: int, d: int, seed: int, mean: float = 0.0, scale: float = 1.0) -> np.ndarray:

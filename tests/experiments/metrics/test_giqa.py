@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments.metrics.definitions.giqa import giqa_difference, giqa_scores
 from experiments.metrics.estimates import Estimate, mean_estimate, stratified_mean
-from experiments.metrics.giqa import giqa_difference, giqa_scores
 
 
 def features(n: int, d: int, seed: int, mean: float = 0.0, scale: float = 1.0) -> np.ndarray:

@@ -10,15 +10,17 @@ from PIL import Image
 
 from experiments.metrics.cache import FeatureCache
 from experiments.metrics.catalogue import METRICS
-from experiments.metrics.clip_score import clip_scores, folder_clip
+from experiments.metrics.clip_network import folder_clip
 from experiments.metrics.coherence import pair_distances
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import grid_crops, load_image, random_crop
-from experiments.metrics.fid import fid, fid_difference
-from experiments.metrics.giqa import giqa_difference, giqa_scores
+from experiments.metrics.definitions.clip_score import clip_scores
+from experiments.metrics.definitions.fid import fid, fid_difference
+from experiments.metrics.definitions.giqa import giqa_difference, giqa_scores
+from experiments.metrics.definitions.kid import kid, kid_difference
 from experiments.metrics.inception import FeatureNetwork
-from experiments.metrics.kid import kid, kid_difference
-from experiments.metrics.networks import MetricNetworks, load_networks
+from experiments.metrics.measure import Networks
+from experiments.metrics.networks import load_networks
 from experiments.metrics.score import PanoramaImage, Scored, score_panoramas, seed_blocks
 from syncdiffusion.errors import UsageError
 
@@ -32,9 +34,9 @@ def colour_moments(crops: list[np.ndarray]) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def bundle(clip_folder) -> MetricNetworks:
+def bundle(clip_folder) -> Networks:
     clip = folder_clip(clip_folder, torch.device("cpu"))
-    return MetricNetworks(None, None, FeatureNetwork("colour moments", colour_moments), clip)
+    return {"inception": FeatureNetwork("colour moments", colour_moments), "clip": clip}
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_scores_equal_the_metrics_called_by_hand(items, reference, config, bundl
             assert found[method, prompt, "giqa"]["value"] == pytest.approx(giqa_scores(x, y, 4).mean())
 
             crops = [random_crop(load_image(i.path), 32, i.prompt, i.seed) for i in mine]
-            similar = clip_scores(bundle.clip, crops, [i.prompt for i in mine], 16)
+            similar = clip_scores(bundle["clip"], crops, [i.prompt for i in mine], 16)
             row = found[method, prompt, "mini_clip_score"]
             assert row["value"] == pytest.approx(similar.mean(), abs=1e-3)
             assert row["stderr"] == pytest.approx(similar.std(ddof=1) / np.sqrt(len(mine)), abs=1e-3)
@@ -158,7 +160,7 @@ def test_intra_metrics_of_real_networks(tmp_path, picture) -> None:
     scored = score_panoramas(items, [], config, networks)
     rows, scores = scored.rows, scored.scores
     assert abs(rows[0]["intra_lpips"]) < 1e-6 and rows[1]["intra_lpips"] > 0.1
-    pairs = pair_distances(networks.style.load(), grid_crops(uneven, 32), 8)
+    pairs = pair_distances(networks["style"].load(), grid_crops(uneven, 32), 8)
     assert rows[1]["intra_style_sum"] == pytest.approx(pairs.sum(), rel=1e-5)
     assert rows[1]["intra_style_mean"] == pytest.approx(pairs.sum() / 3, rel=1e-5)
     assert rows[2]["intra_lpips"] is None and rows[2]["intra_style_sum"] is None
@@ -277,7 +279,7 @@ def test_a_feature_that_is_no_number_names_its_file(items, reference, config, bu
         seen = colour_moments(crops)
         return torch.where(seen == seen.max(), torch.nan, seen) if len(crops) else seen
 
-    networks = replace(bundle, inception=FeatureNetwork("half precision", sometimes))
+    networks = bundle | {"inception": FeatureNetwork("half precision", sometimes)}
     cache = FeatureCache(tmp_path / "features")
     for _ in range(2):  # nothing of it is kept
         with pytest.raises(UsageError, match=r"image .*\.png: inception \(half precision\) is no finite number"):

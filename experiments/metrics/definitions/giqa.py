@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.metrics.estimates import Difference, checked_features, stratified_mean
+from experiments.metrics.config import MetricsConfig
+from experiments.metrics.estimates import Difference, Estimate, ImageSet, checked_features, stratified_mean
+from experiments.metrics.features import INCEPTION, two_of_each
+from experiments.metrics.metric import Metric, SetMetric
 from experiments.results.inference import sign_flip_p
 
 
@@ -45,3 +48,24 @@ def giqa_difference(
     differences = giqa_scores(a, reference, neighbours) - giqa_scores(b, reference, neighbours)
     mean = stratified_mean(differences, prompts)
     return Difference(mean.value, mean.stderr, sign_flip_p(differences), len(differences))
+
+
+def _estimate(generated: ImageSet, reference: ImageSet, config: MetricsConfig) -> Estimate:
+    scores = giqa_scores(generated.features, reference.features, config.giqa_neighbours)
+    return stratified_mean(scores, generated.prompts)
+
+
+def _compare(a: ImageSet, b: ImageSet, reference: ImageSet, config: MetricsConfig) -> Difference:
+    sets = (each.features for each in (a, b, reference))
+    return giqa_difference(*sets, a.prompts, config.giqa_neighbours)
+
+
+METRIC = SetMetric(
+    name="giqa",
+    place=30,
+    measurement=INCEPTION,
+    column=Metric("giqa", "Mean-GIQA", "higher", per_panorama=False),
+    enough=lambda x, y, config: two_of_each(x, y, config) and len(y) >= config.giqa_neighbours,
+    estimate=_estimate,
+    compare=_compare,
+)

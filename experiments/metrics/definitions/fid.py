@@ -6,7 +6,9 @@ from itertools import product
 
 import numpy as np
 
-from experiments.metrics.estimates import Difference, checked_features
+from experiments.metrics.estimates import Difference, Estimate, checked_features
+from experiments.metrics.features import INCEPTION, two_of_each
+from experiments.metrics.metric import Metric, SetMetric
 
 SWAPS = 1999  # random ones, where there are more patterns than that (n > 10)
 ROUNDING = 1e-9  # of the largest difference: what float64 leaves of patterns that come to the same
@@ -89,3 +91,14 @@ def _without_reference(gram: np.ndarray, cross: np.ndarray, chosen: np.ndarray) 
     along = along - along.mean(axis=2, keepdims=True)
     singular = np.sqrt(np.linalg.eigvalsh(along / (n - 1)).clip(0))
     return shift + trace - 2 * singular.sum(axis=1)
+
+
+METRIC = SetMetric(
+    name="fid",
+    place=10,
+    measurement=INCEPTION,
+    column=Metric("fid", "FID", "lower", per_panorama=False, falls_with_n=True),
+    enough=two_of_each,
+    estimate=lambda generated, reference, config: Estimate(fid(generated.features, reference.features), None),
+    compare=lambda a, b, reference, config: fid_difference(a.features, b.features, reference.features),
+)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.metrics.estimates import Difference, Estimate, checked_features
+from experiments.metrics.features import INCEPTION, two_of_every_prompt
 from experiments.metrics.kernels import Groups, Kernel, discrepancy, kernel_blocks, within
+from experiments.metrics.metric import Metric, SetMetric
 from experiments.results.inference import sign_flip_p
 
 
@@ -84,3 +86,14 @@ def _plus(first: Kernel, second: Kernel) -> Kernel:
 
 def _groups(n: int, prompts: Sequence[str] | None) -> Groups:
     return Groups.of(("",) * n if prompts is None else prompts)
+
+
+METRIC = SetMetric(
+    name="kid",
+    place=20,
+    measurement=INCEPTION,
+    column=Metric("kid", "KID", "lower", per_panorama=False, panel=60, headline=True),
+    enough=two_of_every_prompt,
+    estimate=lambda x, y, config: kid(x.features, y.features, x.prompts, y.prompts),
+    compare=lambda a, b, y, config: kid_difference(a.features, b.features, y.features, a.prompts, y.prompts),
+)
