@@ -40,13 +40,13 @@ def score(plan: Plan) -> None:
     check_found(plan, found, references)
     config = MetricsConfig(**plan.metrics)
 
+    model = {name: plan.backbone[name] for name in ("window", "factor")}
+
     def images(units: Found) -> list[PanoramaImage]:
-        model = {name: plan.backbone[name] for name in ("window", "factor")}
+        made = [model | {"settings": unit.settings} for unit, _ in units]
         return [
-            PanoramaImage(
-                unit.prompt, unit.seed, unit.label, unit.png(plan.folder), {"settings": unit.settings} | model
-            )
-            for unit, _ in units
+            PanoramaImage(each.prompt, each.seed, each.label, each.png(plan.folder), how)
+            for (each, _), how in zip(units, made, strict=True)
         ]
 
     cache = FeatureCache((plan.shared or plan.folder) / "features", "shared_dir" if plan.shared else "run_dir")
