@@ -20,7 +20,8 @@ from experiments.metrics.measure import BoundMeasurement, ImageFile, Networks, P
 from experiments.metrics.metric import Measurement
 from experiments.metrics.score import score_panoramas
 
-CONFIG = MetricsConfig(crop=32, batch=3, giqa_neighbours=2, device="cpu")
+CHOSEN = "fid kid giqa clip_score intra_lpips intra_style layout_lpips".split()
+CONFIG = MetricsConfig(metrics=CHOSEN, crop=32, batch=3, giqa_neighbours=2, device="cpu")
 
 
 @dataclass

@@ -41,7 +41,9 @@ def bundle(clip_folder) -> Networks:
 
 @pytest.fixture
 def config() -> MetricsConfig:
-    return MetricsConfig(crop=32, batch=3, giqa_neighbours=4, device="cpu")
+    return MetricsConfig(
+        metrics=["fid", "kid", "giqa", "clip_score"], crop=32, batch=3, giqa_neighbours=4, device="cpu"
+    )
 
 
 def save(folder: Path, name: str, image: np.ndarray) -> Path:
