@@ -19,7 +19,7 @@ from experiments.common.files import write_whole
 from experiments.metrics.definitions.fid import fid
 from experiments.metrics.definitions.kid import kid
 
-SIZES = (50, 100, 250, 500, 1000, 2500)
+SIZES = (50, 100, 250, 500, 1000)
 DIMENSIONS, TOTAL = 2048, 150.0
 
 
