@@ -23,6 +23,7 @@ from experiments.common.environment import environment
 from experiments.common.files import write_json, write_whole
 from experiments.plan.multirun import failed_job, in_multirun, own_folder
 from experiments.plan.plan import Plan, plan_run
+from experiments.plan.plugins import load_plugins, plugins_of
 from experiments.plan.schema import Stage, register
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
@@ -137,10 +138,11 @@ def main() -> Any:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Threads that wait must sleep, not spin: beside another busy process spinning made small models 80 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    register()
     announce_downloads()
     before = signal.signal(signal.SIGTERM, terminate)
     try:
+        register()
+        load_plugins(plugins_of(sys.argv[1:]))
         compose_and_run()
     except KeyboardInterrupt as stop:
         word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)

@@ -14,16 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.settings import AUTO
 
-AUTO = "auto"
 # Of the free memory: the rest is for what no tensor tells of, such as a convolution's workspace and fragmentation.
 USABLE = {"cuda": 0.8, "cpu": 0.5}  # a CPU's memory is shared with other processes, and running out ends this one
-
-
-def check_batch(name: str, value: int | str) -> None:
-    """UsageError for a batch that is neither 1 or more nor AUTO."""
-    if value != AUTO and (not isinstance(value, int) or value < 1):
-        raise UsageError(f"{name}={value}: use 1 or more, or {AUTO} for as many as fit into the free memory")
 
 
 @dataclass
@@ -32,15 +26,14 @@ class Batch:
 
     size: a number, or AUTO until a row has shown how much memory a row takes.
     setting: which setting chose it, for messages.
-    work: what decides how much memory a row takes; a process measures it once. None: measured for this batch alone.
+    kind: of the work, as far as it decides how much memory a row takes.
+    known: bytes of a row by kind, kept with the model, which measures each kind once.
     """
 
     size: int | str
     setting: str = "window_batch"
-    work: tuple[Hashable, ...] | None = None
-
-
-_measured: dict[tuple[Hashable, ...], int] = {}  # bytes of a row, by Batch.work
+    kind: tuple[Hashable, ...] = ()
+    known: dict[tuple[Hashable, ...], int] = field(default_factory=dict)
 
 
 def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows: Tensor) -> tuple[Tensor, ...]:
@@ -75,13 +68,13 @@ def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows:
 
 def bytes_of_row(function: Callable[..., tuple[Tensor, ...]], batch: Batch, rows: Sequence[Tensor]) -> int:
     """Bytes that `function` takes for the first of the rows, as far as it got where memory ran out."""
-    if batch.work is None or batch.work not in _measured:
+    if batch.kind not in batch.known:
         with PeakMemory() as peak:
             result = unless_out_of_memory(function, [each[:1] for each in rows])
-        if batch.work is None or result is None:
+        if result is None:
             return peak.bytes
-        _measured[batch.work] = peak.bytes
-    return _measured[batch.work]
+        batch.known[batch.kind] = peak.bytes
+    return batch.known[batch.kind]
 
 
 def unless_out_of_memory(

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone, freeze, load_backbone
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.loop import noise_generator
+from syncdiffusion.joint.noise import noise_generator
+from syncdiffusion.settings import facts_of
 from syncdiffusion.sync import SyncDiffusionSettings
 
-MINI_NUMBERS = Path(__file__).parents[2] / "conf" / "backbone" / "mini.yaml"
+CONF = Path(__file__).parents[2] / "conf"
 PROMPT = "a photo of a mountain range at twilight"
 
 
@@ -44,11 +45,11 @@ class Case:
 
 
 def mini_case() -> Case:
-    """The embedded miniature on its full canvas, with the numbers of conf/backbone/mini.yaml.
+    """The embedded miniature on its full canvas, with the numbers of conf/backbone/mini.yaml and conf/tuned.
 
     Its gradient steps amplify float32's rounding, so SyncDiffusion's equality is proved in float64 alone.
     """
-    timed = _settings_of(MINI_NUMBERS)
+    timed = _settings_of(CONF / "backbone" / "mini.yaml", CONF / "tuned" / "syncdiffusion" / "mini.yaml")
     return Case(
         name="mini",
         load=lambda device, precision: load_backbone(device=device, precision=precision),
@@ -84,16 +85,16 @@ def sd2_case() -> Case:
 CASES: dict[str, Callable[[], Case]] = {"mini": mini_case, "sd2": sd2_case}
 
 
-def _settings_of(path: Path) -> SyncDiffusionSettings:
+def _settings_of(backbone: Path, tuned: Path) -> SyncDiffusionSettings:
+    """SyncDiffusion at the scale of a file of conf/backbone, as a file of conf/tuned changes it."""
     from omegaconf import OmegaConf
 
     try:
-        numbers = OmegaConf.load(path)
+        numbers, changes = OmegaConf.load(backbone), OmegaConf.load(tuned)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); run from a checkout of the repository") from None
-    names = ["height", "width", "stride", "steps", "guidance_scale", "weight", "first_n"]
-    names += ["window_batch", "gradient_batch"]
-    return SyncDiffusionSettings(**{name: numbers[name] for name in names}, loss="lpips_vgg")
+        raise UsageError(f"{backbone}: cannot be read ({error.strerror}); install the package anew") from None
+    names = [name for name, known in facts_of(SyncDiffusionSettings).items() if known.shared and name in numbers]
+    return SyncDiffusionSettings(**{name: numbers[name] for name in names}, **changes)
 
 
 UNET: dict[str, Any] = {  # unet/config.json of Stable Diffusion 2.0-base, where it departs from diffusers' defaults

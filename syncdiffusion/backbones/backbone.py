@@ -7,7 +7,7 @@ miniature, Stable Diffusion 1.x and 2.x, or a local folder.
 import contextlib
 import json
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,12 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from syncdiffusion.backbones.model_files import EMBEDDED, find_model, fingerprint
 from syncdiffusion.errors import UsageError
+from syncdiffusion.settings import AUTO
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    from syncdiffusion.conditioning.text import Conditioning
 
 PRECISIONS = {
     "float64": torch.float64,
@@ -33,13 +36,15 @@ PRECISIONS = {
 class Backbone:
     """Networks with frozen weights in float32, run under autocast where `precision` is lower.
 
-    "float64" widens everything; it is for proofs, since SyncDiffusion's gradient steps amplify rounding.
+    "float64" widens everything; it is for proofs, since SyncDiffusion's gradient steps amplify rounding. Networks that
+    were loaded in half precision (a diffusers pipeline may be) run in it; between networks all stays float32.
 
     model_id: hub repository, folder, or "embedded".
     fingerprint: hash of the weight files for a folder, "id@revision" for a hub repository.
     window: side of the square that the model was trained on, in latent cells (64 for Stable Diffusion).
     factor: pixels of an image per latent cell (8).
     compiled_unet: the UNet through torch.compile, for predictions without a gradient; None: nothing is compiled.
+    row_bytes: memory that a window takes in these networks by kind of work, as far as measured (`memory.Batch`).
     """
 
     model_id: str
@@ -53,6 +58,7 @@ class Backbone:
     device: torch.device
     precision: str
     compiled_unet: Any = None
+    row_bytes: dict[tuple[Hashable, ...], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def window(self) -> int:
@@ -79,13 +85,11 @@ class Backbone:
 
     @property
     def widened(self) -> "Backbone":
-        """The same networks without autocast."""
-        return replace(self, precision="float32") if self.precision in ("float16", "bfloat16") else self
-
-    @property
-    def work(self) -> tuple[Hashable, ...]:
-        """What decides how much memory a window takes in these networks; for `memory.Batch`."""
-        return id(self.unet), id(self.vae), self.precision, str(self.device)
+        """The same networks without autocast; the backbone itself where there is none, or the weights are narrow."""
+        narrow = dtype_of(self.unet) in (torch.float16, torch.bfloat16)
+        if narrow or self.precision not in ("float16", "bfloat16"):
+            return self
+        return replace(self, precision="float32")
 
     def steps(self, count: int) -> "DDIMScheduler":
         """A DDIM scheduler of its own, with `count` timesteps set."""
@@ -108,17 +112,15 @@ class Backbone:
         )
         return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
-    def predict_noise(
-        self, latents: Tensor, t: Tensor | int, text: Tensor, empty: Tensor, guidance_scale: float
-    ) -> Tensor:
+    def predict_noise(self, latents: Tensor, t: Tensor | int, conditioning: "Conditioning") -> Tensor:
         """The UNet's prediction with classifier-free guidance.
 
         Args:
-            latents: [n, 4, h, w], noisy, at timestep `t`.
-            text, empty: embeddings of the prompts and of the negative prompts, [n, tokens, d].
+            latents: [r, c, h, w], noisy, at timestep `t`.
+            conditioning: a row for each of them.
 
         Returns:
-            [n, 4, h, w] of `dtype`. Differentiable in `latents`.
+            [r, c, h, w] of `dtype`. Differentiable in `latents`.
         """
         t = torch.as_tensor(t, device=latents.device)  # of a number, torch.compile would compile for each anew
         unet = self.unet
@@ -126,9 +128,11 @@ class Backbone:
         if self.compiled_unet is not None and not torch.is_grad_enabled() and _get_current_dispatch_mode() is None:
             unet = self.compiled_unet
         with self.autocast():
-            both = unet(torch.cat([latents, latents]), t, encoder_hidden_states=torch.cat([empty, text])).sample
+            states = torch.cat([conditioning.empty, conditioning.text]).to(dtype_of(self.unet))
+            twice = torch.cat([latents, latents]).to(dtype_of(self.unet))
+            both = unet(twice, t, encoder_hidden_states=states).sample
         without, conditioned = both.to(self.dtype).chunk(2)
-        return without + guidance_scale * (conditioned - without)
+        return without + conditioning.guidance_scale * (conditioned - without)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [n, 3, factor·h, factor·w] in [0, 1], of latents [n, 4, h, w].
@@ -136,8 +140,13 @@ class Backbone:
         Differentiable; the clamp passes no gradient where it saturates, as in the released code.
         """
         with self.autocast():
-            images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+            images = self.vae.decode((latents / self.vae.config.scaling_factor).to(dtype_of(self.vae))).sample
         return (images.to(self.dtype) / 2 + 0.5).clamp(0, 1)
+
+
+def dtype_of(network: torch.nn.Module) -> torch.dtype:
+    """The dtype of a network's weights."""
+    return next(network.parameters()).dtype
 
 
 def pick_device(name: str) -> torch.device:
@@ -153,11 +162,27 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def choose_precision(precision: str, device: torch.device) -> str:
+    """The precision that `auto` means on a device: float16 under autocast on a GPU, as in the released code; else
+    float32.
+
+    bfloat16 is not chosen: the direction of a perceptual gradient suffers from its few digits.
+
+    Raises:
+        UsageError: an unknown precision.
+    """
+    if precision == AUTO:
+        return "float16" if device.type == "cuda" else "float32"
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision={precision}: use one of {', '.join((AUTO, *PRECISIONS))}")
+    return precision
+
+
 def load_backbone(
     model_id: str = EMBEDDED,
     revision: str | None = None,
     device: str = "auto",
-    precision: str = "float32",
+    precision: str = AUTO,
     compiled: bool = False,
 ) -> Backbone:
     """Load and freeze a model.
@@ -165,16 +190,15 @@ def load_backbone(
     Args:
         model_id: "embedded", a folder in diffusers' layout, or a hub repository.
         revision: branch, tag or commit of a hub repository.
-        precision: one of PRECISIONS; below float32 the networks run under autocast.
+        precision: one of PRECISIONS, or "auto" (`choose_precision`); below float32 the networks run under autocast.
         compiled: see `compile_unet`.
 
     Raises:
         UsageError: no such folder or repository, a folder without a model, an unknown precision or device, nothing to
             compile with.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision={precision}: use one of {', '.join(PRECISIONS)}")
     chosen = pick_device(device)
+    precision = choose_precision(precision, chosen)
     source = find_model(model_id)
     parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
     dtype = torch.float64 if precision == "float64" else torch.float32

@@ -1,9 +1,10 @@
-"""The counted network evaluations of every method against what the networks really saw."""
+"""The counted network calls of every method against what the networks really saw."""
 
 import pytest
 import torch
 
 from baselines import METHODS
+from syncdiffusion.cost import Square
 from syncdiffusion.perceptual import distances as perceptual
 
 COMMON = {"height": 64, "width": 192, "steps": 5}
@@ -40,7 +41,7 @@ class Flat(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=lambda case: str(case) if isinstance(case, str) else "")
-def test_evaluations_are_what_the_networks_saw(tiny, monkeypatch, name, settings):
+def test_calls_are_what_the_networks_saw(tiny, monkeypatch, name, settings):
     loss, seen = Flat(), dict.fromkeys(("unet", "decoder", "loss"), 0.0)
     backward = dict.fromkeys(seen, 0.0)
     monkeypatch.setattr(perceptual, "load_perceptual", lambda *arguments: loss)
@@ -66,7 +67,7 @@ def test_evaluations_are_what_the_networks_saw(tiny, monkeypatch, name, settings
     finally:
         for handle in handles:
             handle.remove()
-    counted = method.evaluations(method.settings(**settings), tiny.window, tiny.factor)
+    counted = method.calls(method.settings(**settings), Square(tiny.window, tiny.factor))
     assert (counted.unet, counted.decoder, counted.loss) == pytest.approx(tuple(seen.values()))
     found = tuple(backward.values())
     assert (counted.unet_backward, counted.decoder_backward, counted.loss_backward) == pytest.approx(found)

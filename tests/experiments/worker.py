@@ -14,7 +14,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa
 from transformers import AutoTokenizer, CLIPTextModel  # noqa: F401
 
 import baselines  # noqa: F401
-from experiments import claims, generate, run, score  # noqa: F401
+from experiments import run  # noqa: F401
+from experiments.panoramas import claims  # noqa: F401
+from experiments.stages import generate, score  # noqa: F401
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([__name__])

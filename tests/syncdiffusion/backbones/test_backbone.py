@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from baselines.released.literal import Ddim, literal_sample
-from syncdiffusion.backbones.backbone import Backbone, load_backbone
+from syncdiffusion.backbones.backbone import Backbone, choose_precision, load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, fingerprint_folder
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.loop import initial_noise
-from syncdiffusion.sync import SyncDiffusionSettings, sample_latents
+from syncdiffusion.joint.noise import initial_noise
+from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 from tests.metric_networks import library_lpips, load_or_skip
 
 PROMPT = "a photo of a mountain range at twilight"
@@ -40,7 +40,8 @@ def test_all_embedded_weights_weigh_at_most_25_megabytes():
 def test_diffusers_opens_the_miniature_and_draws_the_same(mini):
     from diffusers import StableDiffusionPipeline
 
-    from baselines.stable_diffusion import StableDiffusionSettings, generate
+    from baselines.stable_diffusion import METHOD as STABLE_DIFFUSION
+    from baselines.stable_diffusion import StableDiffusionSettings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -49,7 +50,7 @@ def test_diffusers_opens_the_miniature_and_draws_the_same(mini):
     noise = initial_noise([PROMPT], [0], (4, 16, 16))
     options = {"height": 128, "width": 128, "guidance_scale": 3.0}
     theirs = pipe(PROMPT, latents=noise, num_inference_steps=4, output_type="pt", **options).images
-    ours = generate(mini, [PROMPT], [0], StableDiffusionSettings(steps=4, **options))
+    ours = STABLE_DIFFUSION.generate(mini, [PROMPT], [0], StableDiffusionSettings(steps=4, **options))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)  # float32, four steps of the same networks
 
 
@@ -78,7 +79,7 @@ def test_syncdiffusion_on_the_miniature_equals_the_literal_loop():
     chosen = SyncDiffusionSettings(
         height=128, width=224, steps=4, stride=4, loss="lpips_alex", weight=20.0, first_n=3, window_batch=4
     )
-    ours = sample_latents(exact, [PROMPT], [3], chosen)
+    ours = METHOD.sample_latents(exact, [PROMPT], [3], chosen)
     noise = initial_noise([PROMPT], [3], ours.shape[1:]).double()
     options = {"stride": 4, "steps": 4, "guidance_scale": 7.5}
     literal = literal_sample(exact, PROMPT, noise, distance=distance, weight=20.0, first_n=3, **options)
@@ -97,7 +98,7 @@ def test_compiled_equals_eager(tiny_folder):
         height=64, width=96, steps=3, stride=4, weight=5.0, first_n=2, loss="lpips_alex", gradient_batch=1
     )
     eager, compiled = (
-        sample_latents(
+        METHOD.sample_latents(
             load_backbone(str(tiny_folder), device="cpu", precision="float64", compiled=each), [PROMPT], [0], chosen
         )
         for each in (False, True)
@@ -114,6 +115,12 @@ def test_where_nothing_can_compile_it_is_told_in_a_line(tiny_folder, monkeypatch
     with pytest.raises(UsageError, match=r"^compiled=true: .*\(no working C\+\+ compiler\); use false") as error:
         load_backbone(str(tiny_folder), device="cpu", compiled=True)
     assert "\n" not in str(error.value)
+
+
+def test_auto_precision_is_float32_on_a_cpu_and_float16_on_a_gpu(tiny_folder):
+    assert load_backbone(str(tiny_folder), device="cpu").precision == "float32"
+    assert choose_precision("auto", torch.device("cuda")) == "float16"
+    assert choose_precision("bfloat16", torch.device("cpu")) == "bfloat16"  # what is asked for is not changed
 
 
 def test_a_fingerprint_follows_the_weights_not_the_place(tiny_folder, tmp_path):
@@ -138,7 +145,7 @@ def test_weights_are_frozen_and_float32(mini):
     [
         ({"model_id": "./nowhere"}, "model_id=./nowhere: no such folder"),
         ({"model_id": "no-slash"}, "model_id=no-slash: no such folder"),
-        ({"precision": "int8"}, "precision=int8: use one of float64, float32"),
+        ({"precision": "int8"}, "precision=int8: use one of auto, float64, float32"),
         ({"device": "abacus"}, "device=abacus: not usable here"),
         ({"model_id": "nobody/no-such-model-at-all"}, "could not be loaded"),  # offline in the tests
     ],
