@@ -49,6 +49,7 @@ class Method:
     corners: where its windows lie; raises UsageError for a canvas that they cannot cover.
     source: what it is and where it is from.
     mark: colour and matplotlib marker in every figure; None takes what is left.
+    moving: its windows lie elsewhere at every step, so that `corners` are those of the first step alone.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Method:
     source: str
     corners: Callable[[Any, Square], Corners] = overlapping_corners
     mark: tuple[str, str] | None = None
+    moving: bool = False
 
     def sample_latents(
         self,

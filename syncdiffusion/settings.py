@@ -145,6 +145,11 @@ def _range(facts: Facts, kind: str) -> str:
     return kind + " and".join(filter(None, (lower, upper)))
 
 
+def window_batch_setting() -> Any:
+    """The same in every method with windows."""
+    return setting(AUTO, "windows through the UNet at once", choices=(AUTO,), least=1, speed_only=True, shared=True)
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """What every method has. Defaults are the paper's: Stable Diffusion 2.0 at 512x3072 px."""
@@ -171,9 +176,7 @@ class WindowedSettings(SamplingSettings):
         "windows that wrap around the right edge: none, the released code's, or as many as cover any other place",
         choices=LOOP_CLOSURES,
     )
-    window_batch: int | str = setting(
-        AUTO, "windows through the UNet at once", choices=(AUTO,), least=1, speed_only=True, shared=True
-    )
+    window_batch: int | str = window_batch_setting()
 
 
 def decay_setting() -> Any:

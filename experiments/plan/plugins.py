@@ -34,7 +34,7 @@ def plugins_of(words: Sequence[str]) -> list[str]:
         if word.lstrip("+").partition("=")[0] != "plugins":
             continue
         try:
-            value = OverridesParser.create().parse_override(word).value()
+            value = OverridesParser.create().parse_overrides([word])[0].value()
         except OverrideParseException:
             continue  # Hydra will say so
         found = [str(each) for each in value] if isinstance(value, list) else [str(value)]

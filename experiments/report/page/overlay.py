@@ -19,7 +19,7 @@ def windows_of(row: Row, canvas: Mapping[str, Any]) -> dict[str, Any] | None:
         left. anchor: the number of the one that the others are pulled toward, None where the method has none.
     """
     method = METHODS.get(row.method)
-    if method is None:
+    if method is None or method.moving:
         return None
     factor = canvas.get("factor", 8)  # pixels per latent cell
     square = Square(canvas["window"] // factor, factor)
