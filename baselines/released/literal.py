@@ -1,9 +1,9 @@
-"""The joint-diffusion methods as literal, unbatched loops, written from the protocol for comparison.
+"""The joint-diffusion methods as literal, unbatched loops, written from PROTOCOL.md for comparison.
 
 Nothing of the product is called here but its networks, one window at a time. DDIM is written out
 (Song et al., ICLR 2021, Eq. 12 with eta = 0) rather than taken from a scheduler.
 
-It works as the released code does (protocol §1), so that its time can be compared too: the guidance pair goes through
+It works as the released code does (PROTOCOL.md, section 1), so that its time can be compared too: the guidance pair goes through
 the UNet in one call of batch 2, and its waste is kept. That is, at every synchronised step the anchor's own gradient
 is computed and then not used, and the distance, a function of two images, looks at the anchor's image again for
 every window.
@@ -78,7 +78,7 @@ def literal_sample(
     loop_closure: str = "off",
     unet_gradient: bool = True,
 ) -> Tensor:
-    """Protocol §1, steps 1-5, for one canvas [1, 4, h, w]; MultiDiffusion where `distance` is None.
+    """PROTOCOL.md, section 1, steps 1 to 5, for one canvas [1, 4, h, w]; MultiDiffusion where `distance` is None.
 
     Without `unet_gradient` a window's noise is predicted once in a synchronised step and held constant.
     """

@@ -1,6 +1,6 @@
 """The intra metrics as the released evaluation scripts compute them, pair by pair, for comparison.
 
-Written from the scripts eval_intra_lpips.py and eval_style_loss.py (protocol §3). Nothing of the product is called
+Written from the scripts eval_intra_lpips.py and eval_style_loss.py (PROTOCOL.md, section 3). Nothing of the product is called
 here but the reader of VGG-16's weight file. What the scripts do more often than need be is kept, so that their time can
 be compared:
 
