@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.common.shipped import shipped
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone, freeze, load_backbone
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.loop import noise_generator
 from syncdiffusion.sync import SyncDiffusionSettings
 
-MINI_NUMBERS = Path(__file__).parents[2] / "conf" / "backbone" / "mini.yaml"
+MINI_NUMBERS = shipped("conf") / "backbone" / "mini.yaml"
 PROMPT = "a photo of a mountain range at twilight"
 
 
