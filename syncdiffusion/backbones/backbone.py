@@ -48,7 +48,7 @@ class Backbone:
     tokenizer: Any
     text_encoder: torch.nn.Module
     unet: "UNet2DConditionModel"
-    vae: torch.nn.Module
+    vae: Any  # AutoencoderKL or AutoencoderTiny
     scheduler: "DDIMScheduler"
     device: torch.device
     precision: str
@@ -192,7 +192,7 @@ def freeze(network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -
     network.to(device).eval().requires_grad_(False)
     if network.dtype != dtype:  # diffusers warns of every cast, also of one that changes nothing
         network.to(dtype)
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
 
 
 def compile_unet(backbone: Backbone) -> Backbone:
