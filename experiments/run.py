@@ -21,12 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.common.command_line import error_line
 from experiments.common.environment import environment
 from experiments.common.files import write_json, write_whole
+from experiments.common.shipped import shipped
 from experiments.plan.multirun import failed_job, in_multirun, own_folder
 from experiments.plan.plan import Plan, plan_run
 from experiments.plan.plugins import load_plugins, plugins_of
 from experiments.plan.schema import Stage, register
 
-CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
+CONF = str(shipped("conf").resolve())
 
 
 def run(plan: Plan) -> None:

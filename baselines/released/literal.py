@@ -3,10 +3,10 @@
 Nothing of the product is called here but its networks, one window at a time. DDIM is written out
 (Song et al., ICLR 2021, Eq. 12 with eta = 0) rather than taken from a scheduler.
 
-It works as the released code does (PROTOCOL.md, section 1), so that its time can be compared too: the guidance pair goes through
-the UNet in one call of batch 2, and its waste is kept. That is, at every synchronised step the anchor's own gradient
-is computed and then not used, and the distance, a function of two images, looks at the anchor's image again for
-every window.
+It works as the released code does (PROTOCOL.md, section 1), so that its time can be compared too: the guidance pair
+goes through the UNet in one call of batch 2, and its waste is kept. That is, at every synchronised step the anchor's
+own gradient is computed and then not used, and the distance, a function of two images, looks at the anchor's image
+again for every window.
 """
 
 from collections.abc import Callable
@@ -90,8 +90,8 @@ def literal_sample(
     anchor = len(views) // 2 if anchor is None else anchor
 
     for i, t in enumerate(ddim.timesteps):
-        active = distance is not None and (i + 1) % every_n == 0 and i < first_n
-        if active:
+        active = (i + 1) % every_n == 0 and i < first_n
+        if distance is not None and active:
             with torch.no_grad():
                 x = cut(canvas, *views[anchor], size)
                 noise = guided_noise(backbone, x, t, text, empty, guidance_scale)
@@ -99,7 +99,7 @@ def literal_sample(
         value, count = torch.zeros_like(canvas), torch.zeros_like(canvas)
         for j, (top, left) in enumerate(views):
             x = cut(canvas, top, left, size)
-            if active:
+            if distance is not None and active:
                 leaf = x.clone().requires_grad_()
                 with torch.set_grad_enabled(unet_gradient):
                     noise = guided_noise(backbone, leaf, t, text, empty, guidance_scale)

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.common.shipped import shipped
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone, freeze, load_backbone
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import noise_generator
 from syncdiffusion.settings import facts_of
 from syncdiffusion.sync import SyncDiffusionSettings
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = shipped("conf")
 PROMPT = "a photo of a mountain range at twilight"
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from baselines import METHODS, facts
+from experiments.common.shipped import shipped
 from experiments.metrics.catalogue import METRICS
 from experiments.results.study import Row, Study
 
-FOLDER = Path(__file__).parents[2] / "results" / "published"
+FOLDER = shipped("results/published")
 
 # Our column -> the published metric that it is held against, where the names differ.
 PUBLISHED_AS = {

@@ -53,7 +53,7 @@ class Backbone:
     tokenizer: Any
     text_encoder: torch.nn.Module
     unet: "UNet2DConditionModel"
-    vae: torch.nn.Module
+    vae: Any  # AutoencoderKL or AutoencoderTiny
     scheduler: "DDIMScheduler"
     device: torch.device
     precision: str
@@ -216,7 +216,7 @@ def freeze(network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -
     network.to(device).eval().requires_grad_(False)
     if network.dtype != dtype:  # diffusers warns of every cast, also of one that changes nothing
         network.to(dtype)
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
 
 
 def compile_unet(backbone: Backbone) -> Backbone:
@@ -230,15 +230,26 @@ def compile_unet(backbone: Backbone) -> Backbone:
     """
     try:  # on something small, before minutes are spent on the network
         torch.compile(lambda x: x + 1)(torch.ones(1, device=backbone.device))
-    except Exception as error:  # whatever a missing or broken compiler raises
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # no compiler, a broken one, a library in the way: the user is told which
         raise UsageError(
-            f"compiled=true: torch.compile does not work here ({reason}); use false, or install a C++ compiler"
+            f"compiled=true: torch.compile does not work here ({_reason(error)}); use false, or mend that"
         ) from None
     # Sines of timesteps up to 1000 in float32: a compiled kernel's are off by 3e-6, which is no rounding any more.
     time = backbone.unet.time_proj
     time.forward = torch.compiler.disable(time.forward)
     return replace(backbone, compiled_unet=torch.compile(backbone.unet))
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in one line: the error's first, and its second if the first only announces it; else its type.
+
+    >>> _reason(RuntimeError("backend='inductor' raised:\\nAssertionError: core.py\\n\\nmore"))
+    "backend='inductor' raised: AssertionError: core.py"
+    >>> _reason(AssertionError())
+    'AssertionError'
+    """
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"{first} {rest[0]}" if first.endswith(":") and rest else first
 
 
 def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def test_they_are_what_whole_runs_take(tiny_case):
 
 
 def test_stable_diffusions_size_is_counted_without_its_weights(tmp_path):
-    """Per evaluation 1.61, 2.51 and 0.16 T forward, as PROTOCOL.md, section 5, has them by other means; three digits."""
+    """Per evaluation 1.61, 2.51 and 0.16 T forward, reckoned for PROTOCOL.md, section 5, by other means."""
     load_or_skip("lpips_vgg"), load_or_skip("lpips_alex")
     assert main(["--case", "sd2", "--device", "cpu", "--count", "--out", str(tmp_path)]) == 0
     with (tmp_path / "sd2_counts.csv").open() as file:

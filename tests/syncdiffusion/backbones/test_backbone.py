@@ -1,8 +1,12 @@
 """Loading models: the embedded miniature, a local folder, and what cannot be loaded."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from syncdiffusion.joint.noise import initial_noise
 from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 from tests.metric_networks import library_lpips, load_or_skip
 
+REPOSITORY = Path(__file__).parents[3]
 PROMPT = "a photo of a mountain range at twilight"
 
 
@@ -107,14 +112,39 @@ def test_compiled_equals_eager(tiny_folder):
     assert (eager - compiled).abs().max() <= 1e-9
 
 
-def test_where_nothing_can_compile_it_is_told_in_a_line(tiny_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no working C++ compiler\nmore of it"), "no working C++ compiler"),
+        (RuntimeError("backend raised:\nAssertionError: core.py\n\nmore"), "backend raised: AssertionError: core.py"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_where_nothing_can_compile_its_reason_is_told_in_a_line(tiny_folder, monkeypatch, error, reason):
     def fail(function):
-        raise RuntimeError("no working C++ compiler\nmore of it")
+        raise error
 
     monkeypatch.setattr(torch, "compile", fail)
-    with pytest.raises(UsageError, match=r"^compiled=true: .*\(no working C\+\+ compiler\); use false") as error:
+    with pytest.raises(UsageError) as told:
         load_backbone(str(tiny_folder), device="cpu", compiled=True)
-    assert "\n" not in str(error.value)
+    expected = f"compiled=true: torch.compile does not work here ({reason}); use false, or mend that"
+    assert str(told.value) == expected
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler for torch.compile")
+def test_a_missing_compiler_is_named(tiny_folder, tmp_path):
+    """In a process whose compiler is not there; torch looks for it once and remembers."""
+    program = (
+        "from syncdiffusion.backbones.backbone import load_backbone\n"
+        "from syncdiffusion.errors import UsageError\n"
+        f"try:\n    load_backbone({str(tiny_folder)!r}, device='cpu', compiled=True)\n"
+        "except UsageError as error:\n    print(error)"
+    )
+    nowhere = {"CXX": str(tmp_path / "no-compiler"), "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=os.environ | nowhere, capture_output=True, text=True
+    )
+    assert "No working C++ compiler found" in done.stdout and done.stdout.count("\n") == 1, done.stderr
 
 
 def test_auto_precision_is_float32_on_a_cpu_and_float16_on_a_gpu(tiny_folder):
