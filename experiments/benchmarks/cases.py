@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.common.shipped import shipped
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone, freeze, load_backbone
+from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
+from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import noise_generator
-from syncdiffusion.settings import facts_of
 from syncdiffusion.sync import SyncDiffusionSettings
 
-CONF = shipped("conf")
 PROMPT = "a photo of a mountain range at twilight"
 
 
@@ -46,11 +44,12 @@ class Case:
 
 
 def mini_case() -> Case:
-    """The embedded miniature on its full canvas, with the numbers of conf/backbone/mini.yaml and conf/tuned.
+    """The embedded miniature on its full canvas, with what its sampling.json has.
 
     Its gradient steps amplify float32's rounding, so SyncDiffusion's equality is proved in float64 alone.
     """
-    timed = _settings_of(CONF / "backbone" / "mini.yaml", CONF / "tuned" / "syncdiffusion" / "mini.yaml")
+    suited = sampling_defaults(EMBEDDED_FOLDER, "syncdiffusion", SyncDiffusionSettings)
+    timed = SyncDiffusionSettings(height=128, width=768, stride=4, **suited)
     return Case(
         name="mini",
         load=lambda device, precision: load_backbone(device=device, precision=precision),
@@ -84,18 +83,6 @@ def sd2_case() -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {"mini": mini_case, "sd2": sd2_case}
-
-
-def _settings_of(backbone: Path, tuned: Path) -> SyncDiffusionSettings:
-    """SyncDiffusion at the scale of a file of conf/backbone, as a file of conf/tuned changes it."""
-    from omegaconf import OmegaConf
-
-    try:
-        numbers, changes = OmegaConf.load(backbone), OmegaConf.load(tuned)
-    except OSError as error:
-        raise UsageError(f"{backbone}: cannot be read ({error.strerror}); install the package anew") from None
-    names = [name for name, known in facts_of(SyncDiffusionSettings).items() if known.shared and name in numbers]
-    return SyncDiffusionSettings(**{name: numbers[name] for name in names}, **changes)
 
 
 UNET: dict[str, Any] = {  # unet/config.json of Stable Diffusion 2.0-base, where it departs from diffusers' defaults

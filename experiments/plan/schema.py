@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields, make_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -50,10 +51,11 @@ class BackboneSchema:
     height: int = MISSING  # pixels
     width: int = MISSING  # pixels
     stride: int = MISSING  # latent cells
-    steps: int = MISSING
-    guidance_scale: float = MISSING
-    window_batch: int | str = "auto"  # windows through the UNet at once: memory and speed, not the result
-    gradient_batch: int | str = "auto"  # the same where a gradient is taken
+    # What suits the model, as its folder's sampling.json has it, else what suits Stable Diffusion.
+    steps: int = "${suited:every_method,steps}"  # type: ignore[assignment]
+    guidance_scale: float = "${suited:every_method,guidance_scale}"  # type: ignore[assignment]
+    window_batch: int | str = "${suited:every_method,window_batch}"  # windows through the UNet at once: speed alone
+    gradient_batch: int | str = "${suited:every_method,gradient_batch}"  # the same where a gradient is taken
 
 
 @dataclass
@@ -135,6 +137,7 @@ def register() -> None:
     store.store(group="schema", name="backbone", node=BackboneSchema)
     store.store(group="schema", name="metrics", node=_thawed(MetricsConfig))
     OmegaConf.register_new_resolver("window_shares", window_shares, replace=True)
+    OmegaConf.register_new_resolver("suited", suited, replace=True)
     for method in METHODS.values():
         register_method(method)
 
@@ -151,6 +154,24 @@ def window_shares(shares: Sequence[float], *, _root_: DictConfig) -> list[int]:
     """Shares of the model's window as latent cells: `${window_shares:[0.25,1]}` is [16, 64] for Stable Diffusion."""
     cells = _root_.backbone.window // _root_.backbone.factor
     return [max(1, round(share * cells)) for share in shares]
+
+
+def suited(method: str, setting: str, *, _root_: DictConfig) -> Any:
+    """The value of a method's setting that suits the run's model: `${suited:syncdiffusion,first_n}`.
+
+    From the model folder's sampling.json where it has one, else the default of the settings dataclass.
+    """
+    from baselines import METHODS
+    from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER
+    from syncdiffusion.backbones.sampling import EVERY_METHOD, sampling_defaults
+
+    backbone = _root_.backbone
+    folder = EMBEDDED_FOLDER if backbone.model_id == EMBEDDED else None
+    folder = folder if backbone.path is None else Path(backbone.path).expanduser()
+    # SyncDiffusion's settings hold all that methods share.
+    settings = METHODS["syncdiffusion" if method == EVERY_METHOD else method].settings
+    default = {each.name: each.default for each in fields(settings)}[setting]
+    return default if folder is None else sampling_defaults(folder, method, settings).get(setting, default)
 
 
 def _thawed(settings: type) -> type:

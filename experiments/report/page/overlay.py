@@ -9,6 +9,7 @@ from baselines import METHODS
 from experiments.results.study import Row
 from syncdiffusion.cost import Square
 from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.settings import facts_of
 
 
 def windows_of(row: Row, canvas: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -23,7 +24,8 @@ def windows_of(row: Row, canvas: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     factor = canvas.get("factor", 8)  # pixels per latent cell
     square = Square(canvas["window"] // factor, factor)
-    corners = method.corners(method.settings(**row.settings), square)
+    known = {name: value for name, value in row.settings.items() if name in facts_of(method.settings)}
+    corners = method.corners(method.settings(**known), square)
     if not corners:
         return None
     anchor = choose_anchor(row.settings["anchor"], len(corners)) if "anchor" in row.settings else None
