@@ -20,16 +20,31 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.common.command_line import error_line
 from experiments.common.environment import environment
-from experiments.common.files import write_json, write_whole
+from experiments.common.files import Unwritable, write_json, write_whole
+from experiments.panoramas.index import Index, read_index
+from experiments.panoramas.records import Checksums
 from experiments.plan.multirun import failed_job, in_multirun, own_folder
 from experiments.plan.plan import Plan, plan_run
 from experiments.plan.schema import Stage, register
+from experiments.stages.unwritable import unwritable_line
+from syncdiffusion.errors import UsageError
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 
 
 def run(plan: Plan) -> None:
-    """All stages that the plan asks for; the last line of stdout names the run folder."""
+    """All stages that the plan asks for; the last line of stdout names the run folder.
+
+    Raises:
+        UsageError: a mistake of the user's, or a folder that cannot be written, told with the setting that chose it.
+    """
+    try:
+        run_stages(plan)
+    except Unwritable as error:
+        raise UsageError(unwritable_line(error, plan)) from error
+
+
+def run_stages(plan: Plan) -> None:
     if plan.dry_run:
         from experiments.stages.estimate import estimate
 
@@ -38,25 +53,29 @@ def run(plan: Plan) -> None:
     # Written first: a folder that cannot be written is found before minutes of work.
     write_whole(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(plan.resolved))))
     write_json(plan.folder / "environment.json", environment())
-    before, elsewhere = versions_of_scores(plan.folder), 0
+    before, checksums, index = versions_of_scores(plan.folder), Checksums(), None
     if plan.stage in (Stage.all, Stage.generate):
-        from experiments.stages.generate import generate, missing
+        from experiments.stages.generate import generate, model_facts
 
-        generate(plan)
-        elsewhere = missing(plan) if plan.shard else 0
-    if elsewhere:
-        note = f"{elsewhere} panoramas belong to other shards; the last to finish scores, or stage=score"
+        generate(plan, checksums)
+        index = read_index(plan, checksums, model_facts(plan.backbone)["fingerprint"])
+    if plan.shard and index is not None and index.missing:
+        note = f"{len(index.missing)} panoramas belong to other shards; the last to finish scores, or stage=score"
         print(note, file=sys.stderr)
     else:
-        finish(plan, before)
+        finish(plan, before, index)
     print(f"run folder: {plan.folder}", flush=True)
 
 
-def finish(plan: Plan, before: Mapping[str, Any]) -> None:
+def finish(plan: Plan, before: Mapping[str, Any], index: Index | None = None) -> None:
     """Score and report, one process at a time.
 
     Of several processes that make the panoramas of one run, the first to find them complete scores them, and the
-    others end. before: the scores that were there when this process began; those written since are such a first one's.
+    others end.
+
+    Args:
+        before: the scores that were there when this process began; those written since are such a first one's.
+        index: the plan's panoramas; where none is given the disk is read when this process's turn has come.
     """
     from experiments.panoramas.claims import Claims
     from experiments.stages.score import keep_panoramas, score
@@ -66,21 +85,22 @@ def finish(plan: Plan, before: Mapping[str, Any]) -> None:
         if claim is None:
             print(f"{claims.holder('score')} scores this run folder; nothing is left to do here", file=sys.stderr)
             return
+        index = index or read_index(plan)
         if plan.stage in (Stage.all, Stage.generate):
             found = versions_of_scores(plan.folder)
-            keep_panoramas(plan)
+            keep_panoramas(plan, index)
             others = versions_of_scores(plan.folder) == found and not found.items() & before.items()
             if plan.stage is Stage.all and others:
                 print("another process has scored these panoramas; nothing is left to do here", file=sys.stderr)
                 return
         if plan.stage in (Stage.all, Stage.score):
-            score(plan)
+            score(plan, index)
         if plan.stage in (Stage.all, Stage.report):
             from experiments.stages.report import report
             from experiments.stages.track import track
 
-            print(report(plan), flush=True)
-            track(plan)
+            print(report(plan, index), flush=True)
+            track(plan, index)
 
 
 def versions_of_scores(folder: Path) -> dict[str, tuple[int, ...]]:

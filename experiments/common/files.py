@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def write_whole(path: Path, content: bytes | str, setting: str = "run_dir") -> None:
-    """Write a file whole or not at all; `setting` (or option, such as --out) is the one that chose its folder.
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; its folder is made.
 
     Raises:
         Unwritable: the folder is read-only, the disk full, a file stands where a folder must be, ...
@@ -28,32 +28,28 @@ def write_whole(path: Path, content: bytes | str, setting: str = "run_dir") -> N
         os.replace(temporary, path)
     except OSError as error:
         discard(temporary)
-        raise unwritable(path, error, setting) from error
+        raise unwritable(path, error) from error
     except BaseException:
         discard(temporary)
         raise
 
 
 class Unwritable(UsageError):
-    """A file that cannot be written.
+    """A file that cannot be written; `reason` is the system's.
 
-    reason: the system's.
-    setting: the one that chose the folder; or a command's option, such as --out.
+    Which setting or option chose the folder only a command knows: it adds that, and what would do.
     """
 
-    def __init__(self, path: Path, reason: str, setting: str) -> None:
-        super().__init__(path, reason, setting)  # all of them, so that the error can be pickled
-        self.path, self.reason, self.setting = path, reason, setting
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)  # both of them, so that the error can be pickled
+        self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        told = f"{self.setting}: cannot write {self.path} ({self.reason}); make room there or give another"
-        if self.setting.startswith("-"):
-            return f"{told} {self.setting} FOLDER"
-        return f"{told} {self.setting}=FOLDER; what is done stays"  # a run goes on from there, a command begins anew
+        return f"cannot write {self.path} ({self.reason})"
 
 
-def unwritable(path: Path, error: OSError, setting: str) -> Unwritable:
-    return Unwritable(path, str(error.strerror), setting)
+def unwritable(path: Path, error: OSError) -> Unwritable:
+    return Unwritable(path, str(error.strerror))
 
 
 def discard(path: Path) -> None:
@@ -63,8 +59,9 @@ def discard(path: Path) -> None:
         pass  # it was never there, or its folder cannot be written
 
 
-def write_json(path: Path, value: Any, setting: str = "run_dir") -> None:
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", setting)
+def write_json(path: Path, value: Any) -> None:
+    """As `write_whole`, of plain JSON values."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def png_bytes(image: np.ndarray) -> bytes:

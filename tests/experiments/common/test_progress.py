@@ -6,10 +6,12 @@ import pytest
 
 from experiments.common.progress import Progress
 
+NAMES = {"title": "generate", "noun": "panoramas"}
+
 
 def test_time_left_counts_each_method_at_its_own_cost():
     stream = io.StringIO()
-    progress = Progress(["slow"] * 3 + ["quick"] * 10, {}, stream, every=0.0)
+    progress = Progress(["slow"] * 3 + ["quick"] * 10, {}, stream, every=0.0, **NAMES)
     assert progress.time_left("slow", 0.0) == "?"
     progress.finish("slow", "one", 50.0)
     progress.finish("quick", "two", 2.0)
@@ -27,7 +29,11 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [({}, "generate 100%"), ({}, "1.0/1 panoramas, "), ({"title": "benchmark", "noun": "runs"}, "1.0/1 runs, ")],
+    [
+        ({"title": "generate", "noun": "panoramas"}, "generate 100%"),
+        ({"title": "generate", "noun": "panoramas"}, "1.0/1 panoramas, "),
+        ({"title": "benchmark", "noun": "runs"}, "1.0/1 runs, "),
+    ],
 )
 def test_a_terminal_is_told_what_is_counted(words, said):
     stream = Terminal()
@@ -38,13 +44,13 @@ def test_a_terminal_is_told_what_is_counted(words, said):
 
 
 def test_what_was_never_made_counts_as_the_cheapest_known():
-    progress = Progress(["seen", "new", "new"], {"seen": 10.0, "other": 3.0}, io.StringIO())
+    progress = Progress(["seen", "new", "new"], {"seen": 10.0, "other": 3.0}, io.StringIO(), **NAMES)
     assert progress.time_left("seen", 0.0) == "16 s"
 
 
 def test_what_another_process_made_is_no_longer_to_do():
     stream = io.StringIO()
-    progress = Progress(["one", "one", "one"], {}, stream, every=0.0)
+    progress = Progress(["one", "one", "one"], {}, stream, every=0.0, **NAMES)
     progress.skip("one")
     progress.finish("one", "it", 5.0)
     assert stream.getvalue() == "[1/2] it: 5.0 s; 5 s left\n"
