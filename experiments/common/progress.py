@@ -43,17 +43,22 @@ class Progress:
         self.seconds = dict(known_seconds)
         self.stream, self.every = stream or sys.stderr, every
         self.done, self.part, self.last_line = 0, 0.0, time.monotonic()
+        self.first_step: tuple[float, float] | None = None  # of the run in hand: (when, how far it was)
         self.bar = None
         if self.stream.isatty():
             counts = f"{{n:.1f}}/{{total}} {noun}, {{elapsed}} so far{{postfix}}"
             shape = "{desc} {percentage:3.0f}% |{bar}| " + counts
             self.bar = tqdm(total=self.total, file=self.stream, bar_format=shape, desc=title)
 
-    def step(self, label: str, fraction: float) -> None:
-        """`fraction` (0 to 1) of the run in hand is done."""
+    def step(self, label: str, fraction: float, what: str = "") -> None:
+        """`fraction` (0 to 1) of the run in hand, called `what`, is done."""
+        self.first_step = self.first_step or (time.monotonic(), fraction)
         if self.bar is not None:
             self.bar.update(max(fraction - self.part, 0.0))
             self.bar.set_postfix_str(f"{self.time_left(label, fraction)} left, {label}")
+        elif fraction < 1.0 and time.monotonic() - self.last_line >= self.every:
+            left = self.time_left(label, fraction)
+            self.say(f"[{self.done + 1}/{self.total}] {what or label}: {100 * fraction:.0f} % of it; {left} left")
         self.part = fraction
 
     def finish(self, label: str, what: str, seconds: float) -> None:
@@ -62,12 +67,14 @@ class Progress:
         before = self.seconds.get(label)
         self.seconds[label] = seconds if before is None else 0.7 * before + 0.3 * seconds
         self.left[label] -= 1
-        self.done, self.part = self.done + 1, 0.0
+        self.done, self.part, self.first_step = self.done + 1, 0.0, None
         now = time.monotonic()
         if self.bar is None and (now - self.last_line >= self.every or self.done in (1, self.total)):
-            self.last_line = now
-            left = self.time_left(label, 0.0)
-            print(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {left} left", file=self.stream, flush=True)
+            self.say(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {self.time_left(label, 0.0)} left")
+
+    def say(self, line: str) -> None:
+        self.last_line = time.monotonic()
+        print(line, file=self.stream, flush=True)
 
     def skip(self, label: str) -> None:
         """Another process has done one of those that were to be done here."""
@@ -78,12 +85,20 @@ class Progress:
             self.bar.refresh()
 
     def time_left(self, label: str, fraction: float) -> str:
-        if not self.seconds:
+        seconds = dict(self.seconds)
+        if label not in seconds and (at_this_pace := self.pace(fraction)) is not None:
+            seconds[label] = at_this_pace
+        if not seconds:
             return "?"
         # Labels without a known time are mostly reference squares, the cheapest of all.
-        typical = min(self.seconds.values())
-        rest = sum(count * self.seconds.get(each, typical) for each, count in self.left.items())
-        return clock(max(rest - fraction * self.seconds.get(label, typical), 0.0))
+        typical = min(seconds.values())
+        rest = sum(count * seconds.get(each, typical) for each, count in self.left.items())
+        return clock(max(rest - fraction * seconds.get(label, typical), 0.0))
+
+    def pace(self, fraction: float) -> float | None:
+        """Seconds that the run in hand takes in all, by its steps so far; None while there was only one."""
+        when, before = self.first_step or (0.0, fraction)
+        return (time.monotonic() - when) / (fraction - before) if fraction > before else None
 
     def close(self) -> None:
         if self.bar is not None:
@@ -130,6 +145,11 @@ class _ImageLines:
             self.told.append((now, done))
             left = clock((now - since) / max(done - before, 1) * (total - done))
             print(f"{self.title}: {done}/{total} images; {left} left", file=self.stream, flush=True)
+
+
+def say_step(title: str, what: str) -> None:
+    """A line on stderr before something that takes long, so that nobody waits in silence."""
+    print(f"{title}: {what}", file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

@@ -21,7 +21,8 @@ class FeatureCache:
 
     A file is a SHA-256 over key and content, then the values as .npy, so that a damaged file, or one under another's
     name, is as good as none. Any number of processes, runs and experiments may share the folder: files appear whole,
-    and two processes that write one entry write the same values.
+    and two processes that write one entry write the same values. A power failure may lose entries: they
+    are sooner computed again than waited for at every write.
 
     checksums: of the images, as far as they are known already.
     failure: why an entry could not be written; from then on none is tried. It costs no score.
@@ -50,7 +51,7 @@ class FeatureCache:
         np.save(buffer, values, allow_pickle=False)
         content = buffer.getvalue()
         try:
-            write_whole(self._path(key), checksum(key, content) + content)
+            write_whole(self._path(key), checksum(key, content) + content, lasting=False)
         except Unwritable as error:
             self.failure = error
 

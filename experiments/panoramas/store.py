@@ -15,14 +15,13 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.common.files import discard, png_bytes, write_json, write_whole
+from experiments.common.files import Unwritable, discard, png_bytes, replacing, write_json, write_whole
 from experiments.panoramas.records import Checksums, ModelFacts, Record, made
 
 if TYPE_CHECKING:
@@ -169,15 +168,11 @@ def settle(places: Sequence[Place], key: str, checksums: Checksums) -> Record | 
 
 def put_link(source: Path, target: Path) -> None:
     """Put a hard link to `source` in place of `target`, or a copy where the file system has no links."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(source, temporary)
-        os.replace(temporary, target)
-    except OSError:
+        with replacing(target) as temporary:
+            os.link(source, temporary)
+    except Unwritable:
         write_whole(target, source.read_bytes())
-    finally:
-        discard(temporary)
 
 
 def discard_leftovers(png: Path) -> None:

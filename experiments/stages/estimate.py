@@ -46,8 +46,9 @@ def estimate(plan: Plan) -> str:
     Raises:
         UsageError: a setting that a method refuses.
     """
-    from experiments.stages.generate import find_pictures, model_facts, typed_settings
+    from experiments.stages.generate import find_pictures, load_libraries, model_facts, typed_settings
 
+    load_libraries("dry run")
     typed_settings(plan)  # refuses bad values
     found = find_pictures(plan, model_facts(plan.backbone))
     device = device_here(plan.backbone["device"])

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.environment import RECORDED, git_state, versions
-from experiments.common.progress import Progress
+from experiments.common.progress import Progress, say_step
 from experiments.common.resources import measure_cost
+from experiments.common.signals import importing
 from experiments.panoramas.claims import Claims, Waiting, lost
+from experiments.panoramas.index import named_model
 from experiments.panoramas.records import Checksums, ModelFacts, Record
 from experiments.panoramas.store import Picture, Place, look, pictures_of, places_of, save_panorama, settle
 from experiments.plan.plan import Plan
@@ -69,7 +71,9 @@ def generate(plan: Plan, checksums: Checksums | None = None) -> int:
         else:
             seconds[picture.label].append(found.record["seconds"])
     there = len(mine) - len(absent)
-    print(f"generate: {len(absent)} panoramas and reference images to make, {there} there", file=sys.stderr, flush=True)
+    say_step("generate", f"{len(absent)} panoramas and reference images to make, {there} there")
+    if absent:  # before any claim is held: what is imported ends at once when it is interrupted
+        load_libraries("generate")
     known = {label: sum(each) / len(each) for label, each in seconds.items()}
     progress = Progress((picture.label for picture in absent), known, title="generate", noun="pictures")
     try:
@@ -121,6 +125,7 @@ def open_studio(plan: Plan, model: ModelFacts) -> Studio:
 
     settings = typed_settings(plan)  # refuses bad values before the model is loaded
     keep_freed_memory()
+    say_step("generate", f"loading the model {model['id']}")
     backbone = open_backbone(plan.backbone)
     if backbone.fingerprint != model["fingerprint"]:
         raise UsageError(f"backbone: the files of {model['id']} have changed since this run began; start it again")
@@ -141,9 +146,10 @@ def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileL
     from baselines import METHODS
 
     unit = picture.units[0]
+    what = f"{unit.label}, seed {unit.seed}, {unit.prompt!r}"
 
     def on_step(step: Any) -> None:
-        job.progress.step(unit.label, (step.index + 1) / step.count)
+        job.progress.step(unit.label, (step.index + 1) / step.count, what)
 
     backbone, settings = studio.backbone, studio.settings[unit.label]
     with naming(unit.label), measure_cost(str(backbone.device)) as cost:
@@ -165,7 +171,7 @@ def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileL
     }
     save_panorama(job.plan.folder, unit, pixels, record, job.checksums)
     settle(places, picture.key, job.checksums)
-    job.progress.finish(unit.label, f"{unit.label}, seed {unit.seed}, {unit.prompt!r}", cost.seconds)
+    job.progress.finish(unit.label, what, cost.seconds)
     return True
 
 
@@ -193,6 +199,18 @@ def find_pictures(plan: Plan, model: ModelFacts) -> dict[Picture, Record | None]
 def claims_of(plan: Plan) -> Claims:
     """In the shared folder where there is one, so that two runs do not make the same picture at once."""
     return Claims((plan.shared or plan.folder) / "claims")
+
+
+def load_libraries(stage: str) -> None:
+    """Import what takes seconds, where it is not there already, and say so."""
+    if "torch" in sys.modules and "diffusers" in sys.modules:
+        return
+    say_step(stage, "loading libraries")
+    with importing():
+        import diffusers  # noqa: F401
+
+        import baselines  # noqa: F401
+        import syncdiffusion.backbones.backbone  # noqa: F401
 
 
 def typed_settings(plan: Plan) -> dict[str, Any]:
@@ -238,12 +256,13 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
 
 def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     """What identifies the model of a `backbone` section in a record, told without loading it."""
+    named = named_model(config)
     return {
         "name": config["name"],
-        "id": config["model_id"] if config["path"] is None else Path(config["path"]).name,
-        "revision": config["revision"],
+        "id": named["id"],
+        "revision": named["revision"],
         "fingerprint": fingerprint(source_of(config), config["revision"]),
-        "precision": config["precision"],
+        "precision": named["precision"],
         "compiled": config["compiled"],
     }
 

@@ -10,8 +10,8 @@ from experiments.plan.plan import Plan
 from experiments.rebuild import rebuild
 from experiments.report.gallery import write_comparison, write_gallery
 from experiments.results.numbers import titles
-from experiments.results.study import read_numbers, read_study, study_of, write_study
-from syncdiffusion.errors import UsageError
+from experiments.results.study import read_study, study_of, write_study
+from experiments.stages.score_files import read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +21,9 @@ def report(plan: Plan, index: Index) -> str:
     """Write tables, figures, the page, gallery.png and comparison.png; returns the main table, to be printed.
 
     Raises:
-        UsageError: no scores, or scores of panoramas that have been made anew since.
+        UsageError: no scores, damaged ones, or those of panoramas that have been made anew since.
     """
-    read_scores(plan, index)  # refuses scores of other panoramas
+    read_scores(plan.folder, index)  # refuses scores of other panoramas
     keep_headings(plan)
     units, headings = [each.unit for each in index.panoramas], titles_of(plan)
     write_gallery(plan.folder, units, headings)
@@ -45,16 +45,6 @@ def keep_headings(plan: Plan) -> None:
     study = replace(planned, networks=scored.networks, reference_count=scored.reference_count)
     if study != scored:
         write_study(plan.folder, study)
-
-
-def read_scores(plan: Plan, index: Index) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """scores.csv and panoramas.csv, checked against the panoramas that they speak of."""
-    if not all((plan.folder / name).is_file() for name in ("scores.csv", "panoramas.csv")):
-        raise UsageError(f"run_dir={plan.folder}: not scored yet; run stage=score")
-    scores, panoramas = (read_numbers(plan.folder / name) for name in ("scores.csv", "panoramas.csv"))
-    if set(zip(panoramas["method"], panoramas["key"], strict=True)) != index.rows:
-        raise UsageError(f"run_dir={plan.folder}: scores.csv is of other panoramas than those there; run stage=score")
-    return scores, panoramas
 
 
 def summary(scores: pd.DataFrame, panoramas: pd.DataFrame) -> dict[str, float]:

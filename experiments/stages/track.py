@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from experiments.panoramas.index import Index
 from experiments.plan.plan import Plan
 from experiments.report.gallery import open_image
-from experiments.stages.report import read_scores, summary
+from experiments.stages.report import summary
+from experiments.stages.score_files import read_scores
 
 if TYPE_CHECKING:
     import wandb
@@ -117,7 +118,7 @@ def start(plan: Plan, mode: str) -> wandb.Run:
 def log_files(run: wandb.Run, plan: Plan, index: Index) -> None:
     import wandb
 
-    scores, panoramas = read_scores(plan, index)
+    scores, panoramas = read_scores(plan.folder, index)
     content: dict[str, Any] = {
         "panoramas": wandb.Table(dataframe=panoramas),
         "scores": wandb.Table(dataframe=scores),

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from experiments.panoramas.index import read_index
-from experiments.run import run
 from experiments.stages import generate as generation
 from experiments.stages.generate import generate
 from experiments.stages.score import score
+from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import REPOSITORY, compose_plan
 from tests.tiny_model import build_tiny_model
@@ -51,6 +51,7 @@ def test_run_folder_is_complete(compose, quiet, known_scores, capsys):
     assert names == {
         *("config.yaml", "environment.json", "study.json", "panoramas"),
         *("panoramas.csv", "scores.csv", "replicates.csv", "comparisons.csv", "table.md", "table.csv", "table.tex"),
+        "scores.sha256",
         *("figures", "report", "gallery.png", "comparison.png", "wandb"),
     }
     panoramas, scores = pd.read_csv(plan.folder / "panoramas.csv"), pd.read_csv(plan.folder / "scores.csv")

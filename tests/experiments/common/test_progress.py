@@ -1,10 +1,11 @@
 """The time left, reckoned label by label."""
 
 import io
+import time
 
 import pytest
 
-from experiments.common.progress import Progress
+from experiments.common.progress import Progress, report_images
 
 NAMES = {"title": "generate", "noun": "panoramas"}
 
@@ -54,3 +55,37 @@ def test_what_another_process_made_is_no_longer_to_do():
     progress.skip("one")
     progress.finish("one", "it", 5.0)
     assert stream.getvalue() == "[1/2] it: 5.0 s; 5 s left\n"
+
+
+def test_steps_are_told_now_and_then_where_there_is_no_terminal(monkeypatch):
+    """A run of 100 s in 20 steps, a line every ten seconds; the time left follows from the steps alone."""
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(["slow", "slow"], {}, stream, every=10.0, **NAMES)
+    now[0] = 30.0  # the model was loaded
+    for step in range(1, 21):
+        now[0] += 5.0
+        progress.step("slow", step / 20, "slow, seed 3")
+    progress.finish("slow", "slow, seed 3", 100.0)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[1/2] slow, seed 3: 5 % of it; ? left"
+    assert lines[1] == "[1/2] slow, seed 3: 15 % of it; 3 min 05 s left"  # 85 s of this one, 100 s of the next
+    assert len(lines) == 11 and lines[-2] == "[1/2] slow, seed 3: 95 % of it; 1 min 45 s left"
+    assert lines[-1] == "[1/2] slow, seed 3: 100.0 s; 1 min 40 s left"
+
+
+def test_on_a_terminal_the_bar_tells_the_steps():
+    stream = Terminal()
+    progress = Progress(["one"], {}, stream, every=0.0, **NAMES)
+    progress.step("one", 0.5, "it")
+    progress.close()
+    assert "generate  50%" in stream.getvalue() and "% of it" not in stream.getvalue()
+
+
+def test_images_are_a_bar_on_a_terminal():
+    stream = Terminal()
+    say = report_images("score", stream)
+    assert stream.getvalue() == ""  # the networks are still being loaded
+    for done in (1, 2, 4):
+        say(done, 4)
+    assert "score: 100%" in stream.getvalue() and "4/4" in stream.getvalue()

@@ -12,8 +12,8 @@ from experiments.panoramas.store import Unit, save_panorama
 from experiments.report import gallery
 from experiments.report.gallery import CELL_WIDTH, GAP, TEXT, choose_rows, write_comparison, write_gallery
 from experiments.results.study import read_study, study_of, write_study
-from experiments.run import run
 from experiments.stages.report import keep_headings, report, summary, titles_of
+from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan
 

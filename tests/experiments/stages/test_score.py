@@ -17,7 +17,8 @@ from experiments.metrics.score import PanoramaImage, score_panoramas
 from experiments.panoramas.index import read_index
 from experiments.results.study import read_results, study_of
 from experiments.stages.generate import generate
-from experiments.stages.score import keep_panoramas, score
+from experiments.stages.score import score
+from experiments.stages.score_files import keep_panoramas
 
 OPTIONS = ["reference.count=2", "metrics.giqa_neighbours=2", "metrics.metrics=[fid,kid,giqa]"]
 
@@ -81,29 +82,13 @@ def test_scores_go_where_a_panorama_was_made_anew(compose, known_scores):
     before = {path.name: path.read_bytes() for path in plan.folder.glob("*.csv")}
     assert {"panoramas.csv", "scores.csv", "replicates.csv"} == before.keys()
     generate(plan)
-    keep_panoramas(plan, read_index(plan))
+    keep_panoramas(plan.folder, read_index(plan))
     assert {path.name: path.read_bytes() for path in plan.folder.glob("*.csv")} == before
     changed = compose("steps=2")
     generate(changed)
-    keep_panoramas(changed, read_index(changed))
+    keep_panoramas(changed.folder, read_index(changed))
     assert [path.name for path in plan.folder.glob("*.csv")] == ["panoramas.csv"]
     assert "intra_lpips" not in pd.read_csv(plan.folder / "panoramas.csv")
-
-
-def test_an_interrupted_rescore_leaves_no_scores_rather_than_old_ones(compose, known_scores, monkeypatch):
-    from experiments.stages import score as stage
-
-    plan = compose()
-    generate(plan)
-    score(plan, read_index(plan))
-
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(stage, "write_panoramas", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        score(plan, read_index(plan))
-    assert not (plan.folder / "scores.csv").exists() and not (plan.folder / "replicates.csv").exists()
 
 
 def test_time_left_is_told_at_the_pace_of_late(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from experiments.panoramas.index import read_index
 from experiments.panoramas.store import Unit, unit_key
 from experiments.stages import generate as generation
+from experiments.stages.estimate import estimate
 from experiments.stages.generate import find_pictures, generate, model_facts
 
 
@@ -143,6 +144,48 @@ def test_damage_to_both_is_made_anew(pair):
     assert generate(first) == 1
     after = contents(first.shared)
     assert all(after[name] == data for name, data in before.items() if name.endswith(".png"))
+
+
+DAMAGED_RECORDS = {
+    **{f"no {name}": {name: None} for name in ("key", "model", "seconds", "device", "method", "settings")},
+    "model is a word": {"model": "mini"},
+    "no fingerprint": {"model": {"id": "m", "revision": None, "precision": "float32"}},
+    "seconds are no number": {"seconds": "two"},
+    "seconds are NaN": {"seconds": float("nan")},
+    "memory is no number": {"peak_memory_bytes": [1]},
+}
+
+
+def damage_record(path: Path, changes: dict) -> None:
+    """None takes the entry out."""
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in record.items() if value is not None}))
+
+
+@pytest.mark.parametrize("changes", DAMAGED_RECORDS.values(), ids=DAMAGED_RECORDS)
+def test_a_record_that_lacks_what_is_read_is_made_again(pair, no_model, changes):
+    """Everywhere: in the run folder alone, in the shared folder alone, in both."""
+    first, second = pair()
+    generate(first)
+    unit = first.units[1]
+    own, shared = unit.json(first.folder), shared_png(first.shared, key_of(first, unit)).with_suffix(".json")
+    pictures = {name: data for name, data in contents(first.folder).items() if name.endswith(".png")}
+    whole = own.read_text()
+
+    damage_record(own, changes)
+    damage_record(shared, changes)
+    assert read_index(first).missing == (unit,) and unit not in units_found(first)
+    assert "| in all           |         1 |       4 |" in estimate(first)
+    assert generate(first) == 1
+    assert {name: data for name, data in contents(first.folder).items() if name.endswith(".png")} == pictures
+    assert json.loads(own.read_text()).keys() == json.loads(whole).keys() and read_index(first).missing == ()
+
+    no_model()
+    for path in (own, shared):
+        damage_record(path, changes)
+        assert generate(first) == 0 and read_index(first).missing == ()
+        assert json.loads(path.read_text()).keys() == json.loads(whole).keys()
+    assert generate(second) == 0
 
 
 def test_copies_do_where_there_are_no_links(pair, no_model, monkeypatch):

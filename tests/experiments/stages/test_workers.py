@@ -16,9 +16,9 @@ from experiments.panoramas.index import read_index
 from experiments.panoramas.records import made
 from experiments.panoramas.store import unit_key
 from experiments.plan.plan import Plan
-from experiments.run import finish, run, versions_of_scores
 from experiments.stages import generate
 from experiments.stages.generate import model_facts, share
+from experiments.stages.sequence import finish, run, versions_of_scores
 from tests.experiments.composing import compose_plan
 from tests.experiments.panoramas.test_claims import foreign
 from tests.experiments.worker import note, read_diary, start_worker
