@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from experiments.common.resources import measured
+from experiments.common.resources import measure_cost
 from syncdiffusion.conditioning.text import encode
 from syncdiffusion.cost import NetworkCalls
 from syncdiffusion.perceptual.distances import PerceptualLoss
@@ -38,7 +38,7 @@ class Ratios:
 
 def timed(function: Callable[[], Tensor], device: str) -> Run:
     """One run, measured; the latents come back on the CPU."""
-    with measured(device) as cost:
+    with measure_cost(device) as cost:
         latents = function()
     return Run(latents.detach().cpu(), cost.seconds, cost.peak_memory_bytes)
 

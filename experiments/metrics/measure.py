@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import decode_image, grid_crops, random_crop, read_image
 from experiments.metrics.inception import FeatureNetwork
 from experiments.metrics.networks import MetricNetworks
+from experiments.panoramas.records import Checksums
 
 # Raise one when its values change for the same image, network and parameters: everything is then measured again.
 VERSIONS = {"inception": 1, "clip": 1, "intra_lpips": 1, "intra_style": 1, "layout_lpips": 1}
@@ -41,10 +41,11 @@ class ImageFile:
 
     item: PanoramaImage
     data: bytes = field(repr=False)
+    checksums: Checksums = field(default_factory=Checksums, repr=False)
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+        return self.checksums.of_data(self.item.path, self.data)
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -141,7 +142,8 @@ def measure(
         UsageError: an image that cannot be read or is smaller than the crop.
     """
     for start in range(0, len(items), batch):
-        files = [ImageFile(item, read_image(item.path)) for item in items[start : start + batch]]
+        known = Checksums() if cache is None else cache.checksums
+        files = [ImageFile(item, read_image(item.path), known) for item in items[start : start + batch]]
         together = {each.name: values_of(each, files, cache) for each in wanted if each.batched}
         for index, file in enumerate(files):
             alone = {each.name: values_of(each, [file], cache)[0] for each in wanted if not each.batched}
