@@ -24,7 +24,7 @@ def test_every_cited_section_of_the_protocol_exists():
     assert sections == {"1", "2", "3", "4", "5"}
     texts = {path: path.read_text() for path in sources()}
     cited = [match for text in texts.values() for match in re.findall(r"PROTOCOL\.md, section (\d+)", text)]
-    assert len(cited) >= 8 and set(cited) <= sections
+    assert len(cited) >= 5 and set(cited) <= sections
     # A citation of any other kind has no reader.
     unread = [path for path, text in texts.items() if re.search(r"[Pp]rotocol §|\(protocol\b", text)]
     assert unread == []

@@ -264,9 +264,9 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
         text = {**where, "use_safetensors": True, "dtype": torch.float32}
         return {
             "tokenizer": AutoTokenizer.from_pretrained(source, subfolder="tokenizer", **where),
-            "text_encoder": CLIPTextModel.from_pretrained(source, subfolder="text_encoder", **text),
-            "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
-            "vae": vae_class.from_pretrained(source, subfolder="vae", **weights),
+            "text_encoder": _whole(CLIPTextModel, source, shown, subfolder="text_encoder", **text),
+            "unet": _whole(UNet2DConditionModel, source, shown, subfolder="unet", **weights),
+            "vae": _whole(vae_class, source, shown, subfolder="vae", **weights),
             "scheduler": DDIMScheduler.from_pretrained(source, subfolder="scheduler", **where),
         }
     except (OSError, ValueError) as error:
@@ -274,6 +274,22 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
         raise UsageError(
             f"backbone.model_id={shown}: could not be loaded ({reason}); check the name, the revision and the network"
         ) from None
+
+
+def _whole(network: Any, source: str | Path, shown: str, **options: Any) -> Any:
+    """A network of a model, all of whose weights were in its files.
+
+    The libraries draw at random what they do not find, and only warn. transformers before 5.6 finds nothing in a text
+    encoder that a later one wrote, and pictures then do not follow their prompt.
+    """
+    loaded, told = network.from_pretrained(source, output_loading_info=True, **options)
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise UsageError(
+            f"backbone.model_id={shown}: {len(missing)} weights of its {options['subfolder']} were not found "
+            f"({missing[0]}, ...); take files that are whole, and the library versions that requirements.txt names"
+        )
+    return loaded
 
 
 def _is_tiny(source: str | Path, where: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from baselines.released.literal import Ddim, literal_sample
 from syncdiffusion.backbones.backbone import Backbone, choose_precision, load_backbone
@@ -151,6 +153,19 @@ def test_auto_precision_is_float32_on_a_cpu_and_float16_on_a_gpu(tiny_folder):
     assert load_backbone(str(tiny_folder), device="cpu").precision == "float32"
     assert choose_precision("auto", torch.device("cuda")) == "float16"
     assert choose_precision("bfloat16", torch.device("cpu")) == "bfloat16"  # what is asked for is not changed
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_weights_that_are_not_there_are_not_drawn_at_random(tiny_folder, tmp_path, part):
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    (file,) = (copy / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = sorted(weights)[0]
+    save_file({f"other.{key}" if key == name else key: value for key, value in weights.items()}, file, {"format": "pt"})
+    with pytest.raises(UsageError) as told:
+        load_backbone(str(copy), device="cpu")
+    assert re.match(rf"backbone.model_id={copy}: 1 weights of its {part} were not found \(.*{name}", str(told.value))
+    assert "\n" not in str(told.value)
 
 
 def test_a_fingerprint_follows_the_weights_not_the_place(tiny_folder, tmp_path):
