@@ -39,11 +39,11 @@ def main() -> Any:
         os.environ["HYDRA_FULL_ERROR"] = "1"
         # Waiting threads must sleep, not spin: beside another busy process spinning made small models 80 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        register()
         command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(compose_and_run)
         with answered_by(raise_interrupt), told_on_stderr("syncdiffusion", "experiments"):
             try:
                 load_plugins(plugins_of(sys.argv[1:]))
+                register()  # after the plugins, so that their metrics are among those that are measured
                 command()
             except KeyboardInterrupt as stop:
                 end_interrupted(stop)

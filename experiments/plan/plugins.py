@@ -74,6 +74,7 @@ def _run(name: str, path: Path) -> ModuleType:
 
 
 def _register(name: str, module: ModuleType) -> None:
+    from experiments.metrics import catalogue
     from experiments.plan.schema import register_method
 
     method = getattr(module, "METHOD", None)
@@ -82,3 +83,5 @@ def _register(name: str, module: ModuleType) -> None:
         raise UsageError(f"plugins={name}: neither METHOD nor METRIC in it; see CONTRIBUTING.md")
     if method is not None:
         register_method(baselines.register(method), choice=True)
+    if metric is not None:
+        catalogue.register(metric)
