@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from syncdiffusion.joint.task import Step, Task
 
-MATCHES = {"rows": -1, "row_means": -1, "channels": (-2, -1), "blocks": None}  # -> dimensions of the statistics
+# -> dimensions of the statistics; blocks have means alone
+MATCHES: dict[str, tuple[int, ...]] = {"rows": (-1,), "row_means": (-1,), "channels": (-2, -1), "blocks": ()}
 BLOCK = 4  # latent cells; a quarter of the miniature's window, a sixteenth of Stable Diffusion's
 RATIOS = (0.5, 2.0)  # of deviations: a row that is nearly even must not have its noise blown up
 

@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from syncdiffusion.errors import UsageError
-from syncdiffusion.settings import AUTO
 
 # Of the free memory: the rest is for what no tensor tells of, such as a convolution's workspace and fragmentation.
 USABLE = {"cuda": 0.8, "cpu": 0.5}  # a CPU's memory is shared with other processes, and running out ends this one
@@ -46,12 +45,13 @@ def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows:
     Raises:
         UsageError: a single row does not fit into memory.
     """
-    if batch.size == AUTO:
+    if isinstance(batch.size, str):  # AUTO
         batch.size = fitting(bytes_of_row(function, batch, rows), free_memory(rows[0].device))
+    size = batch.size
     done: list[tuple[Tensor, ...]] = []
     start, count = 0, len(rows[0])
     while start < count:
-        piece = [each[start : start + batch.size] for each in rows]
+        piece = [each[start : start + size] for each in rows]
         result = unless_out_of_memory(function, piece)
         if result is not None:
             done.append(result)
@@ -62,7 +62,7 @@ def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows:
                 "end what else uses it, or use a lower precision or a smaller model"
             )
         else:
-            batch.size = len(piece[0]) // 2
+            batch.size = size = len(piece[0]) // 2
     return tuple(map(torch.cat, zip(*done, strict=True)))
 
 

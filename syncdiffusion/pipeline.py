@@ -18,7 +18,8 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from syncdiffusion.backbones.backbone import PRECISIONS, Backbone, freeze
+from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
+from syncdiffusion.backbones.loading import freeze
 from syncdiffusion.errors import UsageError
 from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 

@@ -6,7 +6,6 @@ from here, so that a fact of a setting stands in one place. Nothing here imports
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -55,15 +54,13 @@ def setting(default: Any, means: str, **facts: Any) -> Any:
     return field(default=default, metadata={"facts": Facts(means, **facts)})
 
 
-@functools.cache
 def facts_of(settings: type) -> dict[str, Facts]:
-    """The facts of every field; of a field without `setting` they are empty."""
+    """The facts of every field of a settings dataclass; of a field without `setting` they are empty."""
     return {each.name: each.metadata.get("facts", Facts("")) for each in fields(settings)}
 
 
-@functools.cache
 def _types(settings: type) -> dict[str, tuple[type, ...]]:
-    """The types that each field may have."""
+    """The types that each field of a settings dataclass may have."""
     hints = get_type_hints(settings)
     return {
         each.name: get_args(hints[each.name]) if isinstance(hints[each.name], UnionType) else (hints[each.name],)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncdiffusion.backbones.backbone import PRECISIONS, Backbone, freeze, load_backbone
+from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
+from syncdiffusion.backbones.loading import freeze, load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
 from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.errors import UsageError

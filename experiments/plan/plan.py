@@ -245,6 +245,6 @@ def precision_of(backbone: Mapping[str, Any]) -> str:
     """The precision by name: what "auto" means on the device that the run will have."""
     if backbone["precision"] != AUTO:
         return backbone["precision"]
-    from syncdiffusion.backbones.backbone import choose_precision, pick_device
+    from syncdiffusion.backbones.loading import choose_precision, pick_device
 
     return choose_precision(AUTO, pick_device(backbone["device"]))

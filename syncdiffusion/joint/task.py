@@ -151,8 +151,6 @@ def new_task(
 def windows_for(backbone: Backbone, height: int, width: int, stride: int, loop_closure: str = "off") -> Windows:
     """The model's windows on a canvas given in pixels; UsageError where they cannot cover it."""
     check_stride(stride, backbone.window)
-    cells = [
-        check_pixels(name, pixels, backbone.factor, backbone.window, stride)
-        for name, pixels in (("height", height), ("width", width))
-    ]
-    return place_windows(*cells, backbone.window, stride, loop_closure)
+    square = (backbone.factor, backbone.window, stride)
+    rows, columns = check_pixels("height", height, *square), check_pixels("width", width, *square)
+    return place_windows(rows, columns, backbone.window, stride, loop_closure)

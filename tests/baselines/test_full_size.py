@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from baselines import METHODS
-from syncdiffusion.backbones.backbone import Backbone, load_backbone
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Method, no_corners

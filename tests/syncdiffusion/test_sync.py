@@ -13,7 +13,7 @@ import torch
 from baselines.multidiffusion import METHOD as MULTIDIFFUSION
 from baselines.multidiffusion import MultiDiffusionSettings
 from baselines.released.literal import Ddim, cut, decoded, guided_noise, literal_sample, views_of
-from syncdiffusion.backbones.backbone import load_backbone
+from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.foresee import Foresight
 from syncdiffusion.joint.noise import initial_noise

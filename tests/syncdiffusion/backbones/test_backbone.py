@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.released.literal import Ddim, literal_sample
-from syncdiffusion.backbones.backbone import Backbone, choose_precision, load_backbone
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.backbones.loading import choose_precision, load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, fingerprint_folder
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise
@@ -137,7 +138,7 @@ def test_where_nothing_can_compile_its_reason_is_told_in_a_line(tiny_folder, mon
 def test_a_missing_compiler_is_named(tiny_folder, tmp_path):
     """In a process whose compiler is not there; torch looks for it once and remembers."""
     program = (
-        "from syncdiffusion.backbones.backbone import load_backbone\n"
+        "from syncdiffusion.backbones.loading import load_backbone\n"
         "from syncdiffusion.errors import UsageError\n"
         f"try:\n    load_backbone({str(tiny_folder)!r}, device='cpu', compiled=True)\n"
         "except UsageError as error:\n    print(error)"
