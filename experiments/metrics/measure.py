@@ -27,8 +27,8 @@ Networks = Mapping[str, Any]  # by the names in `networks`
 class PanoramaImage:
     """One image on disk and what made it. Reference squares are described in the same way.
 
-    made: what a metric may ask about how it was made: `settings` of the method, and of the model `window` (side in
-    pixels) and `factor` (pixels per latent cell). Empty where nothing is known.
+    made: what a metric may ask about how it was made: `method` by name and its `settings`, and of the model `window`
+    (side in pixels) and `factor` (pixels per latent cell). Empty where nothing is known.
     """
 
     prompt: str

@@ -34,12 +34,11 @@ def score(plan: Plan, index: Index) -> None:
     model = {name: plan.backbone[name] for name in ("window", "factor")}
 
     def images(panoramas: Sequence[Panorama]) -> list[PanoramaImage]:
-        return [
-            PanoramaImage(
-                each.unit.prompt, each.unit.seed, each.unit.label, each.png, model | {"settings": each.unit.settings}
-            )
-            for each in panoramas
-        ]
+        found = []
+        for unit, png in ((each.unit, each.png) for each in panoramas):
+            made = model | {"method": unit.method, "settings": unit.settings}
+            found.append(PanoramaImage(unit.prompt, unit.seed, unit.label, png, made))
+        return found
 
     count = len(index.panoramas) + len(index.references)
     say_step("score", f"images to look at: {count}; the first also waits for the networks to be loaded")

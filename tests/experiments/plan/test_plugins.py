@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from baselines import METHODS
 from experiments.plan.plugins import load_plugins, plugins_of
@@ -68,6 +70,40 @@ def test_a_method_from_a_file_is_priced_made_and_tabled(plugin, tiny_settings, t
         for label in ("fade=1", "multi", "fade=0.25")
     )
     assert whole == plain != faded  # nothing faded is MultiDiffusion, byte for byte
+
+
+BRIGHTNESS = '''"""How bright a panorama is."""
+
+import numpy as np
+
+from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
+
+
+def brightness(files, network, config):
+    return [np.array([file.pixels.mean() / 255]) for file in files]
+
+
+METRIC = PanoramaMetric(
+    name="brightness",
+    place=900,
+    measurement=Measurement("brightness", 1, None, lambda item, config: {}, brightness),
+    numbers={Metric("brightness", "Brightness", "higher", per_panorama=True): np.mean},
+)
+'''
+
+
+def test_a_metric_from_a_file_is_measured_and_tabled(tiny_settings, tmp_path):
+    path = tmp_path / "brightness.py"
+    path.write_text(BRIGHTNESS)
+    words = [*tiny_settings, f"plugins=[{path}]", "metrics.metrics=[brightness]", f"run_dir={tmp_path / 'run'}"]
+    done = command(*words, "tracking=disabled", "reference.count=0", "seeds.count=1")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "panoramas.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        pixels = np.asarray(Image.open(tmp_path / "run" / row["file"]).convert("RGB"))
+        assert float(row["brightness"]) == pytest.approx(pixels.mean() / 255, abs=1e-9)
+    assert len(rows) == 4 and "Brightness ↑" in (tmp_path / "run" / "table.md").read_text()
 
 
 def test_a_wrong_setting_of_it_is_told_like_any_other(plugin):
