@@ -235,7 +235,8 @@ def check_out(out: Path, force: bool) -> None:
         with tempfile.TemporaryFile(dir=out.parent):
             pass
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error.strerror}); give another place") from None
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"--out {out}: cannot be written ({reason}); give another place") from None
 
 
 def save(content: bytes, out: Path, force: bool) -> Path:
