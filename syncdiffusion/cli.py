@@ -36,8 +36,8 @@ from syncdiffusion.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baselines import Method
     from syncdiffusion.backbones.backbone import Backbone
+    from syncdiffusion.method import Method
 
 RECORD = "syncdiffusion"  # the PNG's text that holds the record
 WINDOWS_WIDE = 6  # the paper's shape: one window high and six wide
@@ -322,7 +322,7 @@ def open_backbone(arguments: argparse.Namespace) -> Backbone:
     import diffusers
     import transformers
 
-    from syncdiffusion.backbones.backbone import load_backbone
+    from syncdiffusion.backbones.loading import load_backbone
     from syncdiffusion.memory import keep_freed_memory
 
     for library in (diffusers, transformers):  # a hub download keeps its own progress bar

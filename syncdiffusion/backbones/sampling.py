@@ -1,6 +1,6 @@
 """The settings that suit a model better than the methods' own defaults, told by the model's folder.
 
-A folder in diffusers' layout may hold ``sampling.json``: settings for "every method", and more by the name of a method.
+A folder in diffusers' layout may hold ``sampling.json``: settings for "every_method", and more by the name of a method.
 The embedded miniature does. Without the file, as in hub repositories, the methods' defaults hold: they are Stable
 Diffusion's. What is sampled with does not change what a model is, so the file is no part of its fingerprint. Nothing
 here imports torch.
@@ -17,7 +17,7 @@ from typing import Any
 from syncdiffusion.errors import UsageError
 
 SAMPLING_FILE = "sampling.json"
-EVERY_METHOD = "every method"
+EVERY_METHOD = "every_method"
 
 
 def sampling_defaults(source: Path | str, method: str, settings: type) -> dict[str, Any]:

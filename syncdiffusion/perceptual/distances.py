@@ -6,6 +6,7 @@ takes part in many comparisons (the anchor window, a crop in all its pairs) are 
 
 import functools
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.pretrained import weight_file
 from syncdiffusion.perceptual.trunks import Trunk, load_trunk
+
+logger = logging.getLogger(__name__)
 
 
 class PerceptualLoss(Protocol):
@@ -172,6 +175,7 @@ def _label(name: str, source: str) -> str:
 
 @functools.cache
 def _load(name: str, device: str, dtype: torch.dtype) -> PerceptualLoss:
+    logger.info("loading the network of %s", name)
     lpips, network = name.startswith("lpips"), _TRUNKS[name]
     trunk, source = load_trunk(network, _LPIPS_TAPS[network] if lpips else _STYLE_TAPS)
     label = _label(name, source)

@@ -15,7 +15,8 @@ from PIL import Image
 
 from baselines import METHODS
 from syncdiffusion import __version__, cli
-from syncdiffusion.backbones.backbone import Backbone, load_backbone
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan

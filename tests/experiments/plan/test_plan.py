@@ -5,7 +5,7 @@ from typing import get_type_hints
 
 import pytest
 
-from experiments.plan.schema import METHOD_SCHEMAS, Stage
+from experiments.plan.schema import Stage, method_schema
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan
 
@@ -13,9 +13,8 @@ from tests.experiments.composing import compose_plan
 def test_schemas_are_the_methods_settings():
     from baselines import METHODS
 
-    assert METHOD_SCHEMAS.keys() == METHODS.keys()
-    for name, schema in METHOD_SCHEMAS.items():
-        assert get_type_hints(schema) == {"name": str} | get_type_hints(METHODS[name].settings)
+    for method in METHODS.values():
+        assert get_type_hints(method_schema(method)) == {"name": str} | get_type_hints(method.settings)
 
 
 def test_paper_scale_is_the_defaults_of_the_methods():
@@ -40,7 +39,7 @@ def test_miniature_is_the_paper_at_a_quarter():
         assert 4 * mini[name] == paper[name]
     for name in ("weight", "decay", "every_n", "anchor", "loss"):
         assert mini[name] == paper[name]
-    # These belong to a model and its scale; conf/backbone/mini.yaml says why.
+    # These belong to a model and its scale; conf/backbone/mini.yaml and conf/tuned say why.
     assert (paper["steps"], mini["steps"]) == (50, 25)
     assert (paper["first_n"], mini["first_n"]) == (None, 10)
     assert (paper["guidance_scale"], mini["guidance_scale"]) == (7.5, 4)

@@ -16,7 +16,7 @@ def defaults(source, method):
 
 
 def test_what_every_method_has_and_what_one_has(tmp_path):
-    told = {"every method": {"steps": 7, "stride": 3}, "syncdiffusion": {"steps": 9, "weight": 2.0}}
+    told = {"every_method": {"steps": 7, "stride": 3}, "syncdiffusion": {"steps": 9, "weight": 2.0}}
     (tmp_path / SAMPLING_FILE).write_text(json.dumps(told))
     assert defaults(tmp_path, "syncdiffusion") == {"steps": 9, "stride": 3, "weight": 2.0}
     assert defaults(tmp_path, "multidiffusion") == {"steps": 7, "stride": 3}
@@ -27,7 +27,7 @@ def test_where_nothing_is_told(tmp_path, monkeypatch):
     assert defaults(tmp_path, "syncdiffusion") == {}
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
-    (tmp_path / "owner" / "name" / SAMPLING_FILE).write_text('{"every method": {"steps": 1}}')
+    (tmp_path / "owner" / "name" / SAMPLING_FILE).write_text('{"every_method": {"steps": 1}}')
     assert defaults("owner/name", "syncdiffusion") == {}  # a hub id is not a folder
 
 
