@@ -46,10 +46,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for folder in arguments.folders:
         try:
             rebuild(folder, arguments.page or (folder / "panoramas").is_dir())
-        except Unwritable as error:  # it names a run's setting, which is none of this command's
-            raise UsageError(
-                f"{folder}: cannot write {error.path} ({error.reason}); make room there or rebuild a copy of the folder"
-            ) from None
+        except Unwritable as error:
+            raise UsageError(f"{folder}: {error}; make room there or rebuild a copy of the folder") from None
         print(f"rebuilt: {folder}")
     return 0
 

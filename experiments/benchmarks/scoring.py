@@ -32,7 +32,7 @@ from experiments.common.environment import cpu_model, environment
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.measure import Networks, measurements
 from experiments.metrics.networks import load_networks
-from syncdiffusion.backbones.backbone import pick_device
+from syncdiffusion.backbones.loading import pick_device
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import keep_freed_memory
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from experiments.metrics.catalogue import panorama_metrics, set_metrics
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import decode_image, read_image
 from experiments.metrics.metric import Measurement
+from experiments.panoramas.records import Checksums
 from syncdiffusion.errors import UsageError
 
 PICTURE = "the picture alone"  # in place of a network
@@ -27,8 +27,8 @@ Networks = Mapping[str, Any]  # by the names in `networks`
 class PanoramaImage:
     """One image on disk and what made it. Reference squares are described in the same way.
 
-    made: what a metric may ask about how it was made: `settings` of the method, and of the model `window` (side in
-    pixels) and `factor` (pixels per latent cell). Empty where nothing is known.
+    made: what a metric may ask about how it was made: `method` by name and its `settings`, and of the model `window`
+    (side in pixels) and `factor` (pixels per latent cell). Empty where nothing is known.
     """
 
     prompt: str
@@ -44,10 +44,11 @@ class ImageFile:
 
     item: PanoramaImage
     data: bytes = field(repr=False)
+    checksums: Checksums = field(default_factory=Checksums, repr=False)
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+        return self.checksums.of_data(self.item.path, self.data)
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -123,7 +124,8 @@ def measure(
         UsageError: an image that cannot be read or is smaller than the crop.
     """
     for start in range(0, len(items), batch):
-        files = [ImageFile(item, read_image(item.path)) for item in items[start : start + batch]]
+        known = Checksums() if cache is None else cache.checksums
+        files = [ImageFile(item, read_image(item.path), known) for item in items[start : start + batch]]
         together = {each.name: values_of(each, files, cache) for each in wanted if each.batched}
         for index, file in enumerate(files):
             alone = {each.name: values_of(each, [file], cache)[0] for each in wanted if not each.batched}

@@ -36,7 +36,7 @@ from experiments.mini.files import contact_sheet, write_json
 from experiments.mini.scenes import render, sample_scene
 from experiments.mini.train_autoencoder import psnr_values, reconstruct
 from experiments.mini.training import say
-from syncdiffusion.backbones.backbone import pick_device
+from syncdiffusion.backbones.loading import pick_device
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.distances import PerceptualLoss

@@ -14,12 +14,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from baselines import METHODS, facts
+from experiments.common.shipped import shipped
 from experiments.metrics.catalogue import METRICS
 from experiments.metrics.metric import Metric
-from experiments.plan.plan import NULLS
 from experiments.results.study import Row, Study
 
-FOLDER = Path(__file__).parents[2] / "results" / "published"
+FOLDER = shipped("results/published")
 
 MODELS = {  # hub repository, withdrawn originals and their mirrors -> the name in papers
     "stabilityai/stable-diffusion-2-base": "Stable Diffusion 2.0",
@@ -29,7 +30,6 @@ MODELS = {  # hub repository, withdrawn originals and their mirrors -> the name 
     "runwayml/stable-diffusion-v1-5": "Stable Diffusion 1.5",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "Stable Diffusion 1.5",
 }
-TITLES = {"syncdiffusion": "SyncDiffusion", "multidiffusion": "MultiDiffusion"}  # of methods, without their code
 # SyncDiffusion as in the paper's supplementary code; null first_n and anchor: every step, the centre.
 PAPER = {"weight": 20, "decay": 0.95, "every_n": 1, "first_n": None, "anchor": None, "loss": "lpips_vgg"}
 
@@ -59,7 +59,7 @@ class Published:
 
     @property
     def title(self) -> str:
-        return TITLES.get(self.method, self.method)
+        return METHODS[self.method].title if self.method in METHODS else self.method
 
     @property
     def text(self) -> str:
@@ -135,13 +135,14 @@ def differences(known: Published, study: Study, row: Row, ours: HowMeasured) -> 
         fields.append(("device", known.device, ours.device))
     found = [f"{name} {theirs or 'not stated'} (here {mine})" for name, theirs, mine in fields if theirs != mine]
     found += [ours.metric.ambiguous] if ours.metric.ambiguous else []
-    return tuple(found + settings_differences(known.settings, row.settings))
+    return tuple(found + settings_differences(known.settings, row))
 
 
-def settings_differences(theirs: Mapping[str, str], ours: Mapping[str, Any]) -> list[str]:
+def settings_differences(theirs: Mapping[str, str], row: Row) -> list[str]:
     if not theirs:
         return ["settings not stated"]
-    here = {name: NULLS.get(name, "null") if ours.get(name) is None else ours[name] for name in theirs}
+    ours = row.settings
+    here = {name: (facts(row.method, name).null or "null") if ours.get(name) is None else ours[name] for name in theirs}
     return [f"{name} {text} (here {here[name]})" for name, text in theirs.items() if not _same(text, ours.get(name))]
 
 

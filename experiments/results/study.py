@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baselines import METHODS, facts
 from experiments.common.files import write_json
 from experiments.plan.plan import Entry, Plan
 from syncdiffusion.errors import UsageError
@@ -28,7 +29,6 @@ COLUMNS = {  # what tables and figures look for; a file may hold more
     "replicates.csv": ("method", "replicate", "metric", "value", "n"),
     SWAPS: ("method", "against", "metric", "difference", "stderr", "p", "n", "prompts"),
 }
-SHOWN = {"weight": "w", "first_n": "first N", "every_n": "every N"}  # settings under the names of the field
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,8 @@ def title_of(entry: Entry) -> str:
     """The heading of a row: a method's full name, a swept value, or a variant's own label."""
     if entry.swept is not None:
         setting, value = entry.label.split("=", 1)
-        return f"{SHOWN.get(setting, setting)} = {value}"
+        return f"{facts(entry.method, setting).symbol or setting} = {value}"
     if entry.label == entry.method:
-        from baselines import METHODS
-
         return METHODS[entry.method].title
     return entry.label
 

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.rebuild import main
 from experiments.results.study import FILES, SWAPS, read_results, write_study
-from experiments.run import run
+from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import REPOSITORY
 from tests.experiments.report.test_tables import CITY, HILLS, LABELS, by_hand

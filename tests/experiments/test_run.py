@@ -13,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.run import run
+from experiments.panoramas.index import read_index
 from experiments.stages import generate as generation
 from experiments.stages.generate import generate
 from experiments.stages.score import score
+from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import REPOSITORY, compose_plan
 from tests.tiny_model import build_tiny_model
@@ -50,6 +51,7 @@ def test_run_folder_is_complete(compose, quiet, known_scores, capsys):
     assert names == {
         *("config.yaml", "environment.json", "study.json", "panoramas"),
         *("panoramas.csv", "scores.csv", "replicates.csv", "comparisons.csv", "table.md", "table.csv", "table.tex"),
+        "scores.sha256",
         *("figures", "report", "gallery.png", "comparison.png", "wandb"),
     }
     panoramas, scores = pd.read_csv(plan.folder / "panoramas.csv"), pd.read_csv(plan.folder / "scores.csv")
@@ -171,11 +173,11 @@ def test_score_counts_what_is_missing(compose, known_scores, capsys):
     plan = compose()
     generate(plan)
     plan.units[0].png(plan.folder).unlink()
-    score(plan)
+    score(plan, read_index(plan))
     assert "score: 1 panoramas or reference images are missing" in capsys.readouterr().err
     assert len(pd.read_csv(plan.folder / "panoramas.csv")) == 7
     with pytest.raises(UsageError, match="strict=true: 1 panoramas"):
-        score(compose("strict=true"))
+        score(compose("strict=true"), read_index(plan))
 
 
 def test_score_ignores_other_models_and_settings(compose, known_scores, tiny_folder, tmp_path):
@@ -183,7 +185,7 @@ def test_score_ignores_other_models_and_settings(compose, known_scores, tiny_fol
     generate(compose())
     other = build_tiny_model(tmp_path / "other", seed=1)
     with pytest.raises(UsageError, match="no panorama of these settings"):
-        score(compose(f"backbone.path={other}"))
+        score(compose(f"backbone.path={other}"), read_index(compose(f"backbone.path={other}")))
     assert generate(compose(f"backbone.path={other}")) == 10
 
 

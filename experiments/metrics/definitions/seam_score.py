@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from baselines import METHODS
 from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
-from syncdiffusion.geometry.sizes import window_corners
+from syncdiffusion.cost import Square
 
 if TYPE_CHECKING:
     from experiments.metrics.config import MetricsConfig
@@ -54,16 +55,16 @@ def seam_score(picture: np.ndarray, borders: Sequence[int], factor: int, closed:
 def borders_of(made: Mapping[str, Any]) -> tuple[list[int], bool]:
     """Columns at which the windows of a panorama begin or end, in pixels, and whether it is closed to a loop.
 
-    made: as in PanoramaImage. No columns where its method has no windows of a fixed stride.
+    made: as in PanoramaImage. No columns where its method has no windows, or others at every step.
     """
-    settings = made.get("settings", {})
-    if not {"height", "width", "stride"} <= set(settings):
+    method = METHODS.get(made.get("method", ""))
+    if method is None or method.moving:
         return [], False
-    factor, closure = made["factor"], settings.get("loop_closure", "off")
-    height, width, size = (pixels // factor for pixels in (settings["height"], settings["width"], made["window"]))
-    corners = window_corners(height, width, size, settings["stride"], closure)
-    ends = {end % width for _, left in corners for end in (left, left + size)}
-    closed = closure != "off"
+    settings, factor = made["settings"], made["factor"]
+    square, width = Square(made["window"] // factor, factor), settings["width"] // factor
+    corners = method.corners(method.settings(**settings), square)
+    ends = {end % width for _, left in corners for end in (left, left + square.window)}
+    closed = settings.get("loop_closure", "off") != "off"
     return sorted(end * factor for end in ends if end or closed), closed
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from baselines import facts
 from experiments.metrics.catalogue import METRICS
 from experiments.report.figures.style import (
     GREY,
@@ -37,7 +38,7 @@ from experiments.report.figures.values import (
 from experiments.report.typeset import one_line
 from experiments.results.inference import Interval, paired_values
 from experiments.results.numbers import titles
-from experiments.results.study import SHOWN, Results
+from experiments.results.study import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def add_swept_legend(figure: Figure, axes: Axes, results: Results) -> None:
     """Which marks are values of which swept setting."""
     for setting, rows in swept_settings(results).items():
         colour, marker = marks(results.study)[rows[0].label]
-        axes.plot([], [], marker, color=colour, markersize=5, label=SHOWN.get(setting, setting))
+        axes.plot([], [], marker, color=colour, markersize=5, label=facts(rows[0].method, setting).symbol or setting)
     legend(figure, axes)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from baselines import facts
 from experiments.metrics.catalogue import METRICS
 from experiments.report.figures.style import (
     ONE_COLUMN,
@@ -33,7 +34,7 @@ from experiments.report.figures.values import (
 )
 from experiments.results.inference import Interval
 from experiments.results.numbers import titles
-from experiments.results.study import SHOWN, Results, Row
+from experiments.results.study import Results, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,7 +178,7 @@ def draw_cost(axes: Axes, results: Results, setting: str, metric: str) -> None:
     seconds = [value_of(results, row.label, "seconds").mean for row in rows]
     x, (mean, low, high) = points_of(seconds, [value_of(results, row.label, metric) for row in rows])
     axes.errorbar(x, mean, [mean - low, high - mean], color=colour, fmt="none", linewidth=0.6, alpha=0.6)
-    axes.plot(x, mean, color=colour, marker=marker, label=SHOWN.get(setting, setting))
+    axes.plot(x, mean, color=colour, marker=marker, label=facts(rows[0].method, setting).symbol or setting)
 
 
 def add_gain_axis(axes: Axes, compared: float, values: Sequence[Interval | None], metric: str) -> None:

@@ -8,6 +8,7 @@ from numbers import Real
 
 import numpy as np
 
+from baselines import facts
 from experiments.metrics.catalogue import METRICS
 from experiments.report.page.overlay import windows_of
 from experiments.results.inference import Interval, mean_interval, paired_comparison, paired_replicates, paired_values
@@ -17,16 +18,6 @@ from experiments.results.study import Results, Row, Study
 LEAST_REPLICATES = 3  # with two the t interval is thirteen standard errors wide on either side
 NORMAL = 1.96  # standard errors on either side of a 95 % interval
 CHARACTER, GAP = 0.045, 0.03  # of a panel's width: of a character of its ticks, between two ticks at least
-
-AXES = {
-    "weight": "guidance weight w",
-    "decay": "decay of w per step",
-    "first_n": "gradient steps:\nfirst N",
-    "every_n": "gradient steps:\nevery N-th",
-    "anchor": "anchor window,\nnumber",
-    "stride": "stride (latent cells)",
-    "loss": "perceptual loss",
-}
 
 
 def rows_there(results: Results) -> list[Row]:
@@ -117,7 +108,7 @@ class SweptAxis:
 def swept_axis(study: Study, setting: str, rows: Sequence[Row]) -> SweptAxis:
     """Numbers lie where they belong if their ticks stay apart, else evenly spaced; words are categories."""
     numbers = [number_of(row, study) for row in rows]
-    label = AXES.get(setting, setting)
+    label = facts(rows[0].method, setting).axis or setting
     for row, number in zip(rows, numbers, strict=True):
         if row.swept[1] is None and number is not None:
             label += f" ({tick(row)} = {number})"

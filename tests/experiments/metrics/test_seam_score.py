@@ -8,7 +8,8 @@ from experiments.metrics.config import MetricsConfig
 from experiments.metrics.definitions.seam_score import borders_of, seam_score
 from experiments.metrics.score import PanoramaImage, score_panoramas
 
-MADE = {"window": 64, "factor": 8}
+MADE = {"method": "multidiffusion", "window": 64, "factor": 8}
+PLAIN = MADE | {"method": "stable_diffusion", "settings": {"height": 64, "width": 128}}
 FLAT = {"height": 64, "width": 128, "stride": 4}
 RING = FLAT | {"width": 192, "loop_closure": "full"}
 
@@ -52,7 +53,9 @@ def test_borders_are_the_ends_of_the_windows() -> None:
     assert borders_of(MADE | {"settings": FLAT}) == ([32, 64, 96], False)
     assert borders_of(MADE | {"settings": RING}) == ([0, 32, 64, 96, 128, 160], True)
     assert borders_of(MADE | {"settings": RING | {"stride": 8}})[0] == [0, 64, 128]
-    assert borders_of(MADE | {"settings": {"height": 64, "width": 128}}) == ([], False)
+    assert borders_of(PLAIN) == borders_of(PLAIN | {"method": "spotdiffusion"}) == ([], False)
+    blended = MADE | {"method": "blended_latent", "settings": {"height": 64, "width": 128, "overlap": 0.25}}
+    assert borders_of(blended | {"settings": blended["settings"] | {"width": 112}}) == ([48, 64], False)
     assert borders_of({}) == ([], False)
 
 
@@ -95,7 +98,7 @@ def test_where_every_cell_is_a_border_all_other_columns_are_compared_with() -> N
 def test_the_scoring_pass_gives_it_what_it_needs(tmp_path) -> None:
     """Two methods of one picture, one with windows; the one without has no score and no row in scores."""
     Image.fromarray(with_step(smooth_ring(128), 64)).save(tmp_path / "a.png")
-    windows, none = MADE | {"settings": FLAT}, MADE | {"settings": {"height": 64, "width": 128}}
+    windows, none = MADE | {"settings": FLAT}, PLAIN
     items = [
         PanoramaImage("p", 0, label, tmp_path / "a.png", made) for label, made in (("joint", windows), ("plain", none))
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock._soft
 import pytest
 
+from experiments.common.files import Unwritable
 from experiments.panoramas import claims
 from experiments.panoramas.claims import Claims, lost
 from syncdiffusion.errors import UsageError
@@ -19,6 +20,7 @@ from tests.experiments.composing import REPOSITORY
 HOLD = """
 import sys
 from pathlib import Path
+from experiments.common.files import Unwritable
 from experiments.panoramas import claims
 claims.LEASE = float(sys.argv[2])
 with claims.Claims(Path(sys.argv[1])).held("it") as claim:
@@ -196,9 +198,10 @@ def test_sweeping_spares_the_living(tmp_path, holder):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "shared").write_text("")
-    with pytest.raises(UsageError, match="shared_dir: cannot write .*it.lock .*another shared_dir=FOLDER"):
-        with Claims(tmp_path / "shared" / "claims", "shared_dir").held("it"):
+    with pytest.raises(Unwritable, match="cannot write .*it.lock ") as raised:
+        with Claims(tmp_path / "shared" / "claims").held("it"):
             pass
+    assert raised.value.path == tmp_path / "shared" / "claims" / "it.lock"
 
 
 def test_another_lease_is_refused(tmp_path):
