@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from experiments.report.typeset import Cell, measured, percent, probability
+from experiments.report.typeset import Cell, number_text, percent, probability
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ class SheetCell:
             return str(int(self.value))
         if self.form == PROBABILITY:
             return probability(self.value)
-        return percent(self.value) if self.form == SHARE else measured(self.value, self.uncertainty)
+        return percent(self.value) if self.form == SHARE else number_text(self.value, self.uncertainty)
 
     @property
     def after(self) -> str:

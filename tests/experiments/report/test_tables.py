@@ -17,7 +17,7 @@ from experiments.report.typeset import (
     latex_text,
     markdown_table,
     markdown_text,
-    measured,
+    number_text,
     probability,
 )
 from experiments.results import numbers as table_data
@@ -351,7 +351,7 @@ def test_direction_decides_what_is_best():
     ],
 )
 def test_numbers_are_rounded_by_their_uncertainty(arguments, text):
-    assert measured(*arguments) == text
+    assert number_text(*arguments) == text
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.0312, "0.031"), (4e-4, "< 0.001"), (1.0, "1.000"), (math.nan, "–")])
