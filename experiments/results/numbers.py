@@ -171,7 +171,7 @@ def comparisons(results: Results) -> pd.DataFrame:
     ]
     columns = [name for name in COMPARED if name != "p_holm"]
     frame = pd.DataFrame([line for line in lines if line["n"]], columns=columns)
-    frame.loc[(frame[["difference", "low", "high"]] == 0).all(axis=1), "p"] = np.nan
+    frame.loc[(frame[["difference", "low", "high"]].fillna(0) == 0).all(axis=1), "p"] = np.nan
     return with_holm(frame, same_panoramas(results))
 
 
