@@ -37,8 +37,8 @@ def shown(monkeypatch) -> list[int]:
     return seen
 
 
-def test_the_four_files_hold_the_numbers_exactly(compose, shown):
-    plan = compose(*OPTIONS)
+def test_the_files_hold_the_numbers_exactly(compose, shown):
+    plan = compose(*OPTIONS, "seeds.count=4")
     generate(plan)
     score(plan, read_index(plan))
     results = read_results(plan.folder)
@@ -46,12 +46,14 @@ def test_the_four_files_hold_the_numbers_exactly(compose, shown):
     images = [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit in plan.units]
     reference = [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit in plan.references]
     config = MetricsConfig(**plan.metrics)
-    expected = score_panoramas(images, reference, config, networks.load_networks(config))
+    expected = score_panoramas(images, reference, config, networks.load_networks(config), against=plan.compare_with)
     assert list(results.scores.columns) == ["method", "prompt", "metric", "value", "stderr", "n", "network"]
     assert list(results.replicates.columns) == ["method", "replicate", "metric", "value", "n", "network"]
-    for frame, rows in ((results.scores, expected.scores), (results.replicates, expected.replicates)):
+    assert set(results.swaps["metric"]) == {"fid", "kid", "giqa"} and set(results.swaps["n"]) == {8}
+    frames = (results.scores, results.replicates, results.swaps)
+    for frame, rows in zip(frames, (expected.scores, expected.replicates, expected.swaps), strict=True):
         pd.testing.assert_frame_equal(frame, pd.DataFrame(rows, columns=frame.columns), check_exact=True)
-    assert set(results.replicates["replicate"]) == {0, 1}  # two seeds
+    assert set(results.replicates["replicate"]) == {0, 1}  # of two seeds each
     digits = results.scores["value"].map(lambda value: len(repr(value)))
     assert digits.max() > 15  # else the test of exactness tests nothing
 
@@ -79,7 +81,7 @@ def test_scores_go_where_a_panorama_was_made_anew(compose, known_scores):
     generate(plan)
     score(plan, read_index(plan))
     before = {path.name: path.read_bytes() for path in plan.folder.glob("*.csv")}
-    assert {"panoramas.csv", "scores.csv", "replicates.csv"} == before.keys()
+    assert {"panoramas.csv", "scores.csv", "replicates.csv", "swaps.csv"} == before.keys()
     generate(plan)
     keep_panoramas(plan.folder, read_index(plan))
     assert {path.name: path.read_bytes() for path in plan.folder.glob("*.csv")} == before
