@@ -18,6 +18,7 @@ from experiments.stages.score import score
 from experiments.stages.score_files import read_scores, written_rows
 from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
+from tests.experiments.composing import compose_plan
 
 SET = {"study.json", "panoramas.csv", "replicates.csv", "scores.csv", "scores.sha256"}
 SMALLER = ["prompts.texts=[hills by the sea]"]  # half the panoramas: every file of the set differs
@@ -31,11 +32,25 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if ".tmp" in path.name]
 
 
+@pytest.fixture(scope="module")
+def panoramas(tiny_settings, tmp_path_factory) -> Path:
+    """The run folder of the tiny plan, generated once."""
+    folder = tmp_path_factory.mktemp("made")
+    assert generate(compose_plan([*tiny_settings, f"run_dir={folder}"])) == 10
+    return folder
+
+
 @pytest.fixture
-def scored(compose, known_scores):
+def generated(compose, panoramas, known_scores):
+    """The tiny plan in a run folder of its own, with all its panoramas."""
+    shutil.copytree(panoramas, compose().folder)
+    return compose()
+
+
+@pytest.fixture
+def scored(compose, generated):
     """(plan, its files, another plan of the same run folder, its files); the first one's are there."""
-    plan, other = compose(), compose(*SMALLER)
-    generate(plan)
+    plan, other = generated, compose(*SMALLER)
     sets = []
     for each in (other, plan):
         score(each, read_index(each))
@@ -161,17 +176,16 @@ def test_scores_without_checksums_are_still_read(scored):
     [b"", b"\x89PNG\x00\x00\xff", b"method,prompt\na,b\n", b'method,key\n"a,b\nc', b"\n\n"],
     ids=["empty", "binary", "no key", "open quote", "blank"],
 )
-def test_damaged_panoramas_csv_is_written_again(compose, known_scores, content):
-    plan = compose("stage=generate")
-    generate(plan)
+def test_damaged_panoramas_csv_is_written_again(generated, content):
+    plan = replace(generated, stage=Stage.generate)
     path = plan.folder / "panoramas.csv"
     path.write_bytes(content)
     run(plan)
     assert len(pd.read_csv(path)) == 8 and written_rows(path) == read_index(plan).rows
 
 
-def test_panoramas_csv_that_cannot_be_read_or_replaced_is_one_line(compose, known_scores):
-    plan = compose("stage=generate")
+def test_panoramas_csv_that_cannot_be_read_or_replaced_is_one_line(generated):
+    plan = replace(generated, stage=Stage.generate)
     path = plan.folder / "panoramas.csv"
     path.mkdir(parents=True)
     assert written_rows(path) is None
@@ -179,11 +193,10 @@ def test_panoramas_csv_that_cannot_be_read_or_replaced_is_one_line(compose, know
         run(plan)
 
 
-def test_panoramas_replaced_while_they_are_scored_are_not_scored(compose, known_scores, monkeypatch):
+def test_panoramas_replaced_while_they_are_scored_are_not_scored(generated, monkeypatch):
     from experiments.metrics import score as metrics
 
-    plan = compose()
-    generate(plan)
+    plan = generated
     honest, png = metrics.score_panoramas, plan.units[2].png(plan.folder)
 
     def meanwhile(*words, **options):
