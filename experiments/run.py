@@ -14,15 +14,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.common.shipped import shipped
 from experiments.common.signals import answered_by, end_at_once, end_interrupted, raise_interrupt
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = shipped("conf").resolve()
 SHOW_ALL = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
 
 
@@ -31,6 +31,7 @@ def main() -> Any:
     with answered_by(end_at_once):
         import hydra
 
+        from experiments.plan.plugins import load_plugins, plugins_of
         from experiments.plan.schema import register
 
         load_command()
@@ -38,10 +39,11 @@ def main() -> Any:
         os.environ["HYDRA_FULL_ERROR"] = "1"
         # Waiting threads must sleep, not spin: beside another busy process spinning made small models 80 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        register()
         command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(compose_and_run)
         with answered_by(raise_interrupt), told_on_stderr("syncdiffusion", "experiments"):
             try:
+                load_plugins(plugins_of(sys.argv[1:]))
+                register()  # after the plugins, so that their metrics are among those that are measured
                 command()
             except KeyboardInterrupt as stop:
                 end_interrupted(stop)

@@ -11,8 +11,7 @@ from PIL import Image
 from experiments.benchmarks.compare import OnRun
 from experiments.common.resources import Cost, measure_cost
 from experiments.metrics.config import MetricsConfig
-from experiments.metrics.measure import PanoramaImage, measure, measurements
-from experiments.metrics.networks import MetricNetworks
+from experiments.metrics.measure import Networks, PanoramaImage, measure, measurements
 from experiments.metrics.score import score_panoramas
 
 PROMPTS = tuple(f"prompt {index}" for index in range(6))  # as many as the paper's
@@ -41,7 +40,7 @@ def score_pass(
     items: Sequence[PanoramaImage],
     references: Sequence[PanoramaImage],
     config: MetricsConfig,
-    networks: MetricNetworks,
+    networks: Networks,
     on_run: OnRun,
 ) -> Row:
     """One scoring pass without a cache, its seconds parted at the last panorama and at the last reference.
@@ -72,7 +71,7 @@ def score_pass(
 
 
 def reference_pass(
-    references: Sequence[PanoramaImage], config: MetricsConfig, networks: MetricNetworks, on_run: OnRun
+    references: Sequence[PanoramaImage], config: MetricsConfig, networks: Networks, on_run: OnRun
 ) -> Row:
     """What every pass does for its references; a pass over no panoramas, which there is not, would take this."""
     inception = [each for each in measurements(config, networks) if each.name == "inception"]

@@ -26,15 +26,17 @@ from torch import Tensor, nn
 
 from experiments.common.command_line import one_line_errors
 from experiments.metrics.config import MetricsConfig
-from experiments.metrics.distribution import Estimate, kid, mean_estimate
-from experiments.metrics.networks import MetricNetworks, load_networks
+from experiments.metrics.definitions.kid import kid
+from experiments.metrics.estimates import Estimate, mean_estimate
+from experiments.metrics.measure import Networks
+from experiments.metrics.networks import load_networks
 from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
 from experiments.mini.diffusion_model import sample
 from experiments.mini.files import contact_sheet, write_json
 from experiments.mini.scenes import render, sample_scene
 from experiments.mini.train_autoencoder import psnr_values, reconstruct
 from experiments.mini.training import say
-from syncdiffusion.backbones.backbone import pick_device
+from syncdiffusion.backbones.loading import pick_device
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.distances import PerceptualLoss
@@ -112,23 +114,19 @@ def measure_reconstruction(
     return rows, decoded
 
 
-def measure_kid(
-    networks: MetricNetworks, reference: np.ndarray, others: dict[str, np.ndarray], batch: int
-) -> list[Row]:
+def measure_kid(networks: Networks, reference: np.ndarray, others: dict[str, np.ndarray], batch: int) -> list[Row]:
     """KID of each set of pictures against the reference."""
-    inception = networks.inception
-    assert inception is not None
+    inception = networks["inception"]
     against = inception.features(reference, batch)
     found = {name: kid(inception.features(images, batch), against) for name, images in others.items()}
     return [row(f"kid_{name}", value, len(others[name]), inception.network) for name, value in found.items()]
 
 
 def measure_agreement(
-    networks: MetricNetworks, others: dict[str, np.ndarray], answers: Sequence[int], batch: int
+    networks: Networks, others: dict[str, np.ndarray], answers: Sequence[int], batch: int
 ) -> list[Row]:
     """Top-1 accuracy of each set of pictures, whose captions are CAPTIONS[answers[i]]."""
-    clip = networks.clip
-    assert clip is not None
+    clip = networks["clip"]
     texts = clip.embed_texts(CAPTIONS)
     rows = []
     for name, images in others.items():
@@ -176,7 +174,6 @@ def evaluate(
     clip = str(clip_folder) if clip_folder else None
     wanted = ["intra_lpips", "kid", "clip_score"]
     networks = load_networks(MetricsConfig(metrics=wanted, clip_folder=clip, device=str(device)))
-    assert networks.lpips is not None
     captions = [caption for caption in CAPTIONS for _ in range(per_caption)]
     answers = [i for i in range(len(CAPTIONS)) for _ in range(per_caption)]
     paper = slice(0, per_caption * len(PAPER_PROMPTS))
@@ -189,7 +186,7 @@ def evaluate(
     say("gate", f"draws {len(captions)} samples")
     samples = sample(pipeline, captions, seed, steps, guidance)
     say("gate", "measures the autoencoder")
-    rows, decoded = measure_reconstruction(pipeline.vae, second, networks.lpips.load(), device)
+    rows, decoded = measure_reconstruction(pipeline.vae, second, networks["lpips"].load(), device)
     say("gate", "measures KID")
     sets = {"samples": samples, "decoded_renders": decoded, "renders": second}
     rows += measure_kid(networks, first[paper], {name: images[paper] for name, images in sets.items()}, batch)

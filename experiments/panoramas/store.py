@@ -2,8 +2,8 @@
 
 The record is written after the PNG and holds its checksum, so a panorama counts as made only when both are whole.
 A record's key is a digest of everything that decides the picture: a changed setting changes the key, and the panorama
-is made again. NOT_IN_KEY and the device are left out: they decide speed and memory, the picture stays the same
-within float tolerance. They stand in the record.
+is made again. What decides speed and memory alone is left out, the device too: the picture stays the same within float
+tolerance. It stands in the record.
 
 One picture may have several places: the labels of a run whose settings come to the same, and the shared folder, where
 other runs find it by its key. A place that lacks it, or holds it damaged, is filled from one that has it whole.
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baselines import facts
 from experiments.common.files import Unwritable, discard, png_bytes, replacing, write_json, write_whole
 from experiments.panoramas.records import Checksums, ModelFacts, Record, made
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1  # raise it when a method's result changes for the same settings: everything is then made again
-NOT_IN_KEY = frozenset({"window_batch", "gradient_batch", "checkpointing"})
-# Settings that came after panoramas had been made: at these values they are as if absent, and old keys stay.
-ADDED = {"unet_gradient": True}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
     content = {
         "format": FORMAT,
         "method": unit.method,
-        "settings": {key: value for key, value in unit.settings.items() if in_key(key, value)},
+        "settings": deciding(unit.method, unit.settings),
         "model": {"fingerprint": model["fingerprint"], "precision": model["precision"]},
         "prompt": unit.prompt,
         "seed": unit.seed,
@@ -76,9 +74,14 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def in_key(setting: str, value: Any) -> bool:
-    """Whether a setting with this value belongs to what decides the picture."""
-    return setting not in NOT_IN_KEY and not (setting in ADDED and value == ADDED[setting])
+def deciding(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a method's picture, at values that were not always the only ones."""
+    found = {}
+    for name, value in settings.items():
+        known = facts(method, name)
+        if not known.speed_only and value not in known.added:
+            found[name] = value
+    return found
 
 
 @dataclass(frozen=True)

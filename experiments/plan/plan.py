@@ -11,14 +11,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from baselines import METHODS, facts
 from experiments.common.command_line import error_line, refuse_unknown, unknown_setting
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
-from experiments.plan.schema import METHOD_SCHEMAS, Stage
+from experiments.plan.plugins import load_plugins
+from experiments.plan.schema import Stage
+from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.geometry.sizes import check_pixels, check_stride
-
-NULLS = {"first_n": "all", "anchor": "centre"}  # what null means in a label
+from syncdiffusion.settings import AUTO, label_of
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def plan_run(cfg: DictConfig) -> Plan:
 
     Raises UsageError, or an OmegaConf error, for a value that cannot be used.
     """
+    load_plugins(cfg.plugins)
     refuse_unknown(cfg)
     check_seeds(cfg)
     check_folder(cfg.backbone)
@@ -74,7 +76,8 @@ def plan_run(cfg: DictConfig) -> Plan:
     prompts = tuple(resolved["prompts"]["texts"])
     check_prompts(prompts)
     entries = entries_of(cfg)
-    check_canvases(entries, resolved["backbone"])
+    references = reference_entry(cfg)
+    check_methods((*entries, references), resolved["backbone"])
     seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
     return Plan(
@@ -85,12 +88,12 @@ def plan_run(cfg: DictConfig) -> Plan:
         strict=cfg.strict,
         dry_run=cfg.dry_run,
         shard=parse_shard(cfg.shard),
-        backbone=resolved["backbone"],
+        backbone={**resolved["backbone"], "precision": precision_of(resolved["backbone"])},
         prompts=prompts,
         entries=entries,
         compare_with=compared_label(cfg.compare_with, entries),
         units=units_of(entries, prompts, seeds),
-        references=units_of((reference_entry(cfg),), prompts, reference_seeds),
+        references=units_of((references,), prompts, reference_seeds),
         metrics=resolved["metrics"],
         tracking=resolved["tracking"],
         resolved=resolved,
@@ -132,7 +135,8 @@ def entries_of(cfg: DictConfig) -> tuple[Entry, ...]:
             raise UsageError(unknown_setting(named, setting, cfg.method.keys()))
         for value in values:
             settings = changed(cfg.method, named, {setting: value})
-            chosen.append((named, swept_label(setting, value), settings, (setting, settings[setting])))
+            known = facts(str(cfg.method.name), setting)
+            chosen.append((named, label_of(setting, known, value), settings, (setting, settings[setting])))
     for label, changes in cfg.variants.items():
         setting = f"variants.{label}"
         if "name" in changes:
@@ -152,16 +156,6 @@ def entries_of(cfg: DictConfig) -> tuple[Entry, ...]:
 def reference_entry(cfg: DictConfig) -> Entry:
     settings = cfg.reference.settings
     return entry_of("reference.settings", str(settings.get("name")), settings)
-
-
-def swept_label(setting: str, value: Any) -> str:
-    """
-    >>> swept_label("weight", 20.0), swept_label("first_n", None), swept_label("decay", 0.9)
-    ('weight=20', 'first_n=all', 'decay=0.9')
-    """
-    if value is None:
-        return f"{setting}={NULLS.get(setting, 'null')}"
-    return f"{setting}={value:g}" if isinstance(value, float) else f"{setting}={value}"
 
 
 def changed(method: DictConfig, setting: str, changes: Mapping[str, Any]) -> DictConfig:
@@ -184,11 +178,11 @@ def check_label(setting: str, label: str, taken: Mapping[str, Any]) -> None:
 def entry_of(setting: str, label: str, settings: Any, swept: tuple[str, Any] | None = None) -> Entry:
     """All settings of one method, without interpolations; `setting` is where they stand in the configuration."""
     name = settings.get("name") if isinstance(settings, DictConfig) else None
-    if name not in METHOD_SCHEMAS:
-        raise UsageError(f"{setting}.name={name}: no such method; there are {', '.join(METHOD_SCHEMAS)}")
+    if name not in METHODS:
+        raise UsageError(f"{setting}.name={name}: no such method; there are {', '.join(METHODS)}")
     values = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
-    absent = [each.name for each in fields(METHOD_SCHEMAS[name]) if each.name not in values]
+    absent = [each.name for each in fields(METHODS[name].settings) if each.name not in values]
     if absent:
         raise UsageError(f"{setting}.{absent[0]}: no value; start from a file, +method@{setting}={name}")
     return Entry(label, name, {str(key): value for key, value in values.items() if key != "name"}, swept)
@@ -236,15 +230,21 @@ def check_folder(backbone: DictConfig) -> None:
         raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")
 
 
-def check_canvases(entries: tuple[Entry, ...], backbone: Mapping[str, Any]) -> None:
-    """Refuse sizes that the windows cannot cover; the methods check again against the model itself."""
-    window, factor = backbone["window"] // backbone["factor"], backbone["factor"]
+def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any]) -> None:
+    """Refuse values that a method refuses, and sizes that its windows cannot cover."""
+    square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
     for entry in entries:
-        settings = entry.settings
-        if "stride" in settings:
-            try:
-                check_stride(settings["stride"], window)
-                for name in ("height", "width"):
-                    check_pixels(name, settings[name], factor, window, settings["stride"])
-            except UsageError as error:
-                raise UsageError(f"{entry.label}: {error}") from None
+        method = METHODS[entry.method]
+        try:
+            method.corners(method.settings(**entry.settings), square)
+        except UsageError as error:
+            raise UsageError(f"{entry.label}: {error}") from None
+
+
+def precision_of(backbone: Mapping[str, Any]) -> str:
+    """The precision by name: what "auto" means on the device that the run will have."""
+    if backbone["precision"] != AUTO:
+        return backbone["precision"]
+    from syncdiffusion.backbones.loading import choose_precision, pick_device
+
+    return choose_precision(AUTO, pick_device(backbone["device"]))

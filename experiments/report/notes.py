@@ -5,9 +5,9 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Any
 
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
-from experiments.results.numbers import ALPHA, COSTS, UNTESTED, metrics_of, titles
-from experiments.results.published import AMBIGUOUS
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.metric import Metric
+from experiments.results.numbers import ALPHA, COSTS, metrics_of, titles
 from experiments.results.study import Results, Study
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def dagger_note(study: Study, there: list[Metric], compared: pd.DataFrame) -> li
     if not tests:
         return []
     untested = [metric.display for metric in there if not metric.per_panorama] + ["costs"]
-    untested += [f"{metric.display}, a multiple of the mean" for metric in there if metric.name in UNTESTED]
+    untested += [f"{metric.display}, a multiple of the mean" for metric in there if metric.multiple_of]
     return [
         f"†: differs from {titles(study)[study.compare_with]} on the same prompts and noise (two-sided sign-flip "
         f"permutation test, p ≤ {ALPHA} after Holm over the {tests} tests of this table). Not tested: "
@@ -90,7 +90,8 @@ def lettered(table: pd.DataFrame) -> tuple[dict[tuple[str, str], tuple[str, ...]
     order = list(METRICS | COSTS)
     for line in table.sort_values("metric", key=lambda c: c.map(order.index), kind="stable").itertuples():
         for other, why in line.published_elsewhere:
-            note = "" if other.metric in AMBIGUOUS else other.note  # else it stands among the differences
+            ambiguous = (METRICS | COSTS)[line.metric].ambiguous  # stands among the differences, in place of a note
+            note = "" if ambiguous else other.note
             key = (other.metric, other.source, other.citation, other.spread_kind, note, why)
             groups.setdefault(key, []).append((line.method, line.metric, f"{other.title} {other.text}"))
     letters: dict[tuple[str, str], tuple[str, ...]] = {}

@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.files import write_whole
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.metric import Metric
 from experiments.report.notes import lettered, notes_of, sentence
-from experiments.report.typeset import Cell, latex_table, markdown_table, markdown_text, measured, one_line, probability
+from experiments.report.typeset import (
+    Cell,
+    latex_table,
+    markdown_table,
+    markdown_text,
+    measured,
+    one_line,
+    percent,
+    probability,
+)
 from experiments.results.numbers import (
     ALPHA,
     COSTS,
     STDERR,
-    UNTESTED,
     best_labels,
     comparisons,
     estimate,
@@ -101,9 +110,9 @@ def main_sheet(results: Results, table: pd.DataFrame) -> Sheet:
 
 def main_cell(line: Any, n: int, letters: dict[tuple[str, str], tuple[str, ...]]) -> Cell:
     """n stands in the cell beside every FID, and wherever it is not the row's."""
-    scale = 2**30 if line.metric == "peak_memory_bytes" else 1
-    text = measured(line.value / scale, line.plus_minus)
-    if line.n and (line.metric == "fid" or line.n != n):
+    metric = (METRICS | COSTS)[line.metric]
+    text = measured(line.value / metric.unit, line.plus_minus)
+    if line.n and (metric.falls_with_n or line.n != n):
         text += f" (n={line.n})"
     text += "".join(f"; {each.text} ({each.source})" for each in line.published)
     return Cell(text, line.best, line.differs, letters.get((line.method, line.metric), ()))
@@ -123,7 +132,7 @@ def difference_part(results: Results, compared: pd.DataFrame) -> list[str]:
             measured(line.difference, (line.high - line.low) / 2),
             probability(line.p),
             probability(line.p_holm),
-            f"{100 * line.share_better:.0f} %",
+            percent(line.share_better),
         ]
         for line in whole.itertuples()
     ]
@@ -161,7 +170,7 @@ def replicate_part(results: Results) -> list[str]:
 def prompt_parts(results: Results, compared: pd.DataFrame) -> list[str]:
     """Markdown: of each per-panorama metric a table with prompts as rows and methods as columns."""
     study = results.study
-    metrics = [metric for metric in metrics_of(results) if metric.per_panorama and metric.name not in UNTESTED]
+    metrics = [metric for metric in metrics_of(results) if metric.per_panorama and not metric.multiple_of]
     if len(study.prompts) < 2 or not metrics:
         return []
     significant = compared[compared["p_holm"] <= ALPHA]

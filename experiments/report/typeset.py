@@ -72,6 +72,14 @@ def probability(p: float) -> str:
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
+def percent(share: float) -> str:
+    """
+    >>> percent(0.0833), percent(math.nan)
+    ('8 %', '–')
+    """
+    return f"{100 * share:.0f} %" if math.isfinite(share) else NOTHING
+
+
 def one_line(text: str) -> str:
     """Without line breaks, control and invisible characters."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())

@@ -1,4 +1,4 @@
-"""What a run would take, told without loading a model: panoramas, network evaluations, disk, hours.
+"""What a run would take, told without loading a model: panoramas, network calls, disk, hours.
 
 Hours come from rates measured before: of panoramas that this run or the shared folder already hold, and of the results
 committed under ``results/``, made by the same model at the same precision on the same kind of device. Where there are
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.progress import clock
-from experiments.panoramas.store import NOT_IN_KEY, Unit
+from experiments.panoramas.store import Unit, deciding
 from experiments.plan.plan import Plan
 
 if TYPE_CHECKING:
     from experiments.panoramas.records import Record
     from experiments.panoramas.store import Picture
-    from syncdiffusion.cost import Evaluations
+    from syncdiffusion.cost import NetworkCalls
 
 RESULTS = Path(__file__).parents[2] / "results"
 BYTES_PER_PIXEL = 1.5  # of a PNG of a photograph, where the run has no panorama yet to be measured
@@ -69,7 +69,7 @@ def of_label(found: Pictures, label: str) -> Pictures:
 
 def row(label: str, found: Pictures, backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> list[str]:
     missing = [picture.units[0] for picture, record in found.items() if record is None]
-    counts = [f"{value:,.0f}" for value in astuple(total_evaluations(missing, backbone))]
+    counts = [f"{value:,.0f}" for value in astuple(total_calls(missing, backbone))]
     seconds = predict(missing, backbone, known)
     return [
         label,
@@ -104,7 +104,7 @@ def notes(plan: Plan, todo: Sequence[Unit], known: Sequence[KnownTime], device: 
     each = bytes_per_pixel(plan)
     pixels = sum(unit.settings["height"] * unit.settings["width"] for unit in todo)
     lines = [
-        "Evaluations count windows; UNet ones are guided, two passes each.",
+        "Network calls count windows; UNet ones are guided, two passes each.",
         f"Disk: {pixels * (each or BYTES_PER_PIXEL) / 2**20:,.0f} MiB of pictures, at {each or BYTES_PER_PIXEL:.1f} "
         f"bytes per pixel ({'measured' if each else 'as photographs take'}).",
     ]
@@ -121,17 +121,19 @@ def notes(plan: Plan, todo: Sequence[Unit], known: Sequence[KnownTime], device: 
     return lines
 
 
-def total_evaluations(units: Sequence[Unit], backbone: Mapping[str, Any]) -> Evaluations:
-    from syncdiffusion.cost import Evaluations
+def total_calls(units: Sequence[Unit], backbone: Mapping[str, Any]) -> NetworkCalls:
+    from syncdiffusion.cost import NetworkCalls
 
-    return sum((evaluations(unit.method, unit.settings, backbone) for unit in units), Evaluations())
+    return sum((calls(unit.method, unit.settings, backbone) for unit in units), NetworkCalls())
 
 
-def evaluations(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any]) -> Evaluations:
+def calls(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any]) -> NetworkCalls:
+    """Network calls of one panorama."""
     from baselines import METHODS
+    from syncdiffusion.cost import Square
 
-    typed = METHODS[method].settings(**settings)
-    return METHODS[method].evaluations(typed, backbone["window"] // backbone["factor"], backbone["factor"])
+    square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
+    return METHODS[method].calls(METHODS[method].settings(**settings), square)
 
 
 def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> float | None:
@@ -164,7 +166,7 @@ def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[
 
 def work(each: Unit | KnownTime, backbone: Mapping[str, Any]) -> dict[str, float]:
     """Kind of work -> how many windows: plain denoising, and pulls through each loss."""
-    counts = evaluations(each.method, each.settings, backbone)
+    counts = calls(each.method, each.settings, backbone)
     kinds = {"plain": counts.unet - counts.unet_backward}
     if counts.loss_backward:
         kinds[each.settings["loss"]] = counts.loss_backward
@@ -172,7 +174,7 @@ def work(each: Unit | KnownTime, backbone: Mapping[str, Any]) -> dict[str, float
 
 
 def settings_key(method: str, settings: Mapping[str, Any]) -> tuple:
-    return method, *sorted((key, value) for key, value in settings.items() if key not in NOT_IN_KEY)
+    return method, *sorted(deciding(method, settings).items())
 
 
 def bytes_per_pixel(plan: Plan) -> float | None:

@@ -210,7 +210,7 @@ def load_libraries(stage: str) -> None:
         import diffusers  # noqa: F401
 
         import baselines  # noqa: F401
-        import syncdiffusion.backbones.backbone  # noqa: F401
+        import syncdiffusion.backbones.loading  # noqa: F401
 
 
 def typed_settings(plan: Plan) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
     import diffusers
     import transformers
 
-    from syncdiffusion.backbones.backbone import load_backbone
+    from syncdiffusion.backbones.loading import load_backbone
 
     # They report on loading at length; what matters raises. A hub download keeps its own progress bar.
     for library in (diffusers, transformers):

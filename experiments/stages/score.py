@@ -1,4 +1,4 @@
-"""Stage 2: score the panoramas of a plan that are on disk, into the four files that tables and figures are made of."""
+"""Stage 2: score the panoramas of a plan that are on disk, into the files that tables and figures are made of."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ def score(plan: Plan, index: Index) -> None:
 
     config = MetricsConfig(**plan.metrics)
 
+    model = {name: plan.backbone[name] for name in ("window", "factor")}
+
     def images(panoramas: Sequence[Panorama]) -> list[PanoramaImage]:
-        return [PanoramaImage(each.unit.prompt, each.unit.seed, each.unit.label, each.png) for each in panoramas]
+        found = []
+        for unit, png in ((each.unit, each.png) for each in panoramas):
+            made = model | {"method": unit.method, "settings": unit.settings}
+            found.append(PanoramaImage(unit.prompt, unit.seed, unit.label, png, made))
+        return found
 
     count = len(index.panoramas) + len(index.references)
     say_step("score", f"images to look at: {count}; the first also waits for the networks to be loaded")
@@ -44,6 +50,7 @@ def score(plan: Plan, index: Index) -> None:
         load_networks(config),
         report_images("score"),
         cache,
+        plan.compare_with,
     )
     if cache.failure is not None:
         print(f"score: features are not kept: {unwritable_line(cache.failure, plan)}", file=sys.stderr)

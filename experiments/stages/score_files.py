@@ -1,4 +1,4 @@
-"""What scoring leaves: study.json, panoramas.csv, replicates.csv, scores.csv, and checksums of the last three.
+"""What scoring leaves: study.json, panoramas.csv, replicates.csv, swaps.csv, scores.csv, and checksums of the CSVs.
 
 They belong together, so all of them are whole on the disk before the first takes its place. The old scores go just
 before that and the new scores.csv comes last: whatever interrupts, there are the old files, the new ones, or no scores.
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from experiments.metrics.score import Scored
 
 SCORE_COLUMNS = ["method", "prompt", "metric", "value", "stderr", "n", "network"]
+SWAP_COLUMNS = ["method", "against", "metric", "difference", "stderr", "p", "n", "prompts", "network"]
 REPLICATE_COLUMNS = ["method", "replicate", "metric", "value", "n", "network"]
 PANORAMA_COLUMNS = ["method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file", "key"]
 CHECKSUMS = "scores.sha256"
 # scores.csv goes first: without it nothing else is taken for a scored run.
-DROPPED = ("scores.csv", "replicates.csv", CHECKSUMS)
+DROPPED = ("scores.csv", "replicates.csv", "swaps.csv", CHECKSUMS)
 
 
 def write_scores(folder: Path, study: Study, panoramas: Sequence[Panorama], scored: Scored) -> None:
@@ -40,6 +41,7 @@ def write_scores(folder: Path, study: Study, panoramas: Sequence[Panorama], scor
     csv = {
         "panoramas.csv": panoramas_csv(folder, panoramas, scored.rows),
         "replicates.csv": csv_text(scored.replicates, REPLICATE_COLUMNS),
+        "swaps.csv": csv_text(scored.swaps, SWAP_COLUMNS),
         "scores.csv": csv_text(scored.scores, SCORE_COLUMNS),
     }
     sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in csv.items())
@@ -100,7 +102,7 @@ def check_whole(folder: Path) -> None:
     except (OSError, ValueError):
         lines = []
     wanted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in ("panoramas.csv", "replicates.csv", "scores.csv"):
+    for name in wanted or ("scores.csv",):
         try:
             content = (folder / name).read_bytes()
         except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from syncdiffusion.errors import UsageError
 
 EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
+ABOUT = {"gate.json", "sampling.json"}  # files that tell of a model and are no part of it
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / "mini"
 
 
@@ -38,7 +39,7 @@ def fingerprint_folder(folder: Path) -> str:
     """Hash over the names and contents of a model folder's configurations and weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in {".json", ".safetensors", ".txt", ".bin", ".pth"} and path.name not in {"gate.json"}:
+        if path.suffix in {".json", ".safetensors", ".txt", ".bin", ".pth"} and path.name not in ABOUT:
             digest.update(str(path.relative_to(folder)).encode() + b"\0")
             stat = path.stat()
             digest.update(_file_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))

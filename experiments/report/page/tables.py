@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.metric import Metric
 from experiments.report.notes import dagger_note, explained, provenance
 from experiments.report.tables import ARROWS
-from experiments.report.typeset import NOTHING, measured, probability
-from experiments.results.numbers import ALPHA, COSTS, STDERR, Estimate, best_labels, estimate, metrics_of, titles
+from experiments.report.typeset import measured, percent, probability
+from experiments.results.numbers import ALPHA, COSTS, STDERR, TableNumber, best_labels, estimate, metrics_of, titles
 from experiments.results.study import Results, Study
 
 if TYPE_CHECKING:
@@ -103,12 +104,11 @@ def differing_labels(compared: pd.DataFrame | None, prompt: str, metric: Metric)
     return set(mine.loc[mine["p_holm"] <= ALPHA, "method"])
 
 
-def score_cell(metric: Metric, found: Estimate, n: int, best: bool, differs: bool) -> Cell:
+def score_cell(metric: Metric, found: TableNumber, n: int, best: bool, differs: bool) -> Cell:
     """n stands beside every FID, and wherever it is not the row's."""
-    scale = 2**30 if metric.name == "peak_memory_bytes" else 1
-    cell = number(measured(found.value / scale, found.plus_minus), found.value, best)
+    cell = number(measured(found.value / metric.unit, found.plus_minus), found.value, best)
     cell["beside"] += "†" * differs
-    if found.n and (metric.name == "fid" or found.n != n):
+    if found.n and (metric.falls_with_n or found.n != n):
         cell["beside"] = f"{cell['beside']} (n={found.n})".lstrip()
     return cell
 
@@ -148,6 +148,6 @@ def comparison_line(line: Mapping[str, Any], title: Mapping[str, str]) -> list[C
         number(measured(line["difference"], (line["high"] - line["low"]) / 2), line["difference"]),
         number(probability(line["p"]), line["p"]),
         number(probability(line["p_holm"]), line["p_holm"]),
-        number(NOTHING if math.isnan(share) else f"{100 * share:.0f} %", share),
+        number(percent(share), share),
         number(str(int(line["n"])), line["n"]),
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.metrics.distribution import Estimate
+from experiments.metrics.estimates import Estimate
 from experiments.mini import gate
 
 

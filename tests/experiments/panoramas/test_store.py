@@ -15,7 +15,7 @@ from experiments.panoramas.store import Unit, save_panorama, slug, unit_key
 from syncdiffusion.errors import UsageError
 
 MODEL = {"id": "m", "revision": None, "fingerprint": "f", "precision": "float32"}
-UNIT = Unit("label", "method", {"stride": 4, "window_batch": 2}, "hills", 3)
+UNIT = Unit("label", "multidiffusion", {"stride": 4, "window_batch": 2}, "hills", 3)
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 48, 3), dtype=np.uint8)
 
 
@@ -41,13 +41,13 @@ def test_slug_is_readable_and_unambiguous():
 
 def test_key_follows_what_decides_the_picture():
     key = unit_key(UNIT, MODEL)
-    same = Unit("another label", "method", {"window_batch": 21, "stride": 4}, "hills", 3)
+    same = Unit("another label", "multidiffusion", {"window_batch": 21, "stride": 4}, "hills", 3)
     assert unit_key(same, MODEL) == key
     for other in (
-        Unit("label", "method", {"stride": 8, "window_batch": 2}, "hills", 3),
-        Unit("label", "other", {"stride": 4, "window_batch": 2}, "hills", 3),
-        Unit("label", "method", {"stride": 4, "window_batch": 2}, "hill", 3),
-        Unit("label", "method", {"stride": 4, "window_batch": 2}, "hills", 4),
+        Unit("label", "multidiffusion", {"stride": 8, "window_batch": 2}, "hills", 3),
+        Unit("label", "profile_matching", {"stride": 4, "window_batch": 2}, "hills", 3),
+        Unit("label", "multidiffusion", {"stride": 4, "window_batch": 2}, "hill", 3),
+        Unit("label", "multidiffusion", {"stride": 4, "window_batch": 2}, "hills", 4),
     ):
         assert unit_key(other, MODEL) != key
     assert unit_key(UNIT, MODEL | {"fingerprint": "g"}) != key

@@ -12,7 +12,6 @@ from experiments.common.progress import report_images
 from experiments.metrics import networks
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.inception import FeatureNetwork
-from experiments.metrics.networks import MetricNetworks
 from experiments.metrics.score import PanoramaImage, score_panoramas
 from experiments.panoramas.index import read_index
 from experiments.results.study import read_results, study_of
@@ -33,7 +32,7 @@ def shown(monkeypatch) -> list[int]:
         values = np.stack(crops).astype(np.float64)
         return torch.from_numpy(np.concatenate([values.mean((1, 2)), values.std((1, 2))], axis=1) / 7)
 
-    found = MetricNetworks(None, None, FeatureNetwork("colour moments", embed), None)
+    found = {"inception": FeatureNetwork("colour moments", embed)}
     monkeypatch.setattr(networks, "load_networks", lambda config: found)
     return seen
 
