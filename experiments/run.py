@@ -33,6 +33,7 @@ def main() -> Any:
 
         from experiments.plan.plugins import load_plugins, plugins_of
         from experiments.plan.schema import register
+        from experiments.plan.words import plain_words
 
         load_command()
         # Hydra prints several lines for a mistake in a setting, unless it is told to raise: then we print one.
@@ -42,6 +43,7 @@ def main() -> Any:
         command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(compose_and_run)
         with answered_by(raise_interrupt), told_on_stderr("syncdiffusion", "experiments"):
             try:
+                sys.argv[1:] = plain_words(sys.argv[1:])
                 load_plugins(plugins_of(sys.argv[1:]))
                 register()  # after the plugins, so that their metrics are among those that are measured
                 command()

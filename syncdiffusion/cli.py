@@ -32,6 +32,8 @@ from syncdiffusion import __version__
 from syncdiffusion.backbones.model_files import EMBEDDED, find_model
 from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.errors import UsageError
+from syncdiffusion.method import no_corners
+from syncdiffusion.settings import facts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     say = found.add_argument
-    say("prompt", help="what the panorama shows, in any script; quote it")
+    say("prompt", nargs="?", help="what the panorama shows, in any script; quote it")
     say("-o", "--out", type=Path, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
     say("--force", action="store_true", help="overwrite FILE.png where it exists")
     say("--method", default="syncdiffusion", choices=sorted(METHODS), help="default: syncdiffusion")
@@ -76,10 +78,12 @@ def parser() -> argparse.ArgumentParser:
     say("--stride", metavar="CELLS", help="latent cells (of 8 pixels) from one window to the next")
     say("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
     say("--set", action="append", default=[], metavar="SETTING=VALUE", help="any setting of the method; repeat it")
+    say("--settings", action="store_true", help="list the settings of --method, with their defaults, and end")
     say("--model", default=EMBEDDED, help="embedded (the miniature, the default), a folder in diffusers' layout, or a "
         "hub id such as owner/name")  # fmt: skip
     say("--revision", metavar="NAME", help="branch, tag or commit of a hub repository")
-    say("--precision", metavar="NAME", help="float32, float16, bfloat16 or float64; the last is slow")
+    say("--precision", default="auto", metavar="NAME", help="auto (float16 on a GPU, else float32; the default), "
+        "float32, float16, bfloat16 or float64")  # fmt: skip
     say("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ... (default: auto)")
     say("--version", action="version", version=f"%(prog)s {__version__}")
     return found
@@ -136,8 +140,8 @@ def value_of(option: str, text: str, wanted: Any) -> Any:
 def complete_settings(method: Method, backbone: Backbone, source: Path | str, chosen: Mapping[str, Any]) -> Any:
     """The method's settings object: what was chosen, else what suits the model, else the method's default."""
     side = backbone.window * backbone.factor
-    square = method.name == "stable_diffusion"  # the model was trained on squares of one window
-    sizes = {"height": side, "width": side if square else WINDOWS_WIDE * side, "stride": max(1, backbone.window // 4)}
+    wide = 1 if method.corners is no_corners else WINDOWS_WIDE  # without windows: a square, as the model was trained on
+    sizes = {"height": side, "width": wide * side, "stride": max(1, backbone.window // 4)}
     known = {each.name for each in fields(method.settings)}
     suited = {name: value for name, value in sizes.items() if name in known}
     suited |= sampling_defaults(source, method.name, method.settings)
@@ -235,7 +239,8 @@ def check_out(out: Path, force: bool) -> None:
         with tempfile.TemporaryFile(dir=out.parent):
             pass
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error.strerror}); give another place") from None
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"--out {out}: cannot be written ({reason}); give another place") from None
 
 
 def save(content: bytes, out: Path, force: bool) -> Path:
@@ -272,6 +277,41 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """What the command prints: the settings that a method has, or the path of the panorama that was made.
+
+    Raises:
+        UsageError: as `make`.
+    """
+    from baselines import METHODS
+
+    if arguments.settings:
+        return told_settings(METHODS[arguments.method])
+    if arguments.prompt is None:
+        raise UsageError('prompt: none given; say what the panorama shows, such as "a photo of a lake at sunset"')
+    return str(make(arguments))
+
+
+def told_settings(method: Method) -> str:
+    """A line for each setting of a method: its name, its default, what it means."""
+    facts = facts_of(method.settings)
+    words = {each.name: f"{each.name}={written(each.default)}" for each in fields(method.settings)}
+    width = max(map(len, words.values()))
+    lines = [f"{words[name]:{width}}  {facts[name].means}" for name in words]
+    return "\n".join([f"{method.title}: {method.source}", *lines])
+
+
+def written(value: Any) -> str:
+    """A setting's value as it is given on the command line.
+
+    >>> written(None), written(True), written(1), written(20.0), written("off")
+    ('null', 'true', '1', '20', 'off')
+    """
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def make(arguments: argparse.Namespace) -> Path:
@@ -328,8 +368,7 @@ def open_backbone(arguments: argparse.Namespace) -> Backbone:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     keep_freed_memory()
-    precision = {} if arguments.precision is None else {"precision": arguments.precision}
-    return load_backbone(arguments.model, arguments.revision, arguments.device, **precision)
+    return load_backbone(arguments.model, arguments.revision, arguments.device, arguments.precision)
 
 
 @contextlib.contextmanager
@@ -360,7 +399,7 @@ def main(words: Sequence[str] | None = None) -> int:
     downloads.setLevel(logging.INFO)
     try:
         with terminable():
-            print(make(parser().parse_args(words)))
+            print(run(parser().parse_args(words)))
         return 0
     except UsageError as error:
         return fail(str(error).replace("backbone.model_id=", "--model "), 2)

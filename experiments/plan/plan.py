@@ -17,6 +17,7 @@ from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.schema import Stage
+from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.settings import AUTO, label_of
@@ -220,14 +221,26 @@ def check_seeds(cfg: DictConfig) -> None:
 
 
 def check_folder(backbone: DictConfig) -> None:
-    if backbone.path is None:
-        if backbone.name == "folder":
-            raise UsageError("backbone.path=null: give the model's folder, backbone.path=FOLDER")
+    """Refuse a model's folder that is none, and facts about it that are not its own.
+
+    Only what is on this machine can be looked at; a hub repository is checked when it is loaded.
+    """
+    if backbone.path is None and backbone.name == "folder":
+        raise UsageError("backbone.path=null: give the model's folder, backbone.path=FOLDER")
+    if backbone.path is None and backbone.model_id != EMBEDDED:
         return
-    folder = Path(backbone.path).expanduser()
+    folder = EMBEDDED_FOLDER if backbone.path is None else Path(backbone.path).expanduser()
     if not (folder / "model_index.json").is_file():
         reason = "no model_index.json there" if folder.is_dir() else "no such folder"
         raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")
+    if backbone.revision is not None:
+        raise UsageError(
+            f"backbone.revision={backbone.revision}: this model is a folder; only a hub repository has one"
+        )
+    square = square_of(folder)
+    for name, own in (("factor", square.factor), ("window", square.pixels)):
+        if backbone[name] != own:
+            raise UsageError(f"backbone.{name}={backbone[name]}: this model's {name} is {own} px; give that")
 
 
 def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any]) -> None:

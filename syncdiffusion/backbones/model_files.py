@@ -2,8 +2,10 @@
 
 import functools
 import hashlib
+import json
 from pathlib import Path
 
+from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 
 EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
@@ -27,6 +29,23 @@ def find_model(model_id: str = EMBEDDED) -> Path | str:
     if not (folder / "model_index.json").is_file():
         raise UsageError(f"backbone.model_id={model_id}: no model_index.json there; give a folder in diffusers' layout")
     return folder
+
+
+def square_of(folder: Path) -> Square:
+    """The square image that a folder's model was trained on, from its configurations alone.
+
+    Raises:
+        UsageError: they are missing or damaged.
+    """
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        stages = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
+        return Square(int(unet["sample_size"]), 2 ** (len(stages) - 1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"backbone.model_id={folder}: no readable configuration ({error}); give a folder in diffusers' layout"
+        ) from None
 
 
 def fingerprint(model_id: str = EMBEDDED, revision: str | None = None) -> str:

@@ -43,7 +43,7 @@ MISTAKES = [
     (["method.wieght=3"], "method.wieght=3: no such setting (did you mean weight?)"),
     (["metric=paper"], "metric=paper: no such setting (did you mean metrics?)"),
     (["metrics=papr"], "metrics=papr: no such choice; choose from mini, paper (did you mean paper?)"),
-    (["prompts=nonsense"], "prompts=nonsense: no such choice; choose from demo, paper"),
+    (["prompts=nonsense"], "prompts=nonsense: no such choice; choose from demo, one, paper"),
     (["stage=scoer"], "stage=scoer: Invalid value 'scoer', expected one of [all, generate, score, report]"),
     (["steps=null"], "steps=null: field 'steps' is not Optional"),
     (["name"], "'name': not of the form setting=value"),

@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -244,6 +245,38 @@ def test_a_defect_keeps_its_traceback(command, monkeypatch):
 def test_every_setting_with_an_option_is_some_methods():
     known = {each.name for method in METHODS.values() for each in fields(method.settings)}
     assert set(cli.OPTIONS) <= known
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_settings_of_a_method_are_listed(command, tmp_path, name):
+    status, out, err = command("--method", name, "--settings")
+    assert status == 0 and err == ""
+    title, *lines = out.splitlines()
+    assert title.startswith(f"{METHODS[name].title}: ")
+    types = get_type_hints(METHODS[name].settings)
+    read = {}
+    for line in lines:  # a word of the list may be given as it stands
+        word, meaning = (part.strip() for part in line.split("  ", 1))
+        setting, _, text = word.partition("=")
+        read[setting] = cli.value_of(word, text, types[setting])
+        assert meaning
+    assert METHODS[name].settings(**read) == METHODS[name].settings()
+    assert set(read) == {each.name for each in fields(METHODS[name].settings)}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_told_before_torch_is_imported():
+    probe = (
+        "import sys\nfrom syncdiffusion import cli\n"
+        "print(cli.main(['a lake', '--set', 'wieght=3']), cli.main(['--settings']), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "2 0 False", done.stderr
+
+
+def test_no_prompt_at_all(command):
+    status, out, err = command("--steps", "2")
+    assert status == 2 and out == "" and err.startswith("error: prompt: none given") and err.count("\n") == 1
 
 
 def test_as_a_module_in_a_locale_without_unicode(tmp_path):

@@ -120,6 +120,10 @@ def test_top_level_settings_reach_every_method():
         (["metrics.metrics=[fod]"], "metrics.metrics=fod: choose from fid"),
         (["backbone=folder"], "backbone.path=null: give the model's folder"),
         (["backbone=folder", "backbone.path=/no/such/folder"], "backbone.path=/no/such/folder: no such folder"),
+        (["backbone.window=64"], "backbone.window=64: this model's window is 128 px"),
+        (["backbone.factor=4"], "backbone.factor=4: this model's factor is 8 px"),
+        (["backbone.revision=deadbeef"], "backbone.revision=deadbeef: this model is a folder"),
+        (["window_batch=x"], "window_batch=x: use 1 or more, or auto"),
     ],
 )
 def test_refused(overrides, message):
