@@ -1,8 +1,9 @@
 """Tables, figures and the report page of a folder, anew: ``python -m experiments.rebuild FOLDER [FOLDER ...]``.
 
-A folder is a run folder or one under ``results/``. Only study.json, panoramas.csv, scores.csv and replicates.csv are
-read, and the same files give the same bytes. The page is written where panoramas are there to be shown, or with
-``--page``. Exit status 0; 2 for a mistake of the user's, told in one line on stderr. No torch, no model.
+A folder is a run folder or one under ``results/``. Only study.json, panoramas.csv, scores.csv, replicates.csv and,
+where it is there, swaps.csv are read, and the same files give the same bytes. The page is written where panoramas are
+there to be shown, or with ``--page``. Exit status 0; 2 for a mistake of the user's, told in one line on stderr. No
+torch, no model.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ def gains_kept(results: Results, metric: str) -> list[GainKept]:
 
     All of the gain has the row compared with, or, where that is MultiDiffusion itself, the row with the best mean: a
     choice that the same numbers decide, so its own share says nothing and shares of others are a little too small.
-    Empty without MultiDiffusion, without the metric, or where no row gains anything.
+    Rows with the very numbers of either end are left out. Empty without MultiDiffusion, without the metric, or where
+    no row gains anything.
     """
     panoramas, better = results.panoramas, METRICS[metric].better
     labels = [row.label for row in results.study.rows if (panoramas["method"] == row.label).any()]
@@ -76,5 +77,7 @@ def gains_kept(results: Results, metric: str) -> list[GainKept]:
     for label in labels:
         if label not in (none, full):
             of_row, of_none, of_full = paired[[label, none, full]].dropna().to_numpy().T
+            if np.array_equal(of_row, of_none) or np.array_equal(of_row, of_full):
+                continue
             found.append(GainKept(label, none, full, metric, share_interval(of_row, of_none, of_full)))
     return found

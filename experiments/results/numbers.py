@@ -43,6 +43,7 @@ COSTS = {
     )
 }
 INTERVAL, STDERR = "95 % interval", "standard error"
+COMPARED = "prompt method against metric n difference low high p p_holm share_better".split()  # of comparisons
 
 
 @dataclass(frozen=True)
@@ -94,20 +95,21 @@ def estimate(results: Results, label: str, metric: Metric, prompt: str = ALL_PRO
     return TableNumber(value, stderr, STDERR if np.isfinite(stderr) else "", np.nan, np.nan, int(n))
 
 
-def main_table(results: Results, compared: pd.DataFrame) -> pd.DataFrame:
-    """A line per (row, metric) over the whole set, seconds and memory last.
+def main_table(results: Results, compared: pd.DataFrame, prompt: str = ALL_PROMPTS) -> pd.DataFrame:
+    """A line per (row, metric) over the whole set or one prompt, seconds and memory last.
 
     Columns: method, title, metric, better, the fields of TableNumber, network, best, differs (from the row compared
-    with, after Holm), published (numbers that compare), published_elsewhere (numbers that do not, and why).
+    with, after Holm), published (numbers that compare), published_elsewhere (numbers that do not, and why); of one
+    prompt nothing was published.
     """
     import pandas as pd
 
-    heading, known = titles(results.study), read_published()
-    significant = compared[(compared["prompt"] == ALL_PROMPTS) & (compared["p_holm"] <= ALPHA)]
+    heading, known = titles(results.study), read_published() if prompt == ALL_PROMPTS else ()
+    significant = compared[(compared["prompt"] == prompt) & (compared["p_holm"] <= ALPHA)]
     differing = set(zip(significant["method"], significant["metric"], strict=True))
     lines = []
     for metric in (*metrics_of(results), *COSTS.values()):
-        found = {row.label: estimate(results, row.label, metric) for row in results.study.rows}
+        found = {row.label: estimate(results, row.label, metric, prompt) for row in results.study.rows}
         best = best_labels(metric, found)
         for row in results.study.rows:
             each = found[row.label]
@@ -152,8 +154,8 @@ def comparisons(results: Results) -> pd.DataFrame:
     high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise. Set-level metrics, never
     by prompt: n pairs whose labels were swapped, or n replicates and no test where nothing was swapped. The
     comparisons over all prompts are one family for Holm; by prompt each metric is one, since they answer on which
-    prompts a difference in that metric holds. Rows of the very same panoramas are one test, which counts once; a row
-    of the panoramas that it is compared with is none.
+    prompts a difference in that metric holds. Rows of the very same panoramas are one test, which counts once. A row
+    that has the very numbers of the one compared with (no pull at all, against MultiDiffusion) is no test.
     """
     import pandas as pd
 
@@ -167,11 +169,17 @@ def comparisons(results: Results) -> pd.DataFrame:
         if row.label != study.compare_with and not metric.multiple_of
         if metric.per_panorama or prompt == ALL_PROMPTS
     ]
-    columns = "prompt method against metric n difference low high p share_better".split()
+    columns = [name for name in COMPARED if name != "p_holm"]
     frame = pd.DataFrame([line for line in lines if line["n"]], columns=columns)
-    first = same_panoramas(results)
-    frame.loc[frame["method"].map(first) == first.get(study.compare_with), "p"] = np.nan
-    return with_holm(frame, first)
+    frame.loc[(frame[["difference", "low", "high"]].fillna(0) == 0).all(axis=1), "p"] = np.nan
+    return with_holm(frame, same_panoramas(results))
+
+
+def no_comparisons() -> pd.DataFrame:
+    """As `comparisons` gives it, without a line."""
+    import pandas as pd
+
+    return pd.DataFrame(columns=COMPARED)
 
 
 def with_holm(frame: pd.DataFrame, first: Mapping[str, str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments.rebuild import main
-from experiments.results.study import FILES, read_results, write_study
+from experiments.results.study import FILES, SWAPS, read_results, write_study
 from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import REPOSITORY
@@ -48,11 +48,11 @@ def test_run_folder_is_rebuilt_from_its_four_files(compose, known_scores, tmp_pa
     first = contents(plan.folder)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for name in FILES:
+    for name in (*FILES, SWAPS):
         shutil.copy(plan.folder / name, elsewhere / name)
     assert main([str(elsewhere)]) == 0
     again = contents(elsewhere)
-    made = again.keys() - set(FILES)
+    made = again.keys() - {*FILES, SWAPS}
     assert made == WRITTEN | {name for name in first if name.startswith("figures/")}
     assert any(name.endswith(".svg") for name in made) and any(name.endswith(".pdf") for name in made)
     assert {name for name in made if again[name] != first[name]} == set()

@@ -11,8 +11,9 @@ from experiments.metrics.features import INCEPTION, two_of_each
 from experiments.metrics.metric import Metric, SetMetric
 
 SWAPS = 1999  # random ones, where there are more patterns than that (n > 10)
+FEWER, MANY = 499, 300  # swaps, of more pairs than that: each asks for the eigenvalues of two n x n matrices
 ROUNDING = 1e-9  # of the largest difference: what float64 leaves of patterns that come to the same
-AT_ONCE = 64  # patterns
+AT_ONCE = 2**22  # numbers of such matrices: 32 MiB each of a few arrays
 
 
 def fid(generated: np.ndarray, reference: np.ndarray) -> float:
@@ -43,8 +44,9 @@ def fid_difference(a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: in
     """FID of a less FID of b, (n, d) each, where row i of both is of the same prompt and noise; reference (m, d).
 
     p: the share of ways to swap the labels within pairs whose difference is as large or larger, either way round: all
-    2^n where those are SWAPS + 1 or fewer, else SWAPS random ones of a generator of its own, with the observed one
-    counted among them. There is no standard error: no unbiased estimate of an FID's variance exists.
+    2^n where those are SWAPS + 1 or fewer, else SWAPS random ones (FEWER, of more than MANY pairs) of a generator of
+    its own, with the observed one counted among them. There is no standard error: no unbiased estimate of an FID's
+    variance exists.
 
     Raises:
         ValueError: fewer than two rows, unequal shapes, or a value that is no finite number.
@@ -58,8 +60,9 @@ def fid_difference(a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: in
     cross = across @ across.T
     swapped = _patterns(n, seed)
     found = np.empty(len(swapped))
-    for start in range(0, len(swapped), AT_ONCE):
-        part = swapped[start : start + AT_ONCE]
+    step = max(1, AT_ONCE // n**2)
+    for start in range(0, len(swapped), step):
+        part = swapped[start : start + step]
         first = np.where(part, n, 0) + np.arange(n)
         second = np.where(part, 0, n) + np.arange(n)
         ours, theirs = (_without_reference(gram, cross, chosen) for chosen in (first, second))
@@ -72,7 +75,7 @@ def _patterns(n: int, seed: int) -> np.ndarray:
     """(k, n) bool, which pairs are swapped; the first pattern swaps none."""
     if 2**n <= SWAPS + 1:
         return np.array(list(product((False, True), repeat=n)))
-    drawn = np.random.default_rng(seed).random((SWAPS, n)) < 0.5
+    drawn = np.random.default_rng(seed).random((SWAPS if n <= MANY else FEWER, n)) < 0.5
     return np.concatenate([np.zeros((1, n), dtype=bool), drawn])
 
 

@@ -111,6 +111,19 @@ def test_the_test_is_seeded_and_finds_what_is_there() -> None:
     assert found.value > 0 and found.p == 1 / (module.SWAPS + 1) == fid_difference(far, a, y).p
 
 
+def test_many_pairs_are_swapped_fewer_times_and_few_at_once(monkeypatch) -> None:
+    """Of the same seed the first patterns are the same; how many are held at once changes nothing."""
+    a, b, y = features(20, 6, 1), features(20, 6, 2, mean=0.2), features(30, 6, 3)
+    whole = fid_difference(a, b, y)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    assert fid_difference(a, b, y) == whole
+    monkeypatch.setattr(module, "MANY", 19)
+    fewer = fid_difference(a, b, y)
+    # a share of 500 random patterns against one of 2000: three standard errors
+    assert fewer.p == pytest.approx(whole.p, abs=3 * np.sqrt(whole.p * (1 - whole.p) / 500))
+    assert (fewer.p * 500) % 1 == pytest.approx(0, abs=1e-9)
+
+
 def test_p_of_equal_distributions_is_even() -> None:
     """300 runs of eight pairs that share half of their noise: p is uniform on the multiples of 2 / 256."""
     random, found = np.random.default_rng(0), []

@@ -36,7 +36,7 @@ def test_the_difference_is_a_mean_of_pairs_with_their_sign_flip_test() -> None:
 def test_the_standard_error_is_the_spread_over_new_seeds_of_the_same_prompts() -> None:
     """Prompts whose scores differ far more than their seeds: the plain error would be several times the spread."""
     random, prompts = np.random.default_rng(0), np.repeat(range(6), 10)
-    levels = random.normal(0, 3, 6)[prompts]
+    levels = np.linspace(-6, 6, 6)[prompts]
     runs = [stratified_mean(levels + random.normal(0, 0.5 + 0.1 * prompts), tuple(prompts)) for _ in range(2000)]
     spread = np.std([run.value for run in runs])
     assert np.sqrt(np.mean([run.stderr**2 for run in runs])) / spread == pytest.approx(1, abs=0.05)

@@ -81,6 +81,13 @@ def test_a_row_of_the_panoramas_compared_with_is_no_test():
     assert whole["p_holm"] == whole["p"] == 2 / 2**16
 
 
+def test_sets_without_any_difference_are_no_test():
+    """The very same sets: FID, which has no interval, and KID with one of no width."""
+    nothing = SWAPS.assign(difference=0.0, p=1.0, stderr=[0.0, np.nan])
+    frame = keyed(comparisons(replace(by_hand(), swaps=nothing)))
+    assert np.isnan([frame.loc[("all", "multidiffusion", metric), "p"] for metric in ("kid", "fid")]).all()
+
+
 def test_without_keys_no_rows_are_the_same():
     assert same_panoramas(many_seeds()) == {label: label for label in LABELS}
 
