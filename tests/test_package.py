@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from syncdiffusion import __version__
+from syncdiffusion import __version__, picture
 from syncdiffusion.backbones.model_files import fingerprint
 
 REPOSITORY = Path(__file__).parents[1]
