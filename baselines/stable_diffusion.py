@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from syncdiffusion.cost import NetworkCalls, Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Method, no_corners
-from syncdiffusion.settings import SamplingSettings, setting
+from syncdiffusion.settings import LONGEST, SamplingSettings, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,8 @@ class StableDiffusionSettings(SamplingSettings):
         window's run, but the model was not trained for them.
     """
 
-    height: int = setting(512, "pixels", least=1)
-    width: int = setting(512, "pixels", least=1)
+    height: int = setting(512, "pixels", least=1, most=LONGEST)
+    width: int = setting(512, "pixels", least=1, most=LONGEST)
 
 
 def sample(task: Task, settings: StableDiffusionSettings) -> Tensor:

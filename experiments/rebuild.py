@@ -27,7 +27,9 @@ def rebuild(folder: Path, page: bool) -> str:
     """
     from experiments.report.figures import write_figures
     from experiments.report.tables import write_tables
+    from experiments.stages.score_files import check_whole
 
+    check_whole(folder)
     results = read_results(folder)
     text = write_tables(folder, results)
     write_figures(folder, results)

@@ -16,6 +16,8 @@ from typing import Any, get_args, get_type_hints
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import LOOP_CLOSURES
 
+LONGEST = 2**17  # pixels: beyond any panorama, and short of what would end in a lack of memory without a word
+PRECISION_NAMES = ("float64", "float32", "float16", "bfloat16")  # of torch's dtypes
 AUTO = "auto"  # a batch: as many windows as the free memory holds
 
 
@@ -151,8 +153,8 @@ def window_batch_setting() -> Any:
 class SamplingSettings:
     """What every method has. Defaults are the paper's: Stable Diffusion 2.0 at 512x3072 px."""
 
-    height: int = setting(512, "pixels", least=1, shared=True)
-    width: int = setting(3072, "pixels", least=1, shared=True)
+    height: int = setting(512, "pixels", least=1, most=LONGEST, shared=True)
+    width: int = setting(3072, "pixels", least=1, most=LONGEST, shared=True)
     steps: int = setting(50, "denoising steps", least=1, shared=True)
     guidance_scale: float = setting(7.5, "of classifier-free guidance; 1 is none", least=0, shared=True)
     negative_prompt: str = setting("", "what guidance leads away from", shared=True)

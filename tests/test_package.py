@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from syncdiffusion import __version__, cli
+from syncdiffusion import __version__, picture
 from syncdiffusion.backbones.model_files import fingerprint
 
 REPOSITORY = Path(__file__).parents[1]
@@ -163,7 +163,7 @@ def test_an_installation_without_extras_makes_a_panorama(core, tmp_path):
     done = call(core / "syncdiffusion", prompt, *words, "-o", "one.png", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "one.png\n" and "step 2/2; 0 s left" in done.stderr
-    record = cli.read_record(tmp_path / "one.png")
+    record = picture.read_record(tmp_path / "one.png")
     assert (record["prompt"], record["settings"]["steps"], record["settings"]["width"]) == (prompt, 2, 768)
     assert record["model"] == {"id": "embedded", "revision": None, "fingerprint": fingerprint()}
     done = call(core / "syncdiffusion", prompt, "-o", "one.png", folder=tmp_path)

@@ -20,7 +20,12 @@ from experiments.plan.schema import Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.settings import AUTO, label_of
+from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
+
+LONGEST_LABEL = 100  # a file name's 255 bytes hold it, and what is written beside it
+MOST_SEEDS = 10**5  # per prompt in one run: a list of more would take minutes and the memory
+LARGEST_SEED = 2**62
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,12 @@ def plan_run(cfg: DictConfig) -> Plan:
     check_prompts(prompts)
     entries = entries_of(cfg)
     references = reference_entry(cfg)
-    check_methods((*entries, references), resolved["backbone"])
+    check_methods((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
     seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
     return Plan(
         name=cfg.name,
-        folder=Path(cfg.run_dir).expanduser(),
+        folder=folder_of(cfg),
         shared=None if cfg.shared_dir is None else Path(cfg.shared_dir).expanduser(),
         stage=cfg.stage,
         strict=cfg.strict,
@@ -99,6 +104,13 @@ def plan_run(cfg: DictConfig) -> Plan:
         tracking=resolved["tracking"],
         resolved=resolved,
     )
+
+
+def folder_of(cfg: DictConfig) -> Path:
+    """The run folder; UsageError where it is none, for a run would fill the current one."""
+    if not str(cfg.run_dir).strip() or not str(cfg.name).strip():
+        raise UsageError("run_dir: is empty; give run_dir=FOLDER and a name")
+    return Path(cfg.run_dir).expanduser()
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -144,6 +156,8 @@ def entries_of(cfg: DictConfig) -> tuple[Entry, ...]:
             raise UsageError(f"{setting}.name={changes['name']}: a variant changes settings, not the method")
         chosen.append((setting, str(label), changed(cfg.method, setting, changes), None))
     chosen += [(f"baselines.{label}", str(label), settings, None) for label, settings in cfg.baselines.items()]
+    if not chosen:
+        raise UsageError("ablations: no value to try; give one at least, or leave ablations out")
     entries: dict[str, Entry] = {}
     for setting, label, settings, swept in chosen:
         check_label(setting, label, entries)
@@ -156,7 +170,8 @@ def entries_of(cfg: DictConfig) -> tuple[Entry, ...]:
 
 def reference_entry(cfg: DictConfig) -> Entry:
     settings = cfg.reference.settings
-    return entry_of("reference.settings", str(settings.get("name")), settings)
+    name = settings.get("name") if isinstance(settings, DictConfig) else None
+    return entry_of("reference.settings", str(name), settings)
 
 
 def changed(method: DictConfig, setting: str, changes: Mapping[str, Any]) -> DictConfig:
@@ -174,6 +189,8 @@ def check_label(setting: str, label: str, taken: Mapping[str, Any]) -> None:
         raise UsageError(f"{setting}: the label '{label}' is taken; choose another")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", label):
         raise UsageError(f"{setting}: a label names a folder; use letters, digits and _ . = + -")
+    if len(label) > LONGEST_LABEL:
+        raise UsageError(f"{setting}: a label of {len(label)} characters; use {LONGEST_LABEL} at most")
 
 
 def entry_of(setting: str, label: str, settings: Any, swept: tuple[str, Any] | None = None) -> Entry:
@@ -183,7 +200,12 @@ def entry_of(setting: str, label: str, settings: Any, swept: tuple[str, Any] | N
         raise UsageError(f"{setting}.name={name}: no such method; there are {', '.join(METHODS)}")
     values = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
-    absent = [each.name for each in fields(METHODS[name].settings) if each.name not in values]
+    known = [each.name for each in fields(METHODS[name].settings)]
+    if any(key not in (*known, "name") for key in values):
+        raise UsageError(
+            f"{setting}.name={name}: the settings there are another method's; choose it by {setting}={name}"
+        )
+    absent = [each for each in known if each not in values]
     if absent:
         raise UsageError(f"{setting}.{absent[0]}: no value; start from a file, +method@{setting}={name}")
     return Entry(label, name, {str(key): value for key, value in values.items() if key != "name"}, swept)
@@ -203,6 +225,8 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
     if not prompts:
         raise UsageError("prompts.texts=[]: give at least one prompt")
     for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise UsageError(f"prompts.texts: {prompt} is no text; put a prompt in quotes, or give prompt=TEXT")
         if prompts.count(prompt) > 1:
             raise UsageError(f"prompts.texts: '{prompt}' is there twice; name each prompt once")
         if not prompt.strip() or prompt == "all":
@@ -210,14 +234,14 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
 
 
 def check_seeds(cfg: DictConfig) -> None:
-    for setting, value, least in (
-        ("seeds.count", cfg.seeds.count, 1),
-        ("seeds.first", cfg.seeds.first, 0),
-        ("reference.count", cfg.reference.count, 0),
-        ("reference.first_seed", cfg.reference.first_seed, 0),
+    for setting, value, least, most in (
+        ("seeds.count", cfg.seeds.count, 1, MOST_SEEDS),
+        ("seeds.first", cfg.seeds.first, 0, LARGEST_SEED),
+        ("reference.count", cfg.reference.count, 0, MOST_SEEDS),
+        ("reference.first_seed", cfg.reference.first_seed, 0, LARGEST_SEED),
     ):
-        if value < least:
-            raise UsageError(f"{setting}={value}: must be {least} or more")
+        if not least <= value <= most:
+            raise UsageError(f"{setting}={value}: must be {least} {'or more' if value < least else f'to {most}'}")
 
 
 def check_folder(backbone: DictConfig) -> None:
@@ -243,21 +267,32 @@ def check_folder(backbone: DictConfig) -> None:
             raise UsageError(f"backbone.{name}={backbone[name]}: this model's {name} is {own} px; give that")
 
 
-def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any]) -> None:
-    """Refuse values that a method refuses, and sizes that its windows cannot cover."""
+def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop: int) -> None:
+    """Refuse values that a method refuses, windows that cannot cover the canvas, crops that do not fit on it."""
     square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
     for entry in entries:
         method = METHODS[entry.method]
         try:
-            method.corners(method.settings(**entry.settings), square)
+            settings = method.settings(**entry.settings)
+            corners = method.corners(settings, square)
+            if hasattr(settings, "anchor"):
+                choose_anchor(settings.anchor, len(corners))
         except UsageError as error:
             raise UsageError(f"{entry.label}: {error}") from None
+        if crop > min(settings.height, settings.width):
+            raise UsageError(
+                f"metrics.crop={crop}: {entry.label} has {settings.height}x{settings.width} px; "
+                f"use {min(settings.height, settings.width)} or less"
+            )
 
 
 def precision_of(backbone: Mapping[str, Any]) -> str:
     """The precision by name: what "auto" means on the device that the run will have."""
-    if backbone["precision"] != AUTO:
+    if backbone["precision"] in PRECISION_NAMES:
         return backbone["precision"]
+    if backbone["precision"] != AUTO:
+        names = ", ".join((AUTO, *PRECISION_NAMES))
+        raise UsageError(f"backbone.precision={backbone['precision']}: use one of {names}")
     from syncdiffusion.backbones.loading import choose_precision, pick_device
 
     return choose_precision(AUTO, pick_device(backbone["device"]))

@@ -14,9 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from experiments.common.shipped import shipped
 from syncdiffusion.errors import UsageError
 
 FOLDERS = ("run_dir", "shared_dir", "backbone.path", "metrics.clip_folder")
+GROUPS = ("backbone", "experiment", "method", "metrics", "prompts", "tracking")
 MULTIRUN = {"-m", "--multirun"}
 
 
@@ -33,6 +35,10 @@ def plain_words(words: Sequence[str]) -> list[str]:
     sweep = not MULTIRUN.isdisjoint(words)
     for word in words:
         setting, equals, text = word.partition("=")
+        if word == "experiment=null":
+            continue  # as if nothing had been typed
+        if setting in GROUPS and equals and readable(word) and not is_choice(word):
+            raise UsageError(f"{word}: is no name; choose from {', '.join(choices(setting))}")
         if setting == "prompt" and equals:
             prompts.append(checked(text, "prompt"))
         elif setting == "prompt_file" and equals:
@@ -48,6 +54,17 @@ def plain_words(words: Sequence[str]) -> list[str]:
     if prompts:
         kept += ["prompts.name=typed", f"prompts.texts=[{','.join(map(quoted, prompts))}]"]
     return kept
+
+
+def is_choice(word: str) -> bool:
+    """Whether the value of a word is a name, or names to be swept over."""
+    override = OverridesParser.create().parse_overrides([word])[0]
+    return override.is_sweep_override() or isinstance(override.value(), str)
+
+
+def choices(group: str) -> list[str]:
+    """The files of a group of ``conf/``."""
+    return sorted(path.stem for path in (shipped("conf") / group).glob("*.yaml"))
 
 
 def quoted(text: str) -> str:

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from syncdiffusion.errors import UsageError
+from syncdiffusion.settings import PRECISION_NAMES
+
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     from syncdiffusion.conditioning.text import Conditioning
 
-PRECISIONS = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,14 @@ class Backbone:
         return replace(self, precision="float32")
 
     def steps(self, count: int) -> "DDIMScheduler":
-        """A DDIM scheduler of its own, with `count` timesteps set."""
+        """A DDIM scheduler of its own, with `count` timesteps set.
+
+        Raises:
+            UsageError: more steps than the model was trained on.
+        """
+        most = self.scheduler.config.num_train_timesteps - self.scheduler.config.steps_offset
+        if count > most:
+            raise UsageError(f"steps={count}: this model's schedule has {most}; use 1 to {most}")
         # A copy: `set_timesteps` changes the scheduler, and a backbone is shared.
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.dtype)

@@ -120,6 +120,19 @@ def test_mistakes_are_one_line(tmp_path, capsys, name, text, words):
     assert not (folder / "table.md").exists()
 
 
+def test_scores_cut_since_they_were_written_are_one_line(compose, known_scores, no_figures, capsys):
+    """At the end of a line, where what is left reads well."""
+    plan = compose("tracking=disabled", "shared_dir=null", "stage=generate")
+    run(plan)
+    run(compose("tracking=disabled", "shared_dir=null", "stage=score"))
+    path = plan.folder / "scores.csv"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    capsys.readouterr()
+    assert main([str(plan.folder)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {path}: cut or changed since it was written; run stage=score again\n"
+
+
 def test_a_folder_is_wanted(capsys):
     with pytest.raises(SystemExit) as ended:
         main([])

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from baselines import METHODS
-from syncdiffusion import __version__, cli
+from syncdiffusion import __version__, cli, picture
 from syncdiffusion.backbones.backbone import Backbone
 from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
@@ -51,10 +51,10 @@ def test_the_picture_is_the_methods_own_and_carries_its_record(command, tiny, ti
         height=64, width=128, steps=2, stride=4, negative_prompt="grey", guidance_scale=7.5
     )
     image = METHODS["multidiffusion"].generate(tiny, [prompt], [5], settings)[0]
-    with Image.open(path) as picture:
-        assert np.array_equal(np.asarray(picture), (image * 255).round().byte().permute(1, 2, 0).numpy())
-        assert picture.info["Software"] == f"syncdiffusion {__version__}"
-    record = cli.read_record(path)
+    with Image.open(path) as opened:
+        assert np.array_equal(np.asarray(opened), (image * 255).round().byte().permute(1, 2, 0).numpy())
+        assert opened.info["Software"] == f"syncdiffusion {__version__}"
+    record = picture.read_record(path)
     assert (record["method"], record["prompt"], record["seed"]) == ("multidiffusion", prompt, 5)
     assert record["model"] == {"id": str(tiny_folder), "revision": None, "fingerprint": tiny.fingerprint}
     assert record["settings"] == asdict(settings)  # all of them, so that the record alone makes the picture again
@@ -68,7 +68,7 @@ def test_any_setting_of_the_method_can_be_given(command, tiny_folder, tmp_path):
     given = [word for pair in chosen.items() for word in ("--set", "=".join(pair))]
     status, _, err = command("a lake", *words, *given)
     assert status == 0, err
-    found = cli.read_record(tmp_path / "panorama.png")["settings"]
+    found = picture.read_record(tmp_path / "panorama.png")["settings"]
     expected = {"loss": "style", "weight": 3.0, "first_n": 0, "anchor": None, "checkpointing": True, "stride": 2}
     assert {name: found[name] for name in expected} == expected
 
@@ -157,15 +157,15 @@ def test_a_picture_is_overwritten_only_when_told(command, tiny_folder, tmp_path)
     assert (tmp_path / "one.png").read_bytes() == b"precious"
     status, out, _ = command(*words, "--force")
     assert status == 0 and out == "one.png\n"
-    assert cli.read_record(tmp_path / "one.png")["prompt"] == "a lake"
+    assert picture.read_record(tmp_path / "one.png")["prompt"] == "a lake"
 
 
 def test_a_name_that_was_taken_meanwhile_gets_a_number(tmp_path):
     out = tmp_path / "one.png"
-    assert cli.save(b"first", out, False) == out
-    assert cli.save(b"second", out, False) == tmp_path / "one-2.png"
-    assert cli.save(b"third", out, False) == tmp_path / "one-3.png"
-    assert cli.save(b"fourth", out, True) == out
+    assert picture.save(b"first", out, False) == out
+    assert picture.save(b"second", out, False) == tmp_path / "one-2.png"
+    assert picture.save(b"third", out, False) == tmp_path / "one-3.png"
+    assert picture.save(b"fourth", out, True) == out
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {
         "one.png": b"fourth", "one-2.png": b"second", "one-3.png": b"third",
     }  # fmt: skip
@@ -177,12 +177,12 @@ def test_a_picture_that_cannot_be_written_in_the_end_is_not_lost(tmp_path, monke
 
     elsewhere = tmp_path / "temporary"
     elsewhere.mkdir()
-    monkeypatch.setattr(cli.tempfile, "tempdir", str(elsewhere))
-    monkeypatch.setattr(cli.os, "replace", full)
+    monkeypatch.setattr(picture.tempfile, "tempdir", str(elsewhere))
+    monkeypatch.setattr(picture.os, "replace", full)
     (tmp_path / "folder").mkdir()
     out = tmp_path / "folder" / "one.png"
     with pytest.raises(UsageError, match=r"--out .*one.png: cannot be written \(No space left") as told:
-        cli.save(b"picture", out, False)
+        picture.save(b"picture", out, False)
     (kept,) = elsewhere.iterdir()
     assert kept.read_bytes() == b"picture" and str(told.value).endswith(f"the panorama is {kept}")
     assert list(out.parent.iterdir()) == []
@@ -198,7 +198,7 @@ def test_a_picture_of_another_origin_has_no_record(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "other.png")
     for name in ("other.png", "none.png"):
         with pytest.raises(UsageError, match=f"{name}: not a panorama that this command made"):
-            cli.read_record(tmp_path / name)
+            picture.read_record(tmp_path / name)
 
 
 class Terminal(io.StringIO):

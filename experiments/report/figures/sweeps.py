@@ -54,7 +54,7 @@ def curves_figure(results: Results, setting: str) -> Figure | None:
         return None
     figure, panels = new_panels(len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
-        draw_swept(axes, axis, [value_of(results, label, metric) for label in labels], mark_of(results, setting))
+        draw_swept(axes, axis, [value_of(results, label, metric) for label in labels], swept_mark(results, setting))
         draw_compared(axes, results, value_of(results, results.study.compare_with, metric))
         axes.set_ylabel(metric_label(metric))
     legend(figure, panels[0])
@@ -73,7 +73,7 @@ def paired_figure(results: Results, setting: str) -> Figure | None:
         return None
     figure, panels = new_panels(len(found))
     for axes, (metric, values) in zip(panels, found.items(), strict=True):
-        draw_swept(axes, axis, values, mark_of(results, setting))
+        draw_swept(axes, axis, values, swept_mark(results, setting))
         draw_compared(axes, results, Interval(0.0, np.nan, np.nan, 0))
         axes.set_ylabel("Δ " + metric_label(metric))
     legend(figure, panels[0])
@@ -130,7 +130,7 @@ def new_panels(count: int, columns: int = 4) -> tuple[Figure, list[Axes]]:
     return figure, panels[:count]
 
 
-def mark_of(results: Results, setting: str) -> tuple[str, str]:
+def swept_mark(results: Results, setting: str) -> tuple[str, str]:
     return marks(results.study)[swept_settings(results)[setting][0].label]
 
 
@@ -174,7 +174,7 @@ def draw_compared(axes: Axes, results: Results, value: Interval | None) -> None:
 
 def draw_cost(axes: Axes, results: Results, setting: str, metric: str) -> None:
     rows = swept_axis(results.study, setting, swept_settings(results)[setting]).rows
-    colour, marker = mark_of(results, setting)
+    colour, marker = swept_mark(results, setting)
     seconds = [value_of(results, row.label, "seconds").mean for row in rows]
     x, (mean, low, high) = points_of(seconds, [value_of(results, row.label, metric) for row in rows])
     axes.errorbar(x, mean, [mean - low, high - mean], color=colour, fmt="none", linewidth=0.6, alpha=0.6)
@@ -202,5 +202,5 @@ def label_values(axes: Axes, results: Results, swept: Mapping[str, Sequence[Row]
         if (value := value_of(results, row.label, metric)) is not None
     ]
     points = [(value_of(results, row.label, "seconds").mean, value.mean) for row, _, value in there]
-    colours = [mark_of(results, setting)[0] for _, setting, _ in there]
+    colours = [swept_mark(results, setting)[0] for _, setting, _ in there]
     place_labels(axes, points, [tick(row) for row, _, _ in there], colours)

@@ -179,8 +179,12 @@ def test_waiting_ends_when_the_holder_is_seen_alive(tmp_path, monkeypatch, capsy
 
 def test_waiting_goes_on_until_the_holder_ends(tmp_path, holder):
     process = holder(tmp_path)
-    threading.Timer(1.0, process.stdin.write, ["\n"]).start()
-    threading.Timer(1.0, process.stdin.flush).start()
+
+    def release() -> None:
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+    threading.Timer(1.0, release).start()
     began = time.monotonic()
     with Claims(tmp_path).awaited("it", "does this", forever=True) as claim:
         assert claim is not None and time.monotonic() - began >= 0.9

@@ -18,8 +18,10 @@ from experiments.stages.score import score
 from experiments.stages.score_files import read_scores, written_rows
 from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
+from tests.experiments.composing import compose_plan
 
-SET = {"study.json", "panoramas.csv", "replicates.csv", "scores.csv", "scores.sha256"}
+TABLES = ["panoramas.csv", "replicates.csv", "scores.csv", "swaps.csv"]
+SET = {"study.json", "scores.sha256", *TABLES}
 SMALLER = ["prompts.texts=[hills by the sea]"]  # half the panoramas: every file of the set differs
 
 
@@ -31,17 +33,31 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if ".tmp" in path.name]
 
 
+@pytest.fixture(scope="module")
+def panoramas(tiny_settings, tmp_path_factory) -> Path:
+    """The run folder of the tiny plan, generated once."""
+    folder = tmp_path_factory.mktemp("made")
+    assert generate(compose_plan([*tiny_settings, f"run_dir={folder}"])) == 10
+    return folder
+
+
 @pytest.fixture
-def scored(compose, known_scores):
+def generated(compose, panoramas, known_scores):
+    """The tiny plan in a run folder of its own, with all its panoramas."""
+    shutil.copytree(panoramas, compose().folder)
+    return compose()
+
+
+@pytest.fixture
+def scored(compose, generated):
     """(plan, its files, another plan of the same run folder, its files); the first one's are there."""
-    plan, other = compose(), compose(*SMALLER)
-    generate(plan)
+    plan, other = generated, compose(*SMALLER)
     sets = []
     for each in (other, plan):
         score(each, read_index(each))
         sets.append(the_set(each.folder))
     assert sets[0].keys() == sets[1].keys() == SET
-    assert all(sets[0][name] != sets[1][name] for name in SET - {"replicates.csv"})
+    assert all(sets[0][name] != sets[1][name] for name in SET - {"replicates.csv", "swaps.csv"})
     return plan, sets[1], other, sets[0]
 
 
@@ -59,7 +75,7 @@ class Fault:
         return self.real(*words, **options)
 
 
-@pytest.mark.parametrize("n", range(1, 6))
+@pytest.mark.parametrize("n", range(1, len(SET) + 1))
 @pytest.mark.parametrize("name", ["replace", "fsync"])
 def test_an_interruption_anywhere_mixes_no_two_sets(scored, monkeypatch, name, n):
     plan, before, other, after = scored
@@ -99,13 +115,13 @@ def test_a_kill_while_they_take_their_places_leaves_no_scores(scored, monkeypatc
         score(other, read_index(other))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
-    assert not (plan.folder / "scores.csv").exists() and len(leftovers(plan.folder)) == 3
+    assert not (plan.folder / "scores.csv").exists() and len(leftovers(plan.folder)) == len(SET) - 2
     monkeypatch.setattr(files, "ABANDONED", 0.0)
     run(replace(other, stage=Stage.score))
     assert the_set(plan.folder) == after and leftovers(plan.folder) == []
 
 
-@pytest.mark.parametrize("n", range(1, 6))
+@pytest.mark.parametrize("n", range(1, len(SET) + 1))
 def test_a_full_disk_leaves_the_old_scores(scored, monkeypatch, n):
     plan, before, other, _ = scored
     with monkeypatch.context() as patch:
@@ -120,15 +136,14 @@ def test_the_checksums_are_what_sha256sum_reads(scored):
     if shutil.which("sha256sum") is None:
         pytest.skip("no sha256sum here")
     done = subprocess.run(["sha256sum", "-c", "scores.sha256"], cwd=plan.folder, capture_output=True, text=True)
-    names = ["panoramas.csv", "replicates.csv", "scores.csv"]
-    assert done.returncode == 0 and sorted(done.stdout.splitlines()) == [f"{name}: OK" for name in names]
+    assert done.returncode == 0 and sorted(done.stdout.splitlines()) == [f"{name}: OK" for name in TABLES]
 
 
 def without_last_line(content: bytes) -> bytes:
     return b"\n".join(content.splitlines()[:-1]) + b"\n"
 
 
-@pytest.mark.parametrize("name", ["scores.csv", "panoramas.csv", "replicates.csv"])
+@pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize(
     "damage",
     [without_last_line, lambda content: content[:-4], lambda content: b"", lambda content: b"\xff\x00\xfe" * 50],
@@ -151,9 +166,11 @@ def test_scores_without_checksums_are_still_read(scored):
     (plan.folder / "scores.sha256").unlink()
     scores, panoramas = read_scores(plan.folder, read_index(plan))
     assert len(panoramas) == 8 and len(scores) == before["scores.csv"].count(b"\n") - 1
-    (plan.folder / "scores.sha256").write_bytes(b"\xff\xfe nonsense")
-    with pytest.raises(UsageError, match="cut or changed since it was written"):
-        read_scores(plan.folder, read_index(plan))
+    lines = before["scores.sha256"].splitlines(keepends=True)
+    for damaged in (b"", b"\xff\xfe nonsense", b"nonsense", lines[0], lines[-1]):
+        (plan.folder / "scores.sha256").write_bytes(damaged)
+        with pytest.raises(UsageError, match="run stage=score again"):
+            read_scores(plan.folder, read_index(plan))
 
 
 @pytest.mark.parametrize(
@@ -161,17 +178,16 @@ def test_scores_without_checksums_are_still_read(scored):
     [b"", b"\x89PNG\x00\x00\xff", b"method,prompt\na,b\n", b'method,key\n"a,b\nc', b"\n\n"],
     ids=["empty", "binary", "no key", "open quote", "blank"],
 )
-def test_damaged_panoramas_csv_is_written_again(compose, known_scores, content):
-    plan = compose("stage=generate")
-    generate(plan)
+def test_damaged_panoramas_csv_is_written_again(generated, content):
+    plan = replace(generated, stage=Stage.generate)
     path = plan.folder / "panoramas.csv"
     path.write_bytes(content)
     run(plan)
     assert len(pd.read_csv(path)) == 8 and written_rows(path) == read_index(plan).rows
 
 
-def test_panoramas_csv_that_cannot_be_read_or_replaced_is_one_line(compose, known_scores):
-    plan = compose("stage=generate")
+def test_panoramas_csv_that_cannot_be_read_or_replaced_is_one_line(generated):
+    plan = replace(generated, stage=Stage.generate)
     path = plan.folder / "panoramas.csv"
     path.mkdir(parents=True)
     assert written_rows(path) is None
@@ -179,11 +195,10 @@ def test_panoramas_csv_that_cannot_be_read_or_replaced_is_one_line(compose, know
         run(plan)
 
 
-def test_panoramas_replaced_while_they_are_scored_are_not_scored(compose, known_scores, monkeypatch):
+def test_panoramas_replaced_while_they_are_scored_are_not_scored(generated, monkeypatch):
     from experiments.metrics import score as metrics
 
-    plan = compose()
-    generate(plan)
+    plan = generated
     honest, png = metrics.score_panoramas, plan.units[2].png(plan.folder)
 
     def meanwhile(*words, **options):
