@@ -24,7 +24,9 @@ def windows_of(row: Row, canvas: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     factor = canvas.get("factor", 8)  # pixels per latent cell
     square = Square(canvas["window"] // factor, factor)
-    known = {name: value for name, value in row.settings.items() if name in facts_of(method.settings)}
+    # What a row does not say it has in common with the others.
+    told = {**canvas, **row.settings}
+    known = {name: told[name] for name in facts_of(method.settings) if name in told}
     corners = method.corners(method.settings(**known), square)
     if not corners:
         return None
