@@ -1,7 +1,8 @@
 # make demo       the demo experiment on the embedded model, in an environment of its own
 # make test       the tests that take minutes; make test-all: the slow ones too
+# make lint       ruff (lint and format) and mypy
 # make install    the environment alone (.venv); done once, again only when requirements.txt changes
-.PHONY: demo test test-all install
+.PHONY: demo test test-all lint install
 .DEFAULT_GOAL := demo
 
 # Threads that wait must sleep, not spin: beside another busy process spinning makes small models 80 times slower.
@@ -22,6 +23,11 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(PYTHON) -m pytest -rs --durations=10 -q
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 install: $(INSTALLED)
 

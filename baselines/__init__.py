@@ -1,47 +1,46 @@
-"""Every method by name: a frozen dataclass of settings in, images out, one signature for all.
+"""Every method by name. Nothing here imports torch.
 
-    METHODS["multidiffusion"].generate(backbone, prompts, seeds, settings, on_step)
+    METHODS["multidiffusion"].generate(backbone, prompts, seeds, MultiDiffusionSettings(width=2048))
 
-To add a method, write a file with a settings dataclass, `sample_latents`, `generate` and `evaluations`, and a line
-below.
+A method is a file: in this folder, or anywhere else as a plugin. The file holds a frozen dataclass of settings,
+`sample`, `calls`, and a `METHOD` that describes it (see `syncdiffusion.method.Method`); CONTRIBUTING.md walks through
+one. Files of this folder are found by themselves.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from baselines import blended_latent, multidiffusion, profile_matching, stable_diffusion
-from syncdiffusion import sync as guidance
-from syncdiffusion.cost import Evaluations
+import importlib
+import pkgutil
+
+from syncdiffusion import sync
+from syncdiffusion.errors import UsageError
+from syncdiffusion.method import Method
+from syncdiffusion.settings import Facts, facts_of
+
+METHODS: dict[str, Method] = {}
 
 
-@dataclass(frozen=True)
-class Method:
-    """settings: the dataclass of its settings.
+def register(method: Method) -> Method:
+    """Add a method to the catalogue; the same one again changes nothing.
 
-    generate: makes images; sample_latents: the same, but stops before decoding.
-    evaluations: (settings, window, factor) -> the network evaluations that one panorama takes.
+    Raises:
+        UsageError: another method has its name.
     """
-
-    name: str
-    title: str
-    settings: type
-    generate: Callable[..., Any]
-    sample_latents: Callable[..., Any]
-    evaluations: Callable[..., Evaluations]
+    if METHODS.setdefault(method.name, method) is not method:
+        raise UsageError(f"method {method.name}: there is one of that name ({METHODS[method.name].source}); rename it")
+    return method
 
 
-def _method(module: Any, name: str, title: str, settings: type) -> Method:
-    return Method(name, title, settings, module.generate, module.sample_latents, module.evaluations)
+def facts(method: str, setting: str) -> Facts:
+    """What is known of a method's setting; nothing of an unknown one, as in results of a plugin that is not there."""
+    return facts_of(METHODS[method].settings).get(setting, Facts("")) if method in METHODS else Facts("")
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        _method(guidance, "syncdiffusion", "SyncDiffusion", guidance.SyncDiffusionSettings),
-        _method(profile_matching, "profile_matching", "Profile matching", profile_matching.ProfileMatchingSettings),
-        _method(multidiffusion, "multidiffusion", "MultiDiffusion", multidiffusion.MultiDiffusionSettings),
-        _method(blended_latent, "blended_latent", "Blended latent diffusion", blended_latent.BlendedLatentSettings),
-        _method(stable_diffusion, "stable_diffusion", "Stable Diffusion", stable_diffusion.StableDiffusionSettings),
-    )
-}
+def _find() -> None:
+    register(sync.METHOD)
+    for found in pkgutil.iter_modules(__path__):
+        if not found.ispkg:
+            register(importlib.import_module(f"{__name__}.{found.name}").METHOD)
+
+
+_find()

@@ -1,6 +1,6 @@
 """Blended Latent Diffusion (Avrahami et al., SIGGRAPH 2023) as extrapolation.
 
-The paper's recipe (window, overlap, mask) is not public (protocol §2). This is ours:
+The paper's recipe (window, overlap, mask) is not public (PROTOCOL.md, section 2). This is ours:
 
 1. The first window (top left) is an ordinary sample of the model, from its part of the canvas noise.
 2. Then window after window, row by row, each `overlap` of a window into what is there already.
@@ -14,140 +14,121 @@ The authors' script noises the known cells to the level *before* the step, which
 the end, starts a quarter into the schedule and uses 50 DDIM steps; we keep the last two.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from syncdiffusion.backbones.backbone import Backbone
-from syncdiffusion.cost import Evaluations, plain
+from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
-from syncdiffusion.geometry.sizes import window_corners
-from syncdiffusion.joint.loop import (
-    Conditioning,
-    OnStep,
-    Step,
-    check_sampling,
-    condition,
-    decode_canvas,
-    initial_noise,
-    noise_generator,
-    windows_for,
-)
+from syncdiffusion.geometry.sizes import check_pixels, window_corners
+from syncdiffusion.method import Corners, Method
+from syncdiffusion.settings import SamplingSettings, setting
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from syncdiffusion.joint.task import Task
 
 
 @dataclass(frozen=True)
-class BlendedLatentSettings:
-    """Settings of one panorama by repeated outpainting.
+class BlendedLatentSettings(SamplingSettings):
+    """Settings of one panorama by repeated outpainting."""
 
-    overlap: share of a window that is known already, above 0 and below 1.
-    start: share of the schedule that outpainted windows skip, from 0 and below 1.
+    overlap: float = setting(0.5, "share of a window that is known already", above=0, below=1)
+    start: float = setting(0.25, "share of the schedule that outpainted windows skip", least=0, below=1)
+
+
+def sample(task: Task, settings: BlendedLatentSettings) -> Tensor:
+    """Denoised canvases [n, c, h, w]; `on_step` is told of every window rather than of every denoising step.
+
+    Raises:
+        UsageError: a canvas that the windows cannot cover, an overlap of less than a cell.
     """
+    import torch
 
-    height: int = 512
-    width: int = 3072
-    steps: int = 50
-    guidance_scale: float = 7.5
-    negative_prompt: str = ""
-    overlap: float = 0.5
-    start: float = 0.25
+    from syncdiffusion.joint.task import Step
 
-    def __post_init__(self) -> None:
-        check_sampling(self)
-        if not 0 < self.overlap < 1:
-            raise UsageError(f"overlap={self.overlap}: use a number between 0 and 1")
-        if not 0 <= self.start < 1:
-            raise UsageError(f"start={self.start}: use a number from 0 and below 1")
+    windows = task.windows(hop_of(settings, task.backbone.window))
+    canvas = task.noise.clone()
+    done = torch.zeros(windows.height, windows.width, dtype=torch.bool, device=canvas.device)
+    generators = task.generators("blend")
+    for index, (top, left) in enumerate(windows.corners):
+        place = (..., slice(top, top + windows.size), slice(left, left + windows.size))
+        canvas[place] = outpaint(task, task.noise[place], canvas[place], done[place], settings.start, generators)
+        done[place] = True
+        task.told(Step(index, len(windows), 0))
+    return canvas
 
 
-@torch.no_grad()
 def outpaint(
-    backbone: Backbone,
+    task: Task,
     latents: Tensor,
     known: Tensor,
     mask: Tensor,
-    conditioning: Conditioning,
-    steps: int,
     start: float,
     generators: Sequence[torch.Generator],
 ) -> Tensor:
     """Denoise one window of each panorama around what is known of it.
 
     Args:
-        latents: pure noise [n, 4, s, s].
-        known: clean latents [n, 4, s, s], used where `mask` [s, s] is True.
+        latents: pure noise [n, c, s, s].
+        known: clean latents [n, c, s, s], used where `mask` [s, s] is True.
         generators: one CPU generator per panorama, for the noise on the known cells.
 
     Returns:
-        clean latents [n, 4, s, s], equal to `known` under the mask.
+        clean latents [n, c, s, s], equal to `known` under the mask.
     """
-    scheduler = backbone.steps(steps)
-    begin = int(start * steps) if mask.any() else 0
-    timesteps = scheduler.timesteps[begin:]
-    levels = [*timesteps[1:], None]
-    for t, reached in zip(timesteps, levels, strict=True):
-        c = conditioning
-        noise = backbone.predict_noise(latents, t, c.text, c.empty, c.guidance_scale)
-        latents = scheduler.step(noise, t, latents).prev_sample
-        if reached is not None and mask.any():
-            fresh = torch.stack([torch.randn(known.shape[1:], generator=g) for g in generators]).to(known)
-            latents = torch.where(mask, scheduler.add_noise(known, fresh, reached[None]), latents)
+    import torch
+
+    from syncdiffusion.joint.noise import draw_normal
+
+    steps = task.steps[int(start * len(task.steps)) if mask.any() else 0 :]
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
+        with torch.no_grad():
+            noise = task.backbone.predict_noise(latents, step.timestep, task.conditioning)
+            latents = task.advance(step, latents, noise)
+        if following is not None and mask.any():
+            fresh = draw_normal(generators, known.shape[1:]).to(known)
+            level = torch.tensor([following.timestep], device=known.device)
+            latents = torch.where(mask, task.scheduler.add_noise(known, fresh, level), latents)
     return torch.where(mask, known, latents)
 
 
 def hop_of(settings: BlendedLatentSettings, window: int) -> int:
-    """Latent cells from one window of `window` cells to the next."""
+    """Latent cells from one window of `window` cells to the next; UsageError where windows would not overlap."""
     hop = window - round(settings.overlap * window)
     if not 0 < hop < window:
         raise UsageError(f"overlap={settings.overlap}: less than one latent cell of a window of {window}")
     return hop
 
 
-def sample_latents(
-    backbone: Backbone,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    settings: BlendedLatentSettings,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """Denoised canvases [n, 4, h, w]."""
-    hop = hop_of(settings, backbone.window)
-    windows = windows_for(backbone, settings.height, settings.width, hop)
-    shape = (backbone.channels, windows.height, windows.width)
-    noise = initial_noise(prompts, seeds, shape).to(backbone.device, backbone.dtype)
-    canvas = noise.clone()
-    done = torch.zeros(windows.height, windows.width, dtype=torch.bool, device=backbone.device)
-    generators = [noise_generator(p, s, stream="blend") for p, s in zip(prompts, seeds, strict=True)]
-    c = condition(backbone, prompts, settings.negative_prompt, settings.guidance_scale)
-    for index, (top, left) in enumerate(windows.corners):
-        place = (..., slice(top, top + windows.size), slice(left, left + windows.size))
-        known = (canvas[place], done[place])
-        canvas[place] = outpaint(backbone, noise[place], *known, c, settings.steps, settings.start, generators)
-        done[place] = True
-        if on_step is not None:
-            on_step(Step(index, len(windows), 0))
-    return canvas
+def corners(settings: BlendedLatentSettings, square: Square) -> Corners:
+    """Where the windows lie, one after the other; UsageError where they cannot cover the canvas."""
+    hop = hop_of(settings, square.window)
+    height, width = (
+        check_pixels(name, getattr(settings, name), square.factor, square.window, hop) for name in ("height", "width")
+    )
+    return window_corners(height, width, square.window, hop)
 
 
-def generate(
-    backbone: Backbone,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    settings: BlendedLatentSettings,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """Panoramas [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.sync.
-
-    `on_step` is called after every window rather than after every denoising step.
-    """
-    return decode_canvas(backbone, sample_latents(backbone, prompts, seeds, settings, on_step))
-
-
-def evaluations(settings: BlendedLatentSettings, window: int, factor: int) -> Evaluations:
-    """Network evaluations of one panorama; see syncdiffusion.sync. The first window alone has all steps."""
-    height, width = settings.height // factor, settings.width // factor
-    count = len(window_corners(height, width, window, hop_of(settings, window)))
+def calls(settings: BlendedLatentSettings, square: Square) -> NetworkCalls:
+    """Network calls of one panorama. The first window alone has all steps."""
     outpainted = settings.steps - int(settings.start * settings.steps)
-    canvas = plain(count, outpainted, settings.height, settings.width, window * factor)
-    return canvas + Evaluations(unet=settings.steps - outpainted)
+    count = len(corners(settings, square))
+    canvas = joint_calls(count, outpainted, settings.height, settings.width, square)
+    return canvas + NetworkCalls(unet=settings.steps - outpainted)
+
+
+METHOD = Method(
+    name="blended_latent",
+    title="Blended latent diffusion",
+    settings=BlendedLatentSettings,
+    sample=sample,
+    calls=calls,
+    corners=corners,
+    source="Avrahami et al., SIGGRAPH 2023, arXiv 2206.02779, as extrapolation: outpainted window after window",
+    mark=("#009e73", "^"),
+)

@@ -3,7 +3,7 @@
 SyncDiffusion foresees an image of every window, measures its perceptual distance to the anchor's and goes down that
 distance's gradient: a decoder, a perceptual network, and three networks backward, per window and step. Profile matching
 compares the foreseen latents themselves, by their vertical profile: mean m_j and standard deviation d_j of each channel
-along each row of cells, [4, s] each. That is colour, light and roughness by height, sky above ground, and says nothing
+along each row of cells, [c, s] each. That is colour, light and roughness by height, sky above ground, and says nothing
 of where along a row things stand. At step i, with the noise prediction that the DDIM step needs anyway,
 
     goal_j = m_anchor + (x0_j - m_j) · d_anchor / d_j
@@ -18,74 +18,68 @@ deviations pull furthest. Whole channels do not know above from below; aligned b
 windows that share a cell want it to be like different places of the anchor.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from syncdiffusion.cost import Evaluations, plain
-from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.loop import (
-    OnStep,
-    Step,
-    check_sampling,
-    choose_anchor,
-    condition,
-    decode_canvas,
-    initial_noise,
-    sample_windows,
-    window_count,
-    windows_for,
-)
-from syncdiffusion.memory import AUTO
+from baselines import multidiffusion
+from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.method import Method
+from syncdiffusion.settings import WindowedSettings, anchor_setting, decay_setting, first_n_setting, setting
 
 if TYPE_CHECKING:
-    from syncdiffusion.backbones.backbone import Backbone
+    from torch import Tensor
 
+    from syncdiffusion.joint.task import Step, Task
 
-MATCHES = {"rows": -1, "row_means": -1, "channels": (-2, -1), "blocks": None}  # -> dimensions of the statistics
+# -> dimensions of the statistics; blocks have means alone
+MATCHES: dict[str, tuple[int, ...]] = {"rows": (-1,), "row_means": (-1,), "channels": (-2, -1), "blocks": ()}
 BLOCK = 4  # latent cells; a quarter of the miniature's window, a sixteenth of Stable Diffusion's
 RATIOS = (0.5, 2.0)  # of deviations: a row that is nearly even must not have its noise blown up
 
 
 @dataclass(frozen=True)
-class ProfileMatchingSettings:
+class ProfileMatchingSettings(WindowedSettings):
     """Settings of one panorama by profile matching.
 
-    strength, decay: step i takes strength · decay^i of the way to the anchor's profile, 0 to 1.
     match: "rows", the profile: mean and deviation of each row of cells; "row_means" without the deviations;
         "channels", mean and deviation of the whole channel; "blocks", means over aligned blocks of BLOCK x BLOCK cells.
-    first_n: match in the first n steps only; None for all, 0 for none.
-    anchor: index of the anchor window; None for the centre one, N // 2.
-    Other fields as in SyncDiffusionSettings.
     """
 
-    height: int = 512
-    width: int = 3072
-    steps: int = 50
-    guidance_scale: float = 7.5
-    negative_prompt: str = ""
-    stride: int = 16
-    loop_closure: str = "off"
-    window_batch: int | str = AUTO
-    strength: float = 0.2
-    decay: float = 0.95
-    match: str = "rows"
-    first_n: int | None = None
-    anchor: int | None = None
+    strength: float = setting(
+        0.2, "step i takes strength · decay^i of the way to the anchor's profile; 1 leaves bands", least=0, most=1
+    )
+    decay: float = decay_setting()
+    match: str = setting("rows", "what is matched", choices=tuple(MATCHES))
+    first_n: int | None = first_n_setting()
+    anchor: int | None = anchor_setting()
 
-    def __post_init__(self) -> None:
-        check_sampling(self)
-        if not 0 <= self.strength <= 1:
-            raise UsageError(f"strength={self.strength}: use 0 to 1")
-        if self.match not in MATCHES:
-            raise UsageError(f"match={self.match}: use one of {', '.join(MATCHES)}")
+
+def sample(task: Task, settings: ProfileMatchingSettings) -> Tensor:
+    """Denoised canvases [n, c, h, w].
+
+    Raises:
+        UsageError: a canvas that the windows cannot cover, an anchor that does not exist.
+    """
+    from syncdiffusion.joint.loop import denoise
+
+    windows = task.windows(settings.stride, settings.loop_closure)
+    anchor = choose_anchor(settings.anchor, len(windows))
+
+    def match(step: Step, views: Tensor, noise: Tensor) -> Tensor:
+        if settings.first_n is not None and step.index >= settings.first_n:
+            return views
+        x0 = task.foresee(step, views, noise)
+        signal = task.scheduler.alphas_cumprod[step.timestep].sqrt()
+        share = settings.strength * settings.decay**step.index
+        return views + signal * toward_anchor(x0, anchor, share, settings.match)
+
+    return denoise(task, windows, after=match)
 
 
 def toward_anchor(x0: Tensor, anchor: int, share: float, match: str = "rows") -> Tensor:
-    """What `share` (0 to 1) of the way to the anchor's statistics adds to foreseen latents x0 [n, N, 4, s, s].
+    """What `share` (0 to 1) of the way to the anchor's statistics adds to foreseen latents x0 [n, N, c, s, s].
 
     Args:
         match: one of MATCHES, see ProfileMatchingSettings.
@@ -93,6 +87,8 @@ def toward_anchor(x0: Tensor, anchor: int, share: float, match: str = "rows") ->
     Returns:
         the same shape; 0 for the anchor itself.
     """
+    import torch
+
     own = slice(anchor, anchor + 1)
     if match == "blocks":
         mean = block_means(x0)
@@ -106,56 +102,20 @@ def toward_anchor(x0: Tensor, anchor: int, share: float, match: str = "rows") ->
 
 
 def block_means(x0: Tensor) -> Tensor:
-    """Each cell's mean over its block of BLOCK x BLOCK cells; [n, N, 4, s, s], the last blocks may be smaller."""
+    """Each cell's mean over its block of BLOCK x BLOCK cells; [n, N, c, s, s], the last blocks may be smaller."""
+    import torch
+
     rows = [part.mean(dim=-2, keepdim=True).expand_as(part) for part in x0.split(BLOCK, dim=-2)]
     columns = torch.cat(rows, dim=-2).split(BLOCK, dim=-1)
     return torch.cat([part.mean(dim=-1, keepdim=True).expand_as(part) for part in columns], dim=-1)
 
 
-def sample_latents(
-    backbone: "Backbone",
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    settings: ProfileMatchingSettings,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """Denoised canvases [n, 4, h, w]; arguments as in syncdiffusion.sync."""
-    windows = windows_for(backbone, settings.height, settings.width, settings.stride, settings.loop_closure)
-    anchor = choose_anchor(settings.anchor, windows)
-    scheduler = backbone.steps(settings.steps)
-
-    def match(step: Step, views: Tensor, noise: Tensor) -> Tensor:
-        if settings.first_n is not None and step.index >= settings.first_n:
-            return views
-        x0 = scheduler.step(noise, step.timestep, views).pred_original_sample
-        signal = scheduler.alphas_cumprod[step.timestep].sqrt()
-        share = settings.strength * settings.decay**step.index
-        return views + signal * toward_anchor(x0, anchor, share, settings.match)
-
-    return sample_windows(
-        backbone,
-        initial_noise(prompts, seeds, (backbone.channels, windows.height, windows.width)),
-        windows,
-        condition(backbone, prompts, settings.negative_prompt, settings.guidance_scale),
-        settings.steps,
-        settings.window_batch,
-        correct=match,
-        on_step=on_step,
-    )
-
-
-def generate(
-    backbone: "Backbone",
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    settings: ProfileMatchingSettings,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """Panoramas [n, 3, height, width] in [0, 1] on the CPU; arguments as in syncdiffusion.sync."""
-    return decode_canvas(backbone, sample_latents(backbone, prompts, seeds, settings, on_step))
-
-
-def evaluations(settings: ProfileMatchingSettings, window: int, factor: int) -> Evaluations:
-    """Network evaluations of one panorama, those of MultiDiffusion; see syncdiffusion.sync."""
-    count = window_count(settings, window, factor)
-    return plain(count, settings.steps, settings.height, settings.width, window * factor)
+METHOD = Method(
+    name="profile_matching",
+    title="Profile matching",
+    settings=ProfileMatchingSettings,
+    sample=sample,
+    calls=multidiffusion.calls,
+    source="this project: foreseen latents take the anchor's mean and deviation row by row, without any gradient",
+    mark=("#e69f00", "v"),
+)

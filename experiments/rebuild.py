@@ -1,8 +1,9 @@
 """Tables, figures and the report page of a folder, anew: ``python -m experiments.rebuild FOLDER [FOLDER ...]``.
 
-A folder is a run folder or one under ``results/``. Only study.json, panoramas.csv, scores.csv and replicates.csv are
-read, and the same files give the same bytes. The page is written where panoramas are there to be shown, or with
-``--page``. Exit status 0; 2 for a mistake of the user's, told in one line on stderr. No torch, no model.
+A folder is a run folder or one under ``results/``. Only study.json, panoramas.csv, scores.csv, replicates.csv and,
+where it is there, swaps.csv are read, and the same files give the same bytes. The page is written where panoramas are
+there to be shown, or with ``--page``. Exit status 0; 2 for a mistake of the user's, told in one line on stderr. No
+torch, no model.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def rebuild(folder: Path, page: bool) -> str:
     """
     from experiments.report.figures import write_figures
     from experiments.report.tables import write_tables
+    from experiments.stages.score_files import check_whole
 
+    check_whole(folder)
     results = read_results(folder)
     text = write_tables(folder, results)
     write_figures(folder, results)
@@ -46,10 +49,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for folder in arguments.folders:
         try:
             rebuild(folder, arguments.page or (folder / "panoramas").is_dir())
-        except Unwritable as error:  # it names a run's setting, which is none of this command's
-            raise UsageError(
-                f"{folder}: cannot write {error.path} ({error.reason}); make room there or rebuild a copy of the folder"
-            ) from None
+        except Unwritable as error:
+            raise UsageError(f"{folder}: {error}; make room there or rebuild a copy of the folder") from None
         print(f"rebuilt: {folder}")
     return 0
 

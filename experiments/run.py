@@ -3,103 +3,68 @@
 Generate, score, report, track; each stage also alone (`stage=score`) on what is on disk. Any number of processes may
 work on one run folder; one of them scores. Exit status 0; 2 for a mistake of the user's, told in one line on stderr;
 130 after Ctrl-C, 143 after SIGTERM.
+
+This file imports next to nothing before it answers signals: what a run does stands in experiments/stages/sequence.py.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from experiments.common.shipped import shipped
+from experiments.common.signals import answered_by, end_at_once, end_interrupted, raise_interrupt
 
-from experiments.common.command_line import error_line
-from experiments.common.environment import environment
-from experiments.common.files import write_json, write_whole
-from experiments.plan.multirun import failed_job, in_multirun, own_folder
-from experiments.plan.plan import Plan, plan_run
-from experiments.plan.schema import Stage, register
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
+CONF = shipped("conf").resolve()
+SHOW_ALL = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
 
 
-def run(plan: Plan) -> None:
-    """All stages that the plan asks for; the last line of stdout names the run folder."""
-    if plan.dry_run:
-        from experiments.stages.estimate import estimate
+def main() -> Any:
+    """The command on `sys.argv`; ends by SystemExit where the status is not 0."""
+    with answered_by(end_at_once):
+        import hydra
 
-        print(estimate(plan))
-        return
-    # Written first: a folder that cannot be written is found before minutes of work.
-    write_whole(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(plan.resolved))))
-    write_json(plan.folder / "environment.json", environment())
-    before, elsewhere = versions_of_scores(plan.folder), 0
-    if plan.stage in (Stage.all, Stage.generate):
-        from experiments.stages.generate import generate, missing
+        from experiments.plan.plugins import load_plugins, plugins_of
+        from experiments.plan.schema import register
+        from experiments.plan.words import plain_words
 
-        generate(plan)
-        elsewhere = missing(plan) if plan.shard else 0
-    if elsewhere:
-        note = f"{elsewhere} panoramas belong to other shards; the last to finish scores, or stage=score"
-        print(note, file=sys.stderr)
-    else:
-        finish(plan, before)
-    print(f"run folder: {plan.folder}", flush=True)
-
-
-def finish(plan: Plan, before: Mapping[str, Any]) -> None:
-    """Score and report, one process at a time.
-
-    Of several processes that make the panoramas of one run, the first to find them complete scores them, and the
-    others end. before: the scores that were there when this process began; those written since are such a first one's.
-    """
-    from experiments.panoramas.claims import Claims
-    from experiments.stages.score import keep_panoramas, score
-
-    claims = Claims(plan.folder)
-    with claims.awaited("score", "scores this run folder", plan.stage in (Stage.score, Stage.report)) as claim:
-        if claim is None:
-            print(f"{claims.holder('score')} scores this run folder; nothing is left to do here", file=sys.stderr)
-            return
-        if plan.stage in (Stage.all, Stage.generate):
-            found = versions_of_scores(plan.folder)
-            keep_panoramas(plan)
-            others = versions_of_scores(plan.folder) == found and not found.items() & before.items()
-            if plan.stage is Stage.all and others:
-                print("another process has scored these panoramas; nothing is left to do here", file=sys.stderr)
-                return
-        if plan.stage in (Stage.all, Stage.score):
-            score(plan)
-        if plan.stage in (Stage.all, Stage.report):
-            from experiments.stages.report import report
-            from experiments.stages.track import track
-
-            print(report(plan), flush=True)
-            track(plan)
+        load_command()
+        # Hydra prints several lines for a mistake in a setting, unless it is told to raise: then we print one.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        # Waiting threads must sleep, not spin: beside another busy process spinning made small models 80 times slower.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(compose_and_run)
+        with answered_by(raise_interrupt), told_on_stderr("syncdiffusion", "experiments"):
+            try:
+                sys.argv[1:] = plain_words(sys.argv[1:])
+                load_plugins(plugins_of(sys.argv[1:]))
+                register()  # after the plugins, so that their metrics are among those that are measured
+                command()
+            except KeyboardInterrupt as stop:
+                end_interrupted(stop)
+            except Exception as error:
+                fail(error)
 
 
-def versions_of_scores(folder: Path) -> dict[str, tuple[int, ...]]:
-    """What tells one version of each file that scoring and reporting write from the next; empty where it is not there.
-
-    No clock is asked: two machines' need not agree.
-    """
-    versions = {}
-    for name in ("panoramas.csv", "scores.csv", "table.md"):
-        try:
-            stat = (folder / name).stat()
-            versions[name] = (stat.st_ino, stat.st_mtime_ns)
-        except OSError:
-            versions[name] = ()
-    return versions
+def load_command() -> None:
+    """Import what every run needs, none of it heavy, so that no later Ctrl-C falls into its import."""
+    from experiments.plan import multirun, plan  # noqa: F401
+    from experiments.stages import sequence  # noqa: F401
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def compose_and_run(cfg: DictConfig) -> None:
+    """One job: the whole command, or one of the many of a sweep."""
+    from experiments.plan.multirun import failed_job, in_multirun, own_folder
+    from experiments.plan.plan import plan_run
+    from experiments.stages.sequence import run
+
     try:
         run(plan_run(own_folder(cfg)))
     except Exception as error:
@@ -108,16 +73,10 @@ def compose_and_run(cfg: DictConfig) -> None:
         fail(error)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: every library then cleans up as for Ctrl-C."""
-
-
-def terminate(number: int, frame: Any) -> None:
-    raise Terminated
-
-
 def fail(error: Exception) -> None:
     """Exit with one line where the user can mend it; raise what is a defect, or all with HYDRA_FULL_ERROR=1."""
+    from experiments.common.command_line import error_line
+
     line = None if SHOW_ALL else error_line(error, sys.argv[1:])
     if line is None:
         raise error
@@ -125,34 +84,21 @@ def fail(error: Exception) -> None:
     sys.exit(2)
 
 
-def announce_downloads() -> None:
-    """What the packages log, a download of weights above all, is told on stderr."""
-    for package in ("syncdiffusion", "experiments"):
-        logging.getLogger(package).addHandler(logging.StreamHandler())
-        logging.getLogger(package).setLevel(logging.INFO)
-
-
-def main() -> Any:
-    # Hydra prints several lines for a mistake in a setting, unless it is told to raise: then we print one.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    # Threads that wait must sleep, not spin: beside another busy process spinning made small models 80 times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    register()
-    announce_downloads()
-    before = signal.signal(signal.SIGTERM, terminate)
+@contextmanager
+def told_on_stderr(*packages: str) -> Iterator[None]:
+    """What these packages log inside the block, downloads and networks being loaded above all, is told on stderr."""
+    handler = logging.StreamHandler()
+    for logger in map(logging.getLogger, packages):
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False  # some libraries give the root logger a handler, which would say it again
     try:
-        compose_and_run()
-    except KeyboardInterrupt as stop:
-        word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
-        print(f"{word}: what is done stays; the same command goes on from here", file=sys.stderr)
-        sys.exit(status)
-    except Exception as error:
-        fail(error)
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for logger in map(logging.getLogger, packages):
+            logger.removeHandler(handler)
+            logger.propagate = True
 
-
-SHOW_ALL = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
 
 if __name__ == "__main__":
     main()

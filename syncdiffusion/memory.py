@@ -15,15 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from syncdiffusion.errors import UsageError
 
-AUTO = "auto"
 # Of the free memory: the rest is for what no tensor tells of, such as a convolution's workspace and fragmentation.
 USABLE = {"cuda": 0.8, "cpu": 0.5}  # a CPU's memory is shared with other processes, and running out ends this one
-
-
-def check_batch(name: str, value: int | str) -> None:
-    """UsageError for a batch that is neither 1 or more nor AUTO."""
-    if value != AUTO and (not isinstance(value, int) or value < 1):
-        raise UsageError(f"{name}={value}: use 1 or more, or {AUTO} for as many as fit into the free memory")
 
 
 @dataclass
@@ -32,15 +25,14 @@ class Batch:
 
     size: a number, or AUTO until a row has shown how much memory a row takes.
     setting: which setting chose it, for messages.
-    work: what decides how much memory a row takes; a process measures it once. None: measured for this batch alone.
+    kind: of the work, as far as it decides how much memory a row takes.
+    known: bytes of a row by kind, kept with the model, which measures each kind once.
     """
 
     size: int | str
     setting: str = "window_batch"
-    work: tuple[Hashable, ...] | None = None
-
-
-_measured: dict[tuple[Hashable, ...], int] = {}  # bytes of a row, by Batch.work
+    kind: tuple[Hashable, ...] = ()
+    known: dict[tuple[Hashable, ...], int] = field(default_factory=dict)
 
 
 def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows: Tensor) -> tuple[Tensor, ...]:
@@ -53,12 +45,13 @@ def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows:
     Raises:
         UsageError: a single row does not fit into memory.
     """
-    if batch.size == AUTO:
+    if isinstance(batch.size, str):  # AUTO
         batch.size = fitting(bytes_of_row(function, batch, rows), free_memory(rows[0].device))
+    size = batch.size
     done: list[tuple[Tensor, ...]] = []
     start, count = 0, len(rows[0])
     while start < count:
-        piece = [each[start : start + batch.size] for each in rows]
+        piece = [each[start : start + size] for each in rows]
         result = unless_out_of_memory(function, piece)
         if result is not None:
             done.append(result)
@@ -69,19 +62,19 @@ def by_batches(function: Callable[..., tuple[Tensor, ...]], batch: Batch, *rows:
                 "end what else uses it, or use a lower precision or a smaller model"
             )
         else:
-            batch.size = len(piece[0]) // 2
+            batch.size = size = len(piece[0]) // 2
     return tuple(map(torch.cat, zip(*done, strict=True)))
 
 
 def bytes_of_row(function: Callable[..., tuple[Tensor, ...]], batch: Batch, rows: Sequence[Tensor]) -> int:
     """Bytes that `function` takes for the first of the rows, as far as it got where memory ran out."""
-    if batch.work is None or batch.work not in _measured:
+    if batch.kind not in batch.known:
         with PeakMemory() as peak:
             result = unless_out_of_memory(function, [each[:1] for each in rows])
-        if batch.work is None or result is None:
+        if result is None:
             return peak.bytes
-        _measured[batch.work] = peak.bytes
-    return _measured[batch.work]
+        batch.known[batch.kind] = peak.bytes
+    return batch.known[batch.kind]
 
 
 def unless_out_of_memory(

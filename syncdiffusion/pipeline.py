@@ -18,8 +18,10 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from syncdiffusion.backbones.backbone import Backbone, freeze
-from syncdiffusion.sync import SyncDiffusionSettings, generate
+from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
+from syncdiffusion.backbones.loading import freeze
+from syncdiffusion.errors import UsageError
+from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 
 
 class SyncDiffusionPipeline(DiffusionPipeline):
@@ -58,8 +60,23 @@ class SyncDiffusionPipeline(DiffusionPipeline):
             vae=self.vae,
             scheduler=DDIMScheduler.from_config(self.scheduler.config),
             device=torch.device(self.device),
-            precision="float32",
+            precision=self.precision(),
         )
+
+    def precision(self) -> str:
+        """The name of the dtype that the networks were loaded in.
+
+        Raises:
+            UsageError: the networks are of two dtypes, or of one that no diffusion model runs in.
+        """
+        dtypes = {module.dtype for module in (self.vae, self.unet)}
+        names = [name for name, dtype in PRECISIONS.items() if dtypes == {dtype}]
+        if not names:
+            found = ", ".join(sorted(str(each).removeprefix("torch.") for each in dtypes))
+            raise UsageError(
+                f"torch_dtype: UNet and autoencoder in {found}; load both in one of {', '.join(PRECISIONS)}"
+            )
+        return names[0]
 
     def __call__(
         self,
@@ -92,7 +109,9 @@ class SyncDiffusionPipeline(DiffusionPipeline):
             **settings,
         }
         with self.progress_bar(total=chosen.get("steps", SyncDiffusionSettings.steps)) as bar:
-            images = generate(backbone, prompts, seeds, SyncDiffusionSettings(**chosen), lambda step: bar.update())
+            images = METHOD.generate(
+                backbone, prompts, seeds, SyncDiffusionSettings(**chosen), lambda step: bar.update()
+            )
         if output_type == "pt":
             return ImagePipelineOutput(images=images)
         arrays = images.permute(0, 2, 3, 1).numpy()

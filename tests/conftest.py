@@ -26,6 +26,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path):
     """The same, loaded."""
-    from syncdiffusion.backbones.backbone import load_backbone
+    from syncdiffusion.backbones.loading import load_backbone
 
     return load_backbone(str(tiny_folder), device="cpu")

@@ -1,12 +1,12 @@
-"""The joint-diffusion methods as literal, unbatched loops, written from the protocol for comparison.
+"""The joint-diffusion methods as literal, unbatched loops, written from PROTOCOL.md for comparison.
 
 Nothing of the product is called here but its networks, one window at a time. DDIM is written out
 (Song et al., ICLR 2021, Eq. 12 with eta = 0) rather than taken from a scheduler.
 
-It works as the released code does (protocol §1), so that its time can be compared too: the guidance pair goes through
-the UNet in one call of batch 2, and its waste is kept. That is, at every synchronised step the anchor's own gradient
-is computed and then not used, and the distance, a function of two images, looks at the anchor's image again for
-every window.
+It works as the released code does (PROTOCOL.md, section 1), so that its time can be compared too: the guidance pair
+goes through the UNet in one call of batch 2, and its waste is kept. That is, at every synchronised step the anchor's
+own gradient is computed and then not used, and the distance, a function of two images, looks at the anchor's image
+again for every window.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def literal_sample(
     loop_closure: str = "off",
     unet_gradient: bool = True,
 ) -> Tensor:
-    """Protocol §1, steps 1-5, for one canvas [1, 4, h, w]; MultiDiffusion where `distance` is None.
+    """PROTOCOL.md, section 1, steps 1 to 5, for one canvas [1, 4, h, w]; MultiDiffusion where `distance` is None.
 
     Without `unet_gradient` a window's noise is predicted once in a synchronised step and held constant.
     """
@@ -90,8 +90,8 @@ def literal_sample(
     anchor = len(views) // 2 if anchor is None else anchor
 
     for i, t in enumerate(ddim.timesteps):
-        active = distance is not None and (i + 1) % every_n == 0 and i < first_n
-        if active:
+        active = (i + 1) % every_n == 0 and i < first_n
+        if distance is not None and active:
             with torch.no_grad():
                 x = cut(canvas, *views[anchor], size)
                 noise = guided_noise(backbone, x, t, text, empty, guidance_scale)
@@ -99,7 +99,7 @@ def literal_sample(
         value, count = torch.zeros_like(canvas), torch.zeros_like(canvas)
         for j, (top, left) in enumerate(views):
             x = cut(canvas, top, left, size)
-            if active:
+            if distance is not None and active:
                 leaf = x.clone().requires_grad_()
                 with torch.set_grad_enabled(unet_gradient):
                     noise = guided_noise(backbone, leaf, t, text, empty, guidance_scale)

@@ -1,8 +1,8 @@
 """The intra metrics as the released evaluation scripts compute them, pair by pair, for comparison.
 
-Written from the scripts eval_intra_lpips.py and eval_style_loss.py (protocol §3). Nothing of the product is called
-here but the reader of VGG-16's weight file. What the scripts do more often than need be is kept, so that their time can
-be compared:
+Written from the scripts eval_intra_lpips.py and eval_style_loss.py (PROTOCOL.md, section 3). Nothing of the product
+is called here but the reader of VGG-16's weight file. What the scripts do more often than need be is kept, so that
+their time can be compared:
 
 - Intra-LPIPS: the `lpips` library's module is called for every pair, with one image on either side, so that each of
   six crops goes through VGG-16 five times.
@@ -86,7 +86,7 @@ def style_of_pairs(layers: nn.Sequential, crops: Tensor) -> list[float]:
     for a, b in combinations(crops, 2):
         network, losses = style_network(layers, a[None])
         network(b[None])
-        distances.append(sum(each.loss for each in losses).item())
+        distances.append(float(sum(each.loss for each in losses)))
     return distances
 
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from syncdiffusion.backbones.backbone import PRECISIONS, Backbone, freeze, load_backbone
+from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
+from syncdiffusion.backbones.loading import freeze, load_backbone
+from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
+from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.loop import noise_generator
+from syncdiffusion.joint.noise import noise_generator
 from syncdiffusion.sync import SyncDiffusionSettings
 
-MINI_NUMBERS = Path(__file__).parents[2] / "conf" / "backbone" / "mini.yaml"
 PROMPT = "a photo of a mountain range at twilight"
 
 
@@ -44,11 +45,12 @@ class Case:
 
 
 def mini_case() -> Case:
-    """The embedded miniature on its full canvas, with the numbers of conf/backbone/mini.yaml.
+    """The embedded miniature on its full canvas, with what its sampling.json has.
 
     Its gradient steps amplify float32's rounding, so SyncDiffusion's equality is proved in float64 alone.
     """
-    timed = _settings_of(MINI_NUMBERS)
+    suited = sampling_defaults(EMBEDDED_FOLDER, "syncdiffusion", SyncDiffusionSettings)
+    timed = SyncDiffusionSettings(height=128, width=768, stride=4, **suited)
     return Case(
         name="mini",
         load=lambda device, precision: load_backbone(device=device, precision=precision),
@@ -82,18 +84,6 @@ def sd2_case() -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {"mini": mini_case, "sd2": sd2_case}
-
-
-def _settings_of(path: Path) -> SyncDiffusionSettings:
-    from omegaconf import OmegaConf
-
-    try:
-        numbers = OmegaConf.load(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); run from a checkout of the repository") from None
-    names = ["height", "width", "stride", "steps", "guidance_scale", "weight", "first_n"]
-    names += ["window_batch", "gradient_batch"]
-    return SyncDiffusionSettings(**{name: numbers[name] for name in names}, loss="lpips_vgg")
 
 
 UNET: dict[str, Any] = {  # unet/config.json of Stable Diffusion 2.0-base, where it departs from diffusers' defaults

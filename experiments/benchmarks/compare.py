@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from experiments.benchmarks.cases import Case
-from experiments.benchmarks.samplers import Sampler, Task
+from experiments.benchmarks.samplers import Job, Sampler
 from experiments.benchmarks.timing import Run, alternate, count_flops, flops_of_each, pairwise, timed
 from syncdiffusion.backbones.backbone import Backbone
-from syncdiffusion.cost import Evaluations
+from syncdiffusion.cost import NetworkCalls
 from syncdiffusion.perceptual.distances import load_perceptual
 from syncdiffusion.sync import SyncDiffusionSettings
 
-NETWORKS = [field.name for field in fields(Evaluations)]
+NETWORKS = [field.name for field in fields(NetworkCalls)]
 
 OnRun = Callable[[str, float], None]  # (what ran, seconds)
 
@@ -61,15 +61,15 @@ class Bench:
 
     def __init__(self, case: Case, backbone: Backbone, pairs: int, rate: float, on_run: OnRun) -> None:
         self.case, self.backbone, self.pairs, self.rate, self.on_run = case, backbone, pairs, rate, on_run
-        self.each: dict[str | None, Evaluations] = {}
+        self.each: dict[str | None, NetworkCalls] = {}
         self.whole: dict[tuple[str, SyncDiffusionSettings], int] = {}
 
-    def task(self, settings: SyncDiffusionSettings) -> Task:
-        return Task(self.backbone, self.case.prompt, self.case.seed, settings)
+    def job(self, settings: SyncDiffusionSettings) -> Job:
+        return Job(self.backbone, self.case.prompt, self.case.seed, settings)
 
     def run(self, sampler: Sampler, settings: SyncDiffusionSettings, kind: str = "timed") -> Run:
         """One measured run, told to `on_run` as "kind sampler"."""
-        done = timed(lambda: sampler.latents(self.task(settings)), str(self.backbone.device))
+        done = timed(lambda: sampler.latents(self.job(settings)), str(self.backbone.device))
         self.on_run(f"{kind} {sampler.name}", done.seconds)
         return done
 
@@ -81,18 +81,18 @@ class Bench:
         """FLOPs of a whole run, counted once in a pass of its own that is not timed; `warm_up` comes before it."""
         key, started = (sampler.name, settings), time.perf_counter()
         if key not in self.whole:
-            self.whole[key] = count_flops(lambda: sampler.latents(self.task(settings)))
+            self.whole[key] = count_flops(lambda: sampler.latents(self.job(settings)))
         self.on_run(f"count {sampler.name}", time.perf_counter() - started)
         return self.whole[key]
 
-    def flops_of_networks(self, evaluations: Evaluations, loss: str) -> Evaluations:
-        """FLOPs of `evaluations` network by network."""
-        key = loss if evaluations.loss else None
+    def flops_of_networks(self, calls: NetworkCalls, loss: str) -> NetworkCalls:
+        """FLOPs of `calls` network by network."""
+        key = loss if calls.loss else None
         if key not in self.each:
             network = None if key is None else load_perceptual(key, self.backbone.device, self.backbone.dtype)
             self.each[key] = flops_of_each(self.backbone, network)
-        pairs = zip(astuple(evaluations), astuple(self.each[key]), strict=True)
-        return Evaluations(*(count * flops for count, flops in pairs))
+        pairs = zip(astuple(calls), astuple(self.each[key]), strict=True)
+        return NetworkCalls(*(count * flops for count, flops in pairs))
 
 
 def checked_differences(bench: Bench, ours: Sampler, others: Sequence[Sampler]) -> dict[str, float]:
@@ -186,13 +186,13 @@ def spent(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def counted(bench: Bench, sampler: Sampler, settings: SyncDiffusionSettings, runs: Sequence[Run]) -> dict[str, Any]:
-    """Evaluations and FLOPs of each network, FLOPs in all, and the fraction of the machine's rate that was reached."""
-    evaluations = sampler.evaluations(bench.task(settings))
-    by_network = bench.flops_of_networks(evaluations, settings.loss)
+    """NetworkCalls and FLOPs of each network, FLOPs in all, and the fraction of the machine's rate that was reached."""
+    calls = sampler.calls(bench.job(settings))
+    by_network = bench.flops_of_networks(calls, settings.loss)
     flops = bench.flops(sampler, settings)
     seconds = statistics.median(run.seconds for run in runs)
     return {
-        **dict(zip(NETWORKS, astuple(evaluations), strict=True)),
+        **dict(zip(NETWORKS, astuple(calls), strict=True)),
         **{f"flops_{name}": value for name, value in zip(NETWORKS, astuple(by_network), strict=True)},
         "flops": flops,
         "matmul_tflops": bench.rate / 1e12,

@@ -10,10 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.compare import NETWORKS
-from experiments.benchmarks.samplers import LITERAL, MULTIDIFFUSION, PROFILE_MATCHING, SYNCDIFFUSION, Sampler, Task
+from experiments.benchmarks.samplers import APPROXIMATIONS, LITERAL, MULTIDIFFUSION, SYNCDIFFUSION, Job, Sampler
 from experiments.benchmarks.timing import flops_of_each
 from syncdiffusion.backbones.backbone import Backbone
-from syncdiffusion.cost import Evaluations
+from syncdiffusion.cost import NetworkCalls
 from syncdiffusion.perceptual.distances import load_perceptual
 from syncdiffusion.sync import SyncDiffusionSettings
 
@@ -32,10 +32,11 @@ def counts(case: Case) -> list[dict[str, Any]]:
 
 
 def counted(case: Case) -> Iterator[tuple[Sampler, SyncDiffusionSettings]]:
-    """What is counted. MultiDiffusion's cost and profile matching's do not depend on the gate."""
+    """What is counted. What an approximation and MultiDiffusion cost does not depend on the gate."""
     first = case.timed[0]
     yield MULTIDIFFUSION, first
-    yield PROFILE_MATCHING, first
+    for sampler in APPROXIMATIONS:
+        yield sampler, first
     alex = replace(first, loss="lpips_alex")
     yield replace(SYNCDIFFUSION, name="syncdiffusion without Jacobian"), replace(alex, unet_gradient=False)
     yield replace(SYNCDIFFUSION, name="syncdiffusion, LPIPS-Alex"), alex
@@ -49,17 +50,17 @@ def counted_row(
     case: Case,
     sampler: Sampler,
     settings: SyncDiffusionSettings,
-    each: dict[str, Evaluations],
+    each: dict[str, NetworkCalls],
 ) -> dict[str, Any]:
-    evaluations = sampler.evaluations(Task(backbone, case.prompt, case.seed, settings))
-    flops = [count * one for count, one in zip(astuple(evaluations), astuple(each[settings.loss]), strict=True)]
+    calls = sampler.calls(Job(backbone, case.prompt, case.seed, settings))
+    flops = [count * one for count, one in zip(astuple(calls), astuple(each[settings.loss]), strict=True)]
     return {
         "comparison": "counts",
         "sampler": sampler.name,
         "case": case.name,
         **{name: getattr(settings, name) for name in ("height", "width", "stride", "steps")},
-        "first_n": settings.first_n if evaluations.loss else None,
-        **dict(zip(NETWORKS, astuple(evaluations), strict=True)),
+        "first_n": settings.first_n if calls.loss else None,
+        **dict(zip(NETWORKS, astuple(calls), strict=True)),
         **{f"flops_{name}": value for name, value in zip(NETWORKS, flops, strict=True)},
         "flops": sum(flops),
     }

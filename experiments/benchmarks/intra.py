@@ -19,8 +19,7 @@ from baselines.released.scoring import (
 from experiments.benchmarks.compare import OnRun, spent
 from experiments.benchmarks.timing import Run, alternate, pairwise, timed
 from experiments.metrics.config import MetricsConfig
-from experiments.metrics.measure import Measurement, PanoramaImage, measure, measurements
-from experiments.metrics.networks import MetricNetworks
+from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, measure, measurements
 
 NAMES = ("intra_lpips", "intra_style")
 SIDES = ("ours", "released")
@@ -42,7 +41,7 @@ class IntraMetric:
     released: Distances
 
 
-def intra_metrics(config: MetricsConfig, networks: MetricNetworks) -> list[IntraMetric]:
+def intra_metrics(config: MetricsConfig, networks: Networks) -> list[IntraMetric]:
     """The two of NAMES. The released side loads its networks here, as its scripts do before the first image."""
     wanted = {each.name: each for each in measurements(config, networks)}
     lpips, layers = library_lpips(config.device), style_layers(config.device)
@@ -56,7 +55,7 @@ def intra_metrics(config: MetricsConfig, networks: MetricNetworks) -> list[Intra
     ]
 
 
-def ours_of(measurement: Measurement, config: MetricsConfig) -> Distances:
+def ours_of(measurement: BoundMeasurement, config: MetricsConfig) -> Distances:
     """What the runner does for `measurement`, without its cache."""
 
     def distances(items: Sequence[PanoramaImage]) -> Tensor:

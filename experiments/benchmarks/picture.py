@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baselines import METHODS
-from experiments.report.figures.style import METHODS as MARKS
-from experiments.report.figures.style import TWO_COLUMNS, caption, legend, new_figure, save, style
+from experiments.report.figures.style import TWO_COLUMNS, caption, legend, mark_of, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +38,7 @@ def sweep_figure(rows: Sequence[Mapping[str, Any]], over: str, device: str) -> F
         for sampler in dict.fromkeys(row["sampler"] for row in rows):
             mine = [row for row in rows if row["sampler"] == sampler]
             x = [row[over] / row["height"] if over == "width" else row[over] for row in mine]
-            colour, marker = MARKS[sampler]
+            colour, marker = mark_of(sampler)
             axes.plot(
                 x, [row[column] / unit for row in mine], color=colour, marker=marker, label=METHODS[sampler].title
             )

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from experiments.benchmarks.cases import Case
 from experiments.common.environment import cpu_model, environment
-from experiments.common.files import write_json, write_whole
+from experiments.common.files import Unwritable, write_json, write_whole
 from syncdiffusion.errors import UsageError
 
 Row = Mapping[str, Any]
@@ -63,8 +63,11 @@ def write(folder: Path, name: str, rows: Sequence[Row], about: Mapping[str, Any]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
-    write_whole(path, text.getvalue(), "--out")
-    write_json(path.with_suffix(".json"), about, "--out")
+    try:
+        write_whole(path, text.getvalue())
+        write_json(path.with_suffix(".json"), about)
+    except Unwritable as error:
+        raise UsageError(f"--out: {error}; make room there or give another --out FOLDER") from error
     return path
 
 

@@ -16,19 +16,20 @@ from typing import Any
 
 import torch
 
+from baselines import METHODS
 from experiments.benchmarks.cases import CASES, Case, find_case
 from experiments.benchmarks.compare import Bench, Comparison, OnRun, checked_differences, compare
 from experiments.benchmarks.counts import counts
 from experiments.benchmarks.picture import write_sweep_figure
 from experiments.benchmarks.record import about, open_folder, table, write
 from experiments.benchmarks.samplers import (
+    APPROXIMATIONS,
     COMPILED,
     LITERAL,
     MULTIDIFFUSION,
-    PROFILE_MATCHING,
     SYNCDIFFUSION,
+    Job,
     Sampler,
-    Task,
     compiled,
     panoramas,
 )
@@ -36,11 +37,12 @@ from experiments.benchmarks.sweeps import SWEEPS, sweep, sweep_labels
 from experiments.benchmarks.timing import matmul_rate
 from experiments.common.command_line import Parser, one_line_errors
 from experiments.common.progress import Progress
-from syncdiffusion.backbones.backbone import PRECISIONS, compile_unet, pick_device
+from syncdiffusion.backbones.backbone import PRECISIONS
+from syncdiffusion.backbones.loading import compile_unet, pick_device
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import keep_freed_memory
 
-COMPARISONS = ("syncdiffusion", "compiled", "multidiffusion", "profile_matching")
+COMPARISONS = ("syncdiffusion", "compiled", "multidiffusion", *(each.name for each in APPROXIMATIONS))
 PANORAMA = "diffusers panorama"
 
 
@@ -100,9 +102,10 @@ def labels_of(options: argparse.Namespace, case: Case, sizes: int) -> list[str]:
         labels += ["check multidiffusion", *[f"check {PANORAMA}"] * sizes]
         labels += [f"warm-up {PANORAMA}", *[f"scan {PANORAMA}"] * sizes]
         labels += _compared("multidiffusion", PANORAMA, options.pairs) * 2
-    if chosen(options, "profile_matching"):
-        labels += _compared("profile_matching", "multidiffusion", options.pairs)
-        labels += _compared("profile_matching", "literal", options.pairs)
+    for each in APPROXIMATIONS:
+        if chosen(options, each.name):
+            labels += _compared(each.name, "multidiffusion", options.pairs)
+            labels += _compared(each.name, "literal", options.pairs)
     return labels
 
 
@@ -120,7 +123,7 @@ def check(options: argparse.Namespace, bench: Bench) -> dict[str, float]:
         found |= checked_differences(bench, MULTIDIFFUSION, [compiled_of(bench)])
     if chosen(options, "multidiffusion"):
         # The views that the timing will have at once; where the check has fewer, they go together.
-        found |= checked_differences(bench, MULTIDIFFUSION, panoramas(bench.task(bench.case.timed[0])))
+        found |= checked_differences(bench, MULTIDIFFUSION, panoramas(bench.job(bench.case.timed[0])))
     tolerance = bench.case.check_tolerance
     for name, difference in found.items():
         print(f"float64 check, {name}: latents differ by {difference:.1e} (tolerance {tolerance:.0e})")
@@ -145,15 +148,15 @@ def comparisons(options: argparse.Namespace, bench: Bench) -> list[Comparison]:
         all_of_them.append(Comparison(COMPILED, MULTIDIFFUSION, other, settings, case.multi_tolerance))
     if chosen(options, "multidiffusion"):
         settings = case.timed[0]
-        others = panoramas(bench.task(settings))
+        others = panoramas(bench.job(settings))
         bench.warm_up(others[0], settings)
         best = min(others, key=lambda other: bench.run(other, settings, "scan").seconds)
         for name, other in (("multidiffusion, one view", others[0]), ("multidiffusion, best view batch", best)):
             all_of_them.append(Comparison(name, MULTIDIFFUSION, other, settings, case.multi_tolerance))
-    if chosen(options, "profile_matching"):
-        for other in (MULTIDIFFUSION, LITERAL):
-            name = f"profile matching, {other.name}"
-            all_of_them.append(Comparison(name, PROFILE_MATCHING, other, case.timed[0], approximate=True))
+    for each in APPROXIMATIONS:
+        for other in (MULTIDIFFUSION, LITERAL) if chosen(options, each.name) else ():
+            name = f"{METHODS[each.name].title.lower()}, {other.name}"
+            all_of_them.append(Comparison(name, each, other, case.timed[0], approximate=True))
     return all_of_them
 
 
@@ -177,7 +180,7 @@ def measure(options: argparse.Namespace, case: Case, device: str) -> tuple[list[
 def checked(options: argparse.Namespace, case: Case, device: str) -> tuple[OnRun, dict[str, float]]:
     """`check` on the float64 model, which is gone afterwards, and the progress that has begun with it."""
     exact = case.load(device, "float64")
-    sizes = len(panoramas(Task(exact, case.prompt, case.seed, case.timed[0])))
+    sizes = len(panoramas(Job(exact, case.prompt, case.seed, case.timed[0])))
     on_run = on_run_of(labels_of(options, case, sizes))
     return on_run, check(options, Bench(case, exact, 1, 1.0, on_run))
 

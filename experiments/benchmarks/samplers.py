@@ -1,17 +1,18 @@
-"""The samplers that are compared, all behind one signature, and how many network evaluations each takes."""
+"""The samplers that are compared, all behind one signature, and how many network calls each takes."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from baselines import multidiffusion, profile_matching
+from baselines import METHODS
 from baselines.released.literal import Distance, literal_sample
 from experiments.benchmarks.panorama import VIEW_BATCH_SIZES, panorama_latents
-from syncdiffusion import sync as guidance
-from syncdiffusion.cost import Evaluations
-from syncdiffusion.joint.loop import initial_noise, window_count, windows_for
+from syncdiffusion.cost import NetworkCalls, Square
+from syncdiffusion.joint.noise import initial_noise
+from syncdiffusion.joint.task import windows_for
+from syncdiffusion.method import overlapping_corners
 from syncdiffusion.perceptual.distances import load_perceptual
 from syncdiffusion.sync import SyncDiffusionSettings
 
@@ -20,71 +21,85 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One panorama to make: model, prompt, seed, settings. MultiDiffusion reads of the settings what it knows."""
+class Job:
+    """One panorama to make: model, prompt, seed, settings. Other methods read of the settings what they know."""
 
     backbone: "Backbone"
     prompt: str
     seed: int
     settings: SyncDiffusionSettings
 
+    @property
+    def square(self) -> Square:
+        return Square(self.backbone.window, self.backbone.factor)
+
 
 @dataclass(frozen=True)
 class Sampler:
-    """latents: denoised canvas [1, 4, h, w] of a task. evaluations: what that takes, without decoding the canvas.
+    """latents: denoised canvas [1, c, h, w] of a job. calls: what that takes, without decoding the canvas.
 
     window_batch: windows through the networks at once, where the settings have no say in it.
     """
 
     name: str
-    latents: Callable[[Task], Tensor]
-    evaluations: Callable[[Task], Evaluations]
+    latents: Callable[[Job], Tensor]
+    calls: Callable[[Job], NetworkCalls]
     window_batch: int | None = None
 
 
-def noise_of(task: Task) -> Tensor:
-    """Initial noise [1, 4, h, w] of the task's prompt and seed, on the backbone's device."""
-    height, width = (length // task.backbone.factor for length in (task.settings.height, task.settings.width))
-    noise = initial_noise([task.prompt], [task.seed], (task.backbone.channels, height, width))
-    return noise.to(task.backbone.device, task.backbone.dtype)
+def noise_of(job: Job) -> Tensor:
+    """Initial noise [1, c, h, w] of the job's prompt and seed, on the backbone's device."""
+    height, width = (length // job.backbone.factor for length in (job.settings.height, job.settings.width))
+    noise = initial_noise([job.prompt], [job.seed], (job.backbone.channels, height, width))
+    return noise.to(job.backbone.device, job.backbone.dtype)
 
 
-def multidiffusion_settings(settings: SyncDiffusionSettings) -> multidiffusion.MultiDiffusionSettings:
-    """What MultiDiffusion has in common with `settings`."""
-    names = [field.name for field in fields(multidiffusion.MultiDiffusionSettings)]
-    return multidiffusion.MultiDiffusionSettings(**{name: getattr(settings, name) for name in names})
+def settings_for(method: str, settings: SyncDiffusionSettings) -> Any:
+    """The settings of another method on the same canvas: what the two have of the canvas in common, and its own."""
+    wanted = METHODS[method].settings
+    if isinstance(settings, wanted):
+        return settings
+    canvas = ("height", "width", "steps", "guidance_scale", "negative_prompt", "stride", "loop_closure", "window_batch")
+    return wanted(**{each.name: getattr(settings, each.name) for each in fields(wanted) if each.name in canvas})
 
 
-def profile_settings(settings: SyncDiffusionSettings) -> profile_matching.ProfileMatchingSettings:
-    """Profile matching on the same canvas, with its own defaults for the rest."""
-    return profile_matching.ProfileMatchingSettings(**asdict(multidiffusion_settings(settings)))
+def ours(method: str) -> Sampler:
+    """A method of the catalogue."""
+
+    def latents(job: Job) -> Tensor:
+        chosen = settings_for(method, job.settings)
+        return METHODS[method].sample_latents(job.backbone, [job.prompt], [job.seed], chosen)
+
+    def calls(job: Job) -> NetworkCalls:
+        whole = METHODS[method].calls(settings_for(method, job.settings), job.square)
+        # A method counts the last decoding of the canvas, which latents alone do not need.
+        canvas = job.settings.height * job.settings.width / job.square.pixels**2
+        return replace(whole, decoder=whole.decoder - canvas)
+
+    return Sampler(method, latents, calls)
 
 
-def two_image_distance(task: Task) -> Distance:
-    """The task's perceptual distance as a function of two images in [-1, 1], each looked at anew in every call.
+def two_image_distance(job: Job) -> Distance:
+    """The job's perceptual distance as a function of two images in [-1, 1], each looked at anew in every call.
 
     The networks are those of `syncdiffusion.perceptual.distances`, which equal the `lpips` library's; the library's own
-    gradient may be NaN in half precision (protocol §5).
+    gradient may be NaN in half precision (PROTOCOL.md, section 5).
     """
-    loss = load_perceptual(task.settings.loss, task.backbone.device, task.backbone.dtype)
+    loss = load_perceptual(job.settings.loss, job.backbone.device, job.backbone.dtype)
     return lambda a, b: loss.distance(loss.features((a + 1) / 2), loss.features((b + 1) / 2))
 
 
-def _ours(task: Task) -> Tensor:
-    return guidance.sample_latents(task.backbone, [task.prompt], [task.seed], task.settings)
-
-
-def _literal(task: Task) -> Tensor:
-    settings = task.settings
-    with task.backbone.autocast():
+def _literal(job: Job) -> Tensor:
+    settings = job.settings
+    with job.backbone.autocast():
         return literal_sample(
-            task.backbone,
-            task.prompt,
-            noise_of(task),
+            job.backbone,
+            job.prompt,
+            noise_of(job),
             stride=settings.stride,
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
-            distance=two_image_distance(task),
+            distance=two_image_distance(job),
             weight=settings.weight,
             decay=settings.decay,
             every_n=settings.every_n,
@@ -94,81 +109,51 @@ def _literal(task: Task) -> Tensor:
         )
 
 
-def _multidiffusion(task: Task) -> Tensor:
-    chosen = multidiffusion_settings(task.settings)
-    return multidiffusion.sample_latents(task.backbone, [task.prompt], [task.seed], chosen)
+def _literal_calls(job: Job) -> NetworkCalls:
+    """At a synchronised step all N windows with a gradient, the anchor once more without, 2 N images in the loss."""
+    settings = job.settings
+    n = len(overlapping_corners(settings, job.square))
+    pulls = sum(settings.active(index) for index in range(settings.steps))
+    return NetworkCalls(unet=n * settings.steps) + NetworkCalls(n + 1, n, n + 1, n, 2 * n, n) * pulls
 
 
-def _profile_matching(task: Task) -> Tensor:
-    chosen = profile_settings(task.settings)
-    return profile_matching.sample_latents(task.backbone, [task.prompt], [task.seed], chosen)
-
-
-def _panorama(task: Task, view_batch_size: int) -> Tensor:
-    settings = task.settings
+def _panorama(job: Job, view_batch_size: int) -> Tensor:
+    settings = job.settings
     return panorama_latents(
-        task.backbone,
-        task.prompt,
-        noise_of(task),
-        corners=windows_for(task.backbone, settings.height, settings.width, settings.stride).corners,
+        job.backbone,
+        job.prompt,
+        noise_of(job),
+        corners=windows_for(job.backbone, settings.height, settings.width, settings.stride).corners,
         steps=settings.steps,
         guidance_scale=settings.guidance_scale,
         view_batch_size=view_batch_size,
     )
 
 
-def _ours_evaluations(task: Task) -> Evaluations:
-    whole = guidance.evaluations(task.settings, task.backbone.window, task.backbone.factor)
-    return _without_canvas(whole, task)
-
-
-def _multidiffusion_evaluations(task: Task) -> Evaluations:
-    chosen = multidiffusion_settings(task.settings)
-    return _without_canvas(multidiffusion.evaluations(chosen, task.backbone.window, task.backbone.factor), task)
-
-
-def _without_canvas(whole: Evaluations, task: Task) -> Evaluations:
-    """Both functions count the last decoding of the canvas, which latents alone do not need."""
-    canvas = task.settings.height * task.settings.width / (task.backbone.window * task.backbone.factor) ** 2
-    return replace(whole, decoder=whole.decoder - canvas)
-
-
-def _literal_evaluations(task: Task) -> Evaluations:
-    """At a synchronised step all N windows with a gradient, the anchor once more without, 2 N images in the loss."""
-    settings = task.settings
-    n = window_count(settings, task.backbone.window, task.backbone.factor)
-    pulls = sum(settings.active(index) for index in range(settings.steps))
-    return Evaluations(unet=n * settings.steps) + Evaluations(n + 1, n, n + 1, n, 2 * n, n) * pulls
-
-
 COMPILED = "multidiffusion, compiled"
-SYNCDIFFUSION = Sampler("syncdiffusion", _ours, _ours_evaluations)
-LITERAL = Sampler("literal", _literal, _literal_evaluations, window_batch=1)
-MULTIDIFFUSION = Sampler("multidiffusion", _multidiffusion, _multidiffusion_evaluations)
-# The same networks as often as MultiDiffusion.
-PROFILE_MATCHING = Sampler("profile_matching", _profile_matching, _multidiffusion_evaluations)
+SYNCDIFFUSION, MULTIDIFFUSION = ours("syncdiffusion"), ours("multidiffusion")
+APPROXIMATIONS = (ours("profile_matching"),)  # of SyncDiffusion: compared in time, their latents are others
+LITERAL = Sampler("literal", _literal, _literal_calls, window_batch=1)
 
 
 def compiled(twin: "Backbone") -> Sampler:
-    """Our MultiDiffusion on `twin`, the task's model once more, whose UNet goes through torch.compile."""
-
-    def latents(task: Task) -> Tensor:
-        return _multidiffusion(replace(task, backbone=twin))
-
-    return Sampler(COMPILED, latents, _multidiffusion_evaluations)
+    """Our MultiDiffusion on `twin`, the job's model once more, whose UNet goes through torch.compile."""
+    return replace(
+        MULTIDIFFUSION, name=COMPILED, latents=lambda job: MULTIDIFFUSION.latents(replace(job, backbone=twin))
+    )
 
 
 def panorama(view_batch_size: int) -> Sampler:
     """Diffusers' pipeline at a `view_batch_size`: how many views go through the UNet at once."""
     return Sampler(
         f"diffusers panorama, view_batch_size {view_batch_size}",
-        lambda task: _panorama(task, view_batch_size),
-        _multidiffusion_evaluations,
+        lambda job: _panorama(job, view_batch_size),
+        MULTIDIFFUSION.calls,
         view_batch_size,
     )
 
 
-def panoramas(task: Task) -> list[Sampler]:
+def panoramas(job: Job) -> list[Sampler]:
     """Diffusers' pipeline at 1, 2, 4, 8 and all views at once."""
-    count = window_count(task.settings, task.backbone.window, task.backbone.factor)
+    count = len(overlapping_corners(job.settings, job.square))
     return [panorama(size) for size in (*(size for size in VIEW_BATCH_SIZES if size < count), count)]

@@ -30,9 +30,9 @@ from experiments.benchmarks.scoring_pass import PROMPTS, Row, reference_pass, sc
 from experiments.common.command_line import Parser, one_line_errors
 from experiments.common.environment import cpu_model, environment
 from experiments.metrics.config import MetricsConfig
-from experiments.metrics.measure import measurements
-from experiments.metrics.networks import MetricNetworks, load_networks
-from syncdiffusion.backbones.backbone import pick_device
+from experiments.metrics.measure import Networks, measurements
+from experiments.metrics.networks import load_networks
+from syncdiffusion.backbones.loading import pick_device
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import keep_freed_memory
 
@@ -77,7 +77,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def measure_all(
-    options: argparse.Namespace, config: MetricsConfig, networks: MetricNetworks, folder: Path
+    options: argparse.Namespace, config: MetricsConfig, networks: Networks, folder: Path
 ) -> tuple[list[Row], list[Row]]:
     """The rows of the comparisons and those of the scoring passes. Pictures go into `folder`."""
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32, in convolutions as in matrix products
@@ -99,7 +99,7 @@ def measure_all(
     return [row | shape for row in compared], [row | shape for row in passed]
 
 
-def about(options: argparse.Namespace, config: MetricsConfig, networks: MetricNetworks, words: Sequence[str]) -> Row:
+def about(options: argparse.Namespace, config: MetricsConfig, networks: Networks, words: Sequence[str]) -> Row:
     """Machine, versions, git state, command, settings and the networks' provenance; plain JSON values."""
     gpu = config.device.startswith("cuda")
     return {

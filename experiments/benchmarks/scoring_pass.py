@@ -9,10 +9,9 @@ import numpy as np
 from PIL import Image
 
 from experiments.benchmarks.compare import OnRun
-from experiments.common.resources import Cost, measured
+from experiments.common.resources import Cost, measure_cost
 from experiments.metrics.config import MetricsConfig
-from experiments.metrics.measure import PanoramaImage, measure, measurements
-from experiments.metrics.networks import MetricNetworks
+from experiments.metrics.measure import Networks, PanoramaImage, measure, measurements
 from experiments.metrics.score import score_panoramas
 
 PROMPTS = tuple(f"prompt {index}" for index in range(6))  # as many as the paper's
@@ -41,7 +40,7 @@ def score_pass(
     items: Sequence[PanoramaImage],
     references: Sequence[PanoramaImage],
     config: MetricsConfig,
-    networks: MetricNetworks,
+    networks: Networks,
     on_run: OnRun,
 ) -> Row:
     """One scoring pass without a cache, its seconds parted at the last panorama and at the last reference.
@@ -58,7 +57,7 @@ def score_pass(
         else:
             tell_reference(done - n, total - n, done_at[-1] - done_at[n], config.batch, on_run)
 
-    with measured(config.device) as cost:
+    with measure_cost(config.device) as cost:
         done_at[0] = time.perf_counter()
         score_panoramas(items, references, config, networks, on_progress)
     of_panoramas, of_references = done_at[n] - done_at[0], done_at[-1] - done_at[n]
@@ -72,12 +71,12 @@ def score_pass(
 
 
 def reference_pass(
-    references: Sequence[PanoramaImage], config: MetricsConfig, networks: MetricNetworks, on_run: OnRun
+    references: Sequence[PanoramaImage], config: MetricsConfig, networks: Networks, on_run: OnRun
 ) -> Row:
     """What every pass does for its references; a pass over no panoramas, which there is not, would take this."""
     inception = [each for each in measurements(config, networks) if each.name == "inception"]
     started = time.perf_counter()
-    with measured(config.device) as cost:
+    with measure_cost(config.device) as cost:
         for done, _ in enumerate(measure(references, inception, config.batch, cache=None), start=1):
             tell_reference(done, len(references), time.perf_counter() - started, config.batch, on_run)
     return {**described("references alone", 0, len(references), cost), "seconds_references": cost.seconds}

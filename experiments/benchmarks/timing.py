@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from experiments.common.resources import measured
-from syncdiffusion.cost import Evaluations
+from experiments.common.resources import measure_cost
+from syncdiffusion.conditioning.text import encode
+from syncdiffusion.cost import NetworkCalls
 from syncdiffusion.perceptual.distances import PerceptualLoss
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Ratios:
 
 def timed(function: Callable[[], Tensor], device: str) -> Run:
     """One run, measured; the latents come back on the CPU."""
-    with measured(device) as cost:
+    with measure_cost(device) as cost:
         latents = function()
     return Run(latents.detach().cpu(), cost.seconds, cost.peak_memory_bytes)
 
@@ -78,22 +79,22 @@ def count_flops(function: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def flops_of_each(backbone: "Backbone", loss: PerceptualLoss | None) -> Evaluations:
-    """FLOPs of one evaluation of each network, forward and backward to its input, in the fields of `Evaluations`.
+def flops_of_each(backbone: "Backbone", loss: PerceptualLoss | None) -> NetworkCalls:
+    """FLOPs of one evaluation of each network, forward and backward to its input, in the fields of `NetworkCalls`.
 
     One window [1, 4, s, s], guidance pair included; `loss` None leaves the perceptual network at 0.
     """
     latents = torch.zeros(1, backbone.channels, backbone.window, backbone.window)
     latents = latents.to(backbone.device, backbone.dtype)
     images = backbone.decode(latents).detach()
-    text = backbone.encode_prompts([""])
-    unet = _forward_and_backward(lambda x: [backbone.predict_noise(x, 1, text, text, 2.0)], latents)
+    told = encode(backbone, [""], "", 2.0)
+    unet = _forward_and_backward(lambda x: [backbone.predict_noise(x, 1, told)], latents)
     decoder = _forward_and_backward(lambda x: [backbone.decode(x)], latents)
     seen = (0, 0)
     if loss is not None:
         with backbone.autocast():
             seen = _forward_and_backward(loss.features, images)
-    return Evaluations(*unet, *decoder, *seen)
+    return NetworkCalls(*unet, *decoder, *seen)
 
 
 def _forward_and_backward(network: Callable[[Tensor], list[Tensor]], given: Tensor) -> tuple[int, int]:

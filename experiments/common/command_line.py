@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -76,6 +77,8 @@ def error_line(error: BaseException, overrides: Sequence[str] = ()) -> str | Non
         return _config_line(error, overrides)
     if isinstance(error, HydraException):
         return _flat(str(error))
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # Hydra looks for a file of every group
+        return "a name on the command line is longer than a file's name may be; give a shorter one"
     return None
 
 

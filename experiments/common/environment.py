@@ -31,7 +31,12 @@ def versions(names: tuple[str, ...] | list[str]) -> dict[str, str | None]:
 
 
 def git_state() -> dict[str, Any]:
-    """Revision of this checkout and whether it has uncommitted changes; both None outside a git checkout."""
+    """Revision of this checkout and whether it has uncommitted changes; both None outside a git checkout.
+
+    Installed somewhere below another project's checkout, it does not take that project's revision for its own.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return {"revision": None, "dirty": None}
     revision = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain")
     return {"revision": revision, "dirty": None if changes is None else changes != ""}

@@ -6,11 +6,17 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class Progress:
-    """Counts panoramas or other runs. Methods differ tenfold in cost, so the time left is reckoned label by label."""
+    """How far a piece of work is that consists of runs: panoramas being made, or a benchmark's runs.
+
+    Labels differ tenfold in cost, so the time left is reckoned label by label.
+    """
 
     def __init__(
         self,
@@ -18,12 +24,18 @@ class Progress:
         known_seconds: Mapping[str, float],
         stream: TextIO | None = None,
         every: float = 10.0,
-        title: str = "generate",
-        noun: str = "panoramas",
+        *,
+        title: str,
+        noun: str,
     ) -> None:
-        """`labels`: one entry per panorama to make; `known_seconds`: seconds per panorama from earlier runs;
-        `every`: least seconds between two lines where `stream` is no terminal; `title`, `noun`: what a terminal's bar
-        calls the work and what is counted."""
+        """
+        Args:
+            labels: one entry for each run that is to come.
+            known_seconds: label -> seconds that one run took earlier.
+            stream: where to say it; stderr where none is given.
+            every: least seconds between two lines where `stream` is no terminal.
+            title, noun: what a terminal's bar calls the work, and what it counts.
+        """
         from tqdm import tqdm
 
         self.left = Counter(labels)
@@ -31,34 +43,41 @@ class Progress:
         self.seconds = dict(known_seconds)
         self.stream, self.every = stream or sys.stderr, every
         self.done, self.part, self.last_line = 0, 0.0, time.monotonic()
+        self.first_step: tuple[float, float] | None = None  # of the run in hand: (when, how far it was)
         self.bar = None
         if self.stream.isatty():
             counts = f"{{n:.1f}}/{{total}} {noun}, {{elapsed}} so far{{postfix}}"
             shape = "{desc} {percentage:3.0f}% |{bar}| " + counts
             self.bar = tqdm(total=self.total, file=self.stream, bar_format=shape, desc=title)
 
-    def step(self, label: str, fraction: float) -> None:
-        """`fraction` of the panorama in hand is done."""
+    def step(self, label: str, fraction: float, what: str = "") -> None:
+        """`fraction` (0 to 1) of the run in hand, called `what`, is done."""
+        self.first_step = self.first_step or (time.monotonic(), fraction)
         if self.bar is not None:
             self.bar.update(max(fraction - self.part, 0.0))
             self.bar.set_postfix_str(f"{self.time_left(label, fraction)} left, {label}")
+        elif fraction < 1.0 and time.monotonic() - self.last_line >= self.every:
+            left = self.time_left(label, fraction)
+            self.say(f"[{self.done + 1}/{self.total}] {what or label}: {100 * fraction:.0f} % of it; {left} left")
         self.part = fraction
 
     def finish(self, label: str, what: str, seconds: float) -> None:
-        """The panorama in hand is on disk."""
+        """The run in hand, called `what`, is done and took `seconds`."""
         self.step(label, 1.0)
         before = self.seconds.get(label)
         self.seconds[label] = seconds if before is None else 0.7 * before + 0.3 * seconds
         self.left[label] -= 1
-        self.done, self.part = self.done + 1, 0.0
+        self.done, self.part, self.first_step = self.done + 1, 0.0, None
         now = time.monotonic()
         if self.bar is None and (now - self.last_line >= self.every or self.done in (1, self.total)):
-            self.last_line = now
-            left = self.time_left(label, 0.0)
-            print(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {left} left", file=self.stream, flush=True)
+            self.say(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {self.time_left(label, 0.0)} left")
+
+    def say(self, line: str) -> None:
+        self.last_line = time.monotonic()
+        print(line, file=self.stream, flush=True)
 
     def skip(self, label: str) -> None:
-        """Another process has made one of those that were to be made here."""
+        """Another process has done one of those that were to be done here."""
         self.left[label] -= 1
         self.total -= 1
         if self.bar is not None:
@@ -66,45 +85,71 @@ class Progress:
             self.bar.refresh()
 
     def time_left(self, label: str, fraction: float) -> str:
-        if not self.seconds:
+        seconds = dict(self.seconds)
+        if label not in seconds and (at_this_pace := self.pace(fraction)) is not None:
+            seconds[label] = at_this_pace
+        if not seconds:
             return "?"
-        # What was not made yet are mostly reference squares, the cheapest of all.
-        typical = min(self.seconds.values())
-        rest = sum(count * self.seconds.get(each, typical) for each, count in self.left.items())
-        return clock(max(rest - fraction * self.seconds.get(label, typical), 0.0))
+        # Labels without a known time are mostly reference squares, the cheapest of all.
+        typical = min(seconds.values())
+        rest = sum(count * seconds.get(each, typical) for each, count in self.left.items())
+        return clock(max(rest - fraction * seconds.get(label, typical), 0.0))
+
+    def pace(self, fraction: float) -> float | None:
+        """Seconds that the run in hand takes in all, by its steps so far; None while there was only one."""
+        when, before = self.first_step or (0.0, fraction)
+        return (time.monotonic() - when) / (fraction - before) if fraction > before else None
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-def counted(what: str, stream: TextIO | None = None, every: float = 10.0) -> Callable[[int, int], None]:
-    """A callback (done, total): a bar on a terminal, elsewhere a line every so often.
+def report_images(title: str, stream: TextIO | None = None, every: float = 10.0) -> Callable[[int, int], None]:
+    """A callback (images done, images in all) that says how far `title` is: a bar on a terminal, else lines.
 
-    The time left is told at the pace of the last few lines: what is found again at the start goes faster than the rest.
+    stream: stderr where none is given; every: least seconds between two lines.
     """
-    from tqdm import tqdm
-
     stream = stream or sys.stderr
-    bar: list[tqdm] = []
-    last: deque[tuple[float, int]] = deque(maxlen=6)
+    return _ImageBar(title, stream) if stream.isatty() else _ImageLines(title, stream, every)
 
-    def say(done: int, total: int) -> None:
+
+class _ImageBar:
+    def __init__(self, title: str, stream: TextIO) -> None:
+        self.title, self.stream = title, stream
+        self.bar: tqdm | None = None  # it begins with the first image, not with the networks being loaded
+
+    def __call__(self, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self.bar is None:
+            self.bar = tqdm(total=total, desc=self.title, file=self.stream)
+        self.bar.update(done - self.bar.n)
+        if done == total:
+            self.bar.close()
+
+
+class _ImageLines:
+    """The time left is told at the pace of the last few lines: images that were found again at the start go faster."""
+
+    def __init__(self, title: str, stream: TextIO, every: float) -> None:
+        self.title, self.stream, self.every = title, stream, every
+        self.told: deque[tuple[float, int]] = deque(maxlen=6)  # (when, images done)
+
+    def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if stream.isatty():
-            bar or bar.append(tqdm(total=total, desc=what, file=stream))
-            bar[0].update(done - bar[0].n)
-            if done == total:
-                bar[0].close()
-        elif not last:  # the first image also waited for the networks: its time tells nothing of the others
-            last.append((now, done))
-        elif now - last[-1][0] >= every or done == total:
-            since, before = last[0]
-            last.append((now, done))
-            left = (now - since) / max(done - before, 1) * (total - done)
-            print(f"{what}: {done}/{total} images; {clock(left)} left", file=stream, flush=True)
+        if not self.told:  # the first image also waited for the networks: its time tells nothing of the others
+            self.told.append((now, done))
+        elif now - self.told[-1][0] >= self.every or done == total:
+            since, before = self.told[0]
+            self.told.append((now, done))
+            left = clock((now - since) / max(done - before, 1) * (total - done))
+            print(f"{self.title}: {done}/{total} images; {left} left", file=self.stream, flush=True)
 
-    return say
+
+def say_step(title: str, what: str) -> None:
+    """A line on stderr before something that takes long, so that nobody waits in silence."""
+    print(f"{title}: {what}", file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

@@ -18,7 +18,7 @@ class Cost:
 
 
 @contextmanager
-def measured(device: str) -> Iterator[Cost]:
+def measure_cost(device: str) -> Iterator[Cost]:
     """Measure the block; the values stand in the yielded Cost when it has ended."""
     cost = Cost()
     on_gpu = device.startswith("cuda")

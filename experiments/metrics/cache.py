@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from experiments.common.files import write_whole
-from syncdiffusion.errors import UsageError
-
-logger = logging.getLogger(__name__)
+from experiments.common.files import Unwritable, write_whole
+from experiments.panoramas.records import Checksums
 
 CHECKSUM = 32  # bytes of a SHA-256
 
@@ -24,14 +21,16 @@ class FeatureCache:
 
     A file is a SHA-256 over key and content, then the values as .npy, so that a damaged file, or one under another's
     name, is as good as none. Any number of processes, runs and experiments may share the folder: files appear whole,
-    and two processes that write one entry write the same values.
+    and two processes that write one entry write the same values. A power failure may lose entries: they
+    are sooner computed again than waited for at every write.
 
-    setting: the one that chose the folder.
+    checksums: of the images, as far as they are known already.
+    failure: why an entry could not be written; from then on none is tried. It costs no score.
     """
 
     folder: Path
-    setting: str = "run_dir"
-    writable: bool = True  # false from the first failed write on
+    checksums: Checksums = field(default_factory=Checksums)
+    failure: Unwritable | None = None
 
     def get(self, key: str) -> np.ndarray | None:
         """The values, to the bit as they were put, or None. For keys see `measure.cache_key`."""
@@ -45,17 +44,16 @@ class FeatureCache:
         return np.load(io.BytesIO(content), allow_pickle=False)
 
     def put(self, key: str, values: np.ndarray) -> None:
-        """Keep `values`. A folder that cannot be written is told once on the log and costs no score."""
-        if not self.writable:
+        """Keep `values`; see `failure`."""
+        if self.failure is not None:
             return
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
         content = buffer.getvalue()
         try:
-            write_whole(self._path(key), checksum(key, content) + content, self.setting)
-        except UsageError as error:
-            self.writable = False
-            logger.warning("features are not kept: %s", error)
+            write_whole(self._path(key), checksum(key, content) + content, lasting=False)
+        except Unwritable as error:
+            self.failure = error
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()

@@ -1,41 +1,52 @@
-"""The metrics by name: how each is shown and read. Nothing here imports torch."""
+"""The metrics there are: the files of `definitions`, and what a plugin registers. Nothing here imports torch."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from experiments.metrics import definitions
+from experiments.metrics.metric import AnyMetric, Metric, PanoramaMetric, SetMetric
+from syncdiffusion.errors import UsageError
 
 ALL_PROMPTS = "all"  # in a `prompt` column: the whole set
 
+DEFINED: dict[str, AnyMetric] = {}  # by their words in metrics.metrics, in the order of tables
+METRICS: dict[str, Metric] = {}  # the numbers that they yield, by name, in the order of tables
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is read.
 
-    better: "lower" or "higher"; per_panorama: it is a mean over images; note: the sentence that a table explains it
-    with, where its name says nothing to a reader of the paper.
+def register(metric: AnyMetric) -> AnyMetric:
+    """Make a metric known, so that `metrics.metrics=[...]` may name it; the same again changes nothing.
+
+    A file outside of this repository calls it when it is imported, as `plugins=[FILE]` does.
+
+    Raises:
+        UsageError: another metric has its name, or the name of one of its columns.
     """
+    if DEFINED.get(metric.name) == metric:
+        return metric
+    taken = {column: other.name for other in DEFINED.values() for column in (each.name for each in other.columns)}
+    clash = next((each.name for each in metric.columns if each.name in taken), None)
+    if metric.name in DEFINED or clash is not None:
+        name = metric.name if metric.name in DEFINED else clash
+        raise UsageError(f"plugins: there is a metric {name} already; give the new one another name")
+    known = sorted((*DEFINED.values(), metric), key=lambda each: each.place)
+    DEFINED.clear()
+    DEFINED.update({each.name: each for each in known})
+    METRICS.clear()
+    METRICS.update({column.name: column for each in known for column in each.columns})
+    return metric
 
-    name: str
-    display: str
-    better: str
-    per_panorama: bool
-    note: str = ""
+
+def panorama_metrics(names: list[str]) -> list[PanoramaMetric]:
+    """Those of `names` that are of single panoramas, in the order of tables."""
+    return [each for each in DEFINED.values() if each.name in names and isinstance(each, PanoramaMetric)]
 
 
-LAYOUT_NOTE = (
-    "Layout-LPIPS is this project's own metric, not the paper's: LPIPS between the crops of Intra-LPIPS without their "
-    "colour and tone (luminance, mean 0.5, deviation 0.2). Low: the parts repeat one layout, which Intra-LPIPS rewards."
-)
+def set_metrics(names: list[str]) -> list[SetMetric]:
+    """Those of `names` that are of whole sets, in the order of tables."""
+    return [each for each in DEFINED.values() if each.name in names and isinstance(each, SetMetric)]
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("fid", "FID", "lower", False),
-        Metric("kid", "KID", "lower", False),
-        Metric("giqa", "Mean-GIQA", "higher", False),
-        Metric("clip_score", "CLIP score", "higher", True),
-        Metric("mini_clip_score", "mini-CLIP score", "higher", True),
-        Metric("intra_lpips", "Intra-LPIPS", "lower", True),
-        Metric("intra_style_sum", "Intra-Style-L (sum)", "lower", True),
-        Metric("intra_style_mean", "Intra-Style-L (mean)", "lower", True),
-        Metric("layout_lpips", "Layout-LPIPS", "higher", True, LAYOUT_NOTE),
-    )
-}
+
+for _file in iter_modules(definitions.__path__):
+    register(import_module(f"{definitions.__name__}.{_file.name}").METRIC)

@@ -4,15 +4,12 @@ from dataclasses import dataclass, field
 
 from syncdiffusion.errors import UsageError
 
-METRIC_NAMES = (
-    "fid",
-    "kid",
-    "giqa",
-    "clip_score",
-    "intra_lpips",
-    "intra_style",
-    "layout_lpips",
-)
+
+def metric_names() -> list[str]:
+    """What `metrics` may hold: every metric there is, those of plugins too."""
+    from experiments.metrics.catalogue import DEFINED
+
+    return list(DEFINED)
 
 
 @dataclass(frozen=True)
@@ -22,26 +19,21 @@ class MetricsConfig:
     networks: "paper" is the published set (LPIPS-VGG, clean-fid's Inception, torchvision VGG-19,
         OpenAI's CLIP ViT-B/16); "mini" is what can be had without download hosts (LPIPS-VGG, FID
         Inception, VGG-16 for the style term, the embedded miniature CLIP).
-    metrics: which metrics to compute, a subset of METRIC_NAMES. "intra_style" yields two columns,
-        `intra_style_sum` (as released) and `intra_style_mean`; "layout_lpips" is this project's
-        own (coherence.py); "clip_score" is called `mini_clip_score` where the network is the
-        embedded one.
+    metrics: which metrics to compute, a subset of `metric_names`. "intra_style" yields two columns,
+        `intra_style_sum` (as released) and `intra_style_mean`; "clip_score" is called
+        `mini_clip_score` where the network is the embedded one.
     crop: side of the square crops in pixels; the width of a diffusion window (512 for Stable
         Diffusion, 128 for the embedded model).
-    kid_subsets, kid_subset_size: KID is the mean over this many random subsets of this size; with
-        fewer images than the size, all images are used once.
     giqa_neighbours: K of KNN-GIQA.
-    replicates: FID, KID and GIQA are also computed on this many disjoint blocks of seeds, whose
-        spread says how far those numbers can be trusted; fewer where there are fewer seeds.
+    replicates: FID, KID and GIQA are also computed on this many disjoint blocks of equally many
+        seeds, two at least; fewer blocks where there are fewer seeds.
     clip_folder: an open_clip folder used in place of the set's own CLIP; None keeps the set's.
     device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
     networks: str = "mini"
-    metrics: list[str] = field(default_factory=lambda: list(METRIC_NAMES))
+    metrics: list[str] = field(default_factory=metric_names)
     crop: int = 128
-    kid_subsets: int = 100
-    kid_subset_size: int = 1000
     giqa_neighbours: int = 8
     replicates: int = 5
     clip_folder: str | None = None
@@ -58,10 +50,11 @@ def check_config(config: MetricsConfig) -> None:
     """
     if config.networks not in ("paper", "mini"):
         raise UsageError(f"metrics.networks={config.networks}: choose paper or mini")
-    unknown = [name for name in config.metrics if name not in METRIC_NAMES]
+    known = metric_names()
+    unknown = [name for name in config.metrics if name not in known]
     if unknown:
-        raise UsageError(f"metrics.metrics={unknown[0]}: choose from {', '.join(METRIC_NAMES)}")
-    least = {"crop": 16, "kid_subsets": 1, "kid_subset_size": 2, "giqa_neighbours": 1, "replicates": 2, "batch": 1}
+        raise UsageError(f"metrics.metrics={unknown[0]}: choose from {', '.join(known)}")
+    least = {"crop": 16, "giqa_neighbours": 1, "replicates": 2, "batch": 1}
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise UsageError(f"metrics.{name}={getattr(config, name)}: {bound} or more")

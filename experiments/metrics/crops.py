@@ -30,16 +30,27 @@ def read_image(path: Path) -> bytes:
 
 
 def decode_image(data: bytes, path: Path) -> UInt8:
-    """The picture in the bytes that were read from `path`. UsageError where it is damaged."""
+    """The picture in the bytes that were read from `path`: 8 bits a channel, 16-bit grey rounded to them.
+
+    Raises:
+        UsageError: damaged, no picture, or one of more pixels than Pillow opens.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith("I"):  # 16-bit grey, which convert("RGB") would clip at 255
+                grey = np.rint(np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
-    except OSError as error:
+    except Image.DecompressionBombError as error:
+        reason = "more pixels than Pillow opens"
+        raise UsageError(f"image {path} cannot be read ({reason}); score smaller images") from error
+    except Exception as error:  # of a damaged file Pillow raises what its decoder met: SyntaxError, struct.error, ...
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"image {path} cannot be read ({error.strerror or 'damaged'}); generate it again")
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    reason = getattr(error, "strerror", None) or "damaged"
+    return UsageError(f"image {path} cannot be read ({reason}); generate it again")
 
 
 def random_crop(image: UInt8, size: int, prompt: str, seed: int, salt: int = 0) -> UInt8:

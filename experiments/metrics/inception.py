@@ -72,4 +72,5 @@ def _clean_fid(file: WeightFile, device: torch.device) -> Callable[[Tensor], Ten
 
 def _registry(file: WeightFile, device: torch.device) -> Callable[[Tensor], Tensor]:
     network = torch.jit.load(file.path, map_location=device).eval()
-    return lambda images: network(images / 127.5 - 1)
+    # as the original graph and clean-fid bring [0, 255] to about [-1, 1]; not images / 127.5 - 1
+    return lambda images: network((images - 128) / 128)

@@ -1,14 +1,16 @@
 """The networks behind the metrics of one scoring pass."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import syncdiffusion
-from experiments.metrics.clip_score import ClipNetwork, folder_clip, openai_clip
+from experiments.metrics.catalogue import DEFINED
+from experiments.metrics.clip_network import ClipNetwork, folder_clip, openai_clip
 from experiments.metrics.coherence import PairNetwork
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.metrics.inception import FeatureNetwork, load_inception
@@ -20,23 +22,21 @@ logger = logging.getLogger(__name__)
 MINI_CLIP = Path(syncdiffusion.__file__).parent / "weights" / "mini_clip"
 
 
-@dataclass(frozen=True)
-class MetricNetworks:
-    """What a scoring pass needs; None where no chosen metric looks through it.
+# A network knows its provenance (`network`, `fingerprint`) from the start, and is loaded when the first image passes
+# through it: a pass that finds all its features in the cache loads none.
+Loader = Callable[[MetricsConfig, torch.device], Any]
 
-    Each knows its provenance from the start and is loaded when the first image passes through it: a pass that finds
-    all its features in the cache loads none. layout: of Layout-LPIPS, the very one of `lpips` where both are there.
+
+def register_network(name: str, loader: Loader) -> None:
+    """Make a network known to measurements by `name`; a plugin calls it for a metric that looks through its own.
+
+    loader: (settings, device) -> an object with `network` (provenance) and `fingerprint` (hash of the weights, or "").
     """
-
-    lpips: PairNetwork | None
-    style: PairNetwork | None
-    inception: FeatureNetwork | None
-    clip: ClipNetwork | None
-    layout: PairNetwork | None = None
+    LOADERS[name] = loader
 
 
-def load_networks(config: MetricsConfig) -> MetricNetworks:
-    """Find, and fetch where need be, what `config.metrics` needs, from the set `config.networks`.
+def load_networks(config: MetricsConfig) -> dict[str, Any]:
+    """Find, and fetch where need be, what `config.metrics` needs, from the set `config.networks`: by name, each once.
 
     "paper": LPIPS-VGG and clean-fid's Inception (their registry copies where the official hosts
     cannot be reached; each score names its network), torchvision's VGG-19 and OpenAI's CLIP, which
@@ -48,15 +48,17 @@ def load_networks(config: MetricsConfig) -> MetricNetworks:
     """
     check_config(config)
     device = _device(config.device)
-    wanted, paper = set(config.metrics), config.networks == "paper"
-    lpips = _pairs("lpips_vgg", device) if wanted & {"intra_lpips", "layout_lpips"} else None
-    return MetricNetworks(
-        lpips=lpips if "intra_lpips" in wanted else None,
-        style=_pairs("style_vgg19" if paper else "style", device) if "intra_style" in wanted else None,
-        inception=_inception(config, device) if wanted & {"fid", "kid", "giqa"} else None,
-        clip=_clip(config, device) if "clip_score" in wanted else None,
-        layout=lpips if "layout_lpips" in wanted else None,
-    )
+    chosen = [metric for metric in DEFINED.values() if metric.name in config.metrics]
+    names = dict.fromkeys(metric.measurement.network for metric in chosen)
+    return {name: LOADERS[name](config, device) for name in names if name is not None}
+
+
+def _lpips(config: MetricsConfig, device: torch.device) -> PairNetwork:
+    return _pairs("lpips_vgg", device)
+
+
+def _style(config: MetricsConfig, device: torch.device) -> PairNetwork:
+    return _pairs("style_vgg19" if config.networks == "paper" else "style", device)
 
 
 def _pairs(name: str, device: torch.device) -> PairNetwork:
@@ -78,6 +80,9 @@ def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
         logger.warning("%s; FID, KID and GIQA use the mini-CLIP's image tower", error)
     clip = folder_clip(Path(config.clip_folder or MINI_CLIP), device)
     return FeatureNetwork(f"{clip.network} image tower, not Inception", clip.embed_images, clip.fingerprint)
+
+
+LOADERS: dict[str, Loader] = {"lpips": _lpips, "style": _style, "inception": _inception, "clip": _clip}
 
 
 def _device(name: str) -> torch.device:

@@ -1,18 +1,18 @@
-"""Images on disk -> a row per panorama, a row per (method, prompt, metric), a row per (method, replicate, metric)."""
+"""Images on disk -> the numbers of a run: of each panorama, of each method and prompt, of blocks of seeds, of pairs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from experiments.metrics.cache import FeatureCache
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, set_metrics
 from experiments.metrics.config import MetricsConfig, check_config
-from experiments.metrics.distribution import Estimate, fid, giqa_scores, kid, mean_estimate
-from experiments.metrics.measure import Measurement, PanoramaImage, measure, measurements
-from experiments.metrics.networks import MetricNetworks
+from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate
+from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, measure, measurements
+from experiments.metrics.metric import SetMetric
 
-Row = dict[str, object]
+CsvLine = dict[str, object]
 OnProgress = Callable[[int, int], None]
 
 
@@ -25,62 +25,86 @@ class Scored:
     scores: a row per method, prompt and metric: method, prompt ("all" for the set), metric, value,
         stderr, n, network. n is the number of scored images; stderr is None for FID (no unbiased
         estimate exists) and where n is too small for one. A number that n does not allow has no row:
-        FID and KID want two images on both sides, GIQA `giqa_neighbours` references.
-    replicates: FID, KID and GIQA of all prompts on disjoint blocks of seeds: method, replicate (from
-        0), metric, value, n, network. A replicate is the same seeds for every method.
+        FID wants two images on both sides, KID two of every prompt, GIQA `giqa_neighbours` references.
+    replicates: the metrics of sets, of all prompts, on disjoint blocks of seeds: method, replicate (from
+        0), metric, value, n, network. A replicate is the same seeds for every method; a method that
+        lacks one of its images has no row for it.
+    swaps: the metrics of sets, of each method less that of the one compared with: method, against,
+        metric, difference, stderr, p (label swaps within pairs), n (pairs), prompts, network.
     """
 
-    rows: list[Row]
-    scores: list[Row]
-    replicates: list[Row]
+    rows: list[CsvLine]
+    scores: list[CsvLine]
+    replicates: list[CsvLine]
+    swaps: list[CsvLine] = field(default_factory=list)
 
 
 def score_panoramas(
     items: Sequence[PanoramaImage],
     reference: Sequence[PanoramaImage],
     config: MetricsConfig,
-    networks: MetricNetworks,
+    networks: Networks,
     on_progress: OnProgress | None = None,
     cache: FeatureCache | None = None,
+    against: str | None = None,
 ) -> Scored:
-    """Score `items`; FID, KID and GIQA hold them against `reference`, prompt by prompt and in all.
+    """Score `items`; metrics of whole sets hold them against `reference`, prompt by prompt and in all.
 
     on_progress: called after each image with (images done, images in all).
     cache: where features of earlier passes are found and those of this one are kept; None computes all.
+    against: the method that the others are compared with, pair by pair; None for no comparison of set metrics.
 
     Raises:
-        UsageError: an image that cannot be read or is smaller than `config.crop`.
+        UsageError: an image that cannot be read, is smaller than `config.crop`, or has a score that is no number.
     """
     check_config(config)
     done = _counter(len(items) + len(reference), on_progress)
     wanted = measurements(config, networks)
-    rows: list[Row] = []
-    features: list[np.ndarray] = []
+    bound = {each.name: each for each in wanted}
+    of_sets = [metric for metric in set_metrics(config.metrics) if metric.measurement.name in bound]
+    needed = dict.fromkeys(metric.measurement.name for metric in of_sets)
+    rows: list[CsvLine] = []
+    features: dict[str, list[np.ndarray]] = {name: [] for name in needed}
     for item, values in zip(items, measure(items, wanted, config.batch, cache), strict=True):
-        row: Row = {"method": item.method, "prompt": item.prompt, "seed": item.seed}
+        row: CsvLine = {"method": item.method, "prompt": item.prompt, "seed": item.seed}
         for each in wanted:
             row |= each.row(values[each.name])
         rows.append(row)
-        features.append(values.get("inception", np.empty(0)))
+        for name in needed:
+            features[name].append(values[name])
         done()
-    scores, replicates = _means(items, rows, wanted), []
-    if networks.inception is not None:
-        only = [each for each in wanted if each.name == "inception"]
-        targets = []
-        for values in measure(reference, only, config.batch, cache):
-            targets.append(values["inception"])
-            done()
-        sets = np.array(features), np.array(targets)
-        label = networks.inception.network
-        scores += _set_scores(items, reference, *sets, config, label)
-        replicates = _replicates(items, *sets, config, label)
+    targets: dict[str, list[np.ndarray]] = {name: [] for name in needed}
+    for values in measure(reference if needed else (), [bound[name] for name in needed], config.batch, cache):
+        for name in needed:
+            targets[name].append(values[name])
+        done()
+    sets = []
+    for metric in of_sets:
+        name = metric.measurement.name
+        generated, those = _image_set(items, features[name]), _image_set(reference, targets[name])
+        sets.append(SetFeatures(metric, generated, those, bound[name].network))
+    scores = _means(items, rows, wanted) + _set_scores(items, sets, config)
     order = {name: index for index, name in enumerate(METRICS)}
     place = {key: index for index, key in enumerate(_groups(items))}
     scores.sort(key=lambda row: (place[row["method"], row["prompt"]], order[row["metric"]]))
-    return Scored(rows, scores, replicates)
+    return Scored(rows, scores, _replicates(items, sets, config), _swaps(items, sets, config, against))
 
 
-def _means(items: Sequence[PanoramaImage], rows: list[Row], wanted: Sequence[Measurement]) -> list[Row]:
+@dataclass(frozen=True)
+class SetFeatures:
+    """A metric of whole sets with the features, in the order of the images, that it is made of."""
+
+    metric: SetMetric
+    generated: ImageSet
+    reference: ImageSet
+    network: str
+
+
+def _image_set(items: Sequence[PanoramaImage], features: Sequence[np.ndarray]) -> ImageSet:
+    return ImageSet(np.array(features), tuple(item.prompt for item in items))
+
+
+def _means(items: Sequence[PanoramaImage], rows: list[CsvLine], wanted: Sequence[BoundMeasurement]) -> list[CsvLine]:
     """Means of the per-panorama metrics over each group."""
     made_by = {name: each.network for each in wanted for name in each.columns}
     scores = []
@@ -92,66 +116,73 @@ def _means(items: Sequence[PanoramaImage], rows: list[Row], wanted: Sequence[Mea
     return scores
 
 
-def _set_scores(
-    items: Sequence[PanoramaImage],
-    reference: Sequence[PanoramaImage],
-    features: np.ndarray,
-    targets: np.ndarray,
-    config: MetricsConfig,
-    network: str,
-) -> list[Row]:
-    """FID, KID and GIQA of each group against the reference images of the same prompts."""
+def _set_scores(items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], config: MetricsConfig) -> list[CsvLine]:
+    """The set metrics of each group against the reference images of the same prompts."""
     scores = []
     for group, indices in _groups(items).items():
         wanted = {items[i].prompt for i in indices}
-        those = [i for i, image in enumerate(reference) if image.prompt in wanted]
-        estimates = set_estimates(features[indices], targets[those], config)
-        scores += [_score(group, name, estimate, len(indices), network) for name, estimate in estimates.items()]
+        for each in sets:
+            those = [i for i, prompt in enumerate(each.reference.prompts) if prompt in wanted]
+            generated, reference = each.generated.part(indices), each.reference.part(those)
+            if each.metric.enough(generated, reference, config):
+                estimate = each.metric.estimate(generated, reference, config)
+                scores.append(_score(group, each.metric.column.name, estimate, len(indices), each.network))
     return scores
 
 
-def _replicates(
-    items: Sequence[PanoramaImage], features: np.ndarray, targets: np.ndarray, config: MetricsConfig, network: str
-) -> list[Row]:
-    """FID, KID and GIQA of each method on each block of seeds, all prompts, against all reference images."""
-    blocks = seed_blocks(items, config.replicates)
-    rows: list[Row] = []
+def _replicates(items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], config: MetricsConfig) -> list[CsvLine]:
+    """The set metrics of each method on each block of seeds, all prompts, against all reference images."""
+    rows: list[CsvLine] = []
+    blocks, prompts = seed_blocks(items, config.replicates), len({item.prompt for item in items})
     for method in dict.fromkeys(item.method for item in items):
         for replicate, seeds in enumerate(blocks):
             mine = [i for i, item in enumerate(items) if item.method == method and item.seed in seeds]
-            for name, estimate in set_estimates(features[mine], targets, config).items():
-                common = {"method": method, "replicate": replicate, "metric": name}
-                rows.append(common | {"value": estimate.value, "n": len(mine), "network": network})
+            if len(mine) < len(seeds) * prompts:
+                continue  # FID falls with n, so a block with a gap is no replicate of the others
+            for each in sets:
+                generated = each.generated.part(mine)
+                if each.metric.enough(generated, each.reference, config):
+                    value = each.metric.estimate(generated, each.reference, config).value
+                    common = {"method": method, "replicate": replicate, "metric": each.metric.column.name}
+                    rows.append(common | {"value": value, "n": len(mine), "network": each.network})
     return rows
 
 
 def seed_blocks(items: Sequence[PanoramaImage], replicates: int) -> list[set[int]]:
-    """All seeds in order, cut into `replicates` runs as even as can be: the same blocks for every method.
+    """The seeds in order, cut into `replicates` blocks of equally many: the same blocks for every method.
 
-    Fewer where there are not so many seeds, or where a block of one prompt would hold a single image; none where
-    fewer than two blocks are left.
+    Fewer where a block would have fewer than two seeds, which KID wants; none where fewer than two blocks are left.
+    Seeds that are left over belong to no block.
     """
     seeds = sorted({item.seed for item in items})
-    several = len({item.prompt for item in items}) > 1
-    count = min(replicates, len(seeds) if several else len(seeds) // 2)
-    return [set(map(int, block)) for block in np.array_split(seeds, count)] if count > 1 else []
+    count = min(replicates, len(seeds) // 2)
+    if count < 2:
+        return []
+    size = len(seeds) // count
+    return [set(seeds[start : start + size]) for start in range(0, count * size, size)]
 
 
-def set_estimates(features: np.ndarray, targets: np.ndarray, config: MetricsConfig) -> dict[str, Estimate]:
-    """The chosen of FID, KID and GIQA, of (n, d) features against (m, d); without those that n or m do not allow."""
-    estimates: dict[str, Estimate] = {}
-    if min(len(features), len(targets)) < 2:
-        return estimates
-    if "fid" in config.metrics:
-        estimates["fid"] = Estimate(fid(features, targets), None)
-    if "kid" in config.metrics:
-        estimates["kid"] = kid(features, targets, config.kid_subsets, config.kid_subset_size, config.seed)
-    if "giqa" in config.metrics and len(targets) >= config.giqa_neighbours:
-        estimates["giqa"] = mean_estimate(giqa_scores(features, targets, config.giqa_neighbours))
-    return estimates
+def _swaps(
+    items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], config: MetricsConfig, against: str | None
+) -> list[CsvLine]:
+    """The set metrics of each method less those of `against`, on the (prompt, seed) that both have."""
+    place = {(item.method, item.prompt, item.seed): i for i, item in enumerate(items)}
+    rows: list[CsvLine] = []
+    for method in dict.fromkeys(item.method for item in items):
+        mine = [(prompt, seed) for label, prompt, seed in place if label == method != against]
+        both = [key for key in mine if (against, *key) in place]
+        pairs = [[place[label, *key] for key in both] for label in (method, against)]
+        for each in sets:
+            ours, theirs = (each.generated.part(indices) for indices in pairs)
+            if each.metric.enough(ours, each.reference, config):
+                found = each.metric.compare(ours, theirs, each.reference, config)
+                common = {"method": method, "against": against, "metric": each.metric.column.name}
+                common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
+                rows.append(common | {"prompts": len(set(ours.prompts)), "network": each.network})
+    return rows
 
 
-def _score(group: tuple[str, str], metric: str, estimate: Estimate, n: int, network: str) -> Row:
+def _score(group: tuple[str, str], metric: str, estimate: Estimate, n: int, network: str) -> CsvLine:
     method, prompt = group
     values = {"value": estimate.value, "stderr": estimate.stderr, "n": n, "network": network}
     return {"method": method, "prompt": prompt, "metric": metric} | values

@@ -13,8 +13,8 @@ import numpy as np
 
 from experiments.mini.world import KINDS, Scene, sample_scene
 
-# The six prompts of the May-2023 supplementary code (protocol: the paper's six, by inference), each with what
-# it fixes. Whatever is not fixed (palette, season, clouds, often the time of day) stays free.
+# The six prompts of the May-2023 supplementary code (PROTOCOL.md, section 1: the paper's six, by inference), each with
+# what it fixes. Whatever is not fixed (palette, season, clouds, often the time of day) stays free.
 _FIXED: dict[str, dict[str, tuple[str, ...]]] = {
     "a photo of a city skyline at night": {"kind": ("city",), "time": ("night",), "style": ("photo",)},
     "a photo of a mountain range at twilight": {"kind": ("mountains",), "time": ("twilight",), "style": ("photo",)},

@@ -31,8 +31,10 @@ from experiments.common.command_line import one_line_errors
 from experiments.metrics.coherence import pair_distances
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import grid_crops
-from experiments.metrics.distribution import Estimate, kid, mean_estimate
-from experiments.metrics.networks import MetricNetworks, load_networks
+from experiments.metrics.definitions.kid import kid
+from experiments.metrics.estimates import Estimate, mean_estimate
+from experiments.metrics.measure import Networks
+from experiments.metrics.networks import load_networks
 from experiments.mini.autoencoder_model import psnr_values, reconstruct
 from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
 from experiments.mini.diffusion_model import sample
@@ -40,7 +42,7 @@ from experiments.mini.files import contact_sheet, write_json
 from experiments.mini.panoramas import make_panorama
 from experiments.mini.scenes import render_window, sample_scene
 from experiments.mini.training import say
-from syncdiffusion.backbones.backbone import load_backbone, pick_device
+from syncdiffusion.backbones.loading import load_backbone, pick_device
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.distances import PerceptualLoss
@@ -129,23 +131,19 @@ def measure_reconstruction(
     return rows, decoded
 
 
-def measure_kid(
-    networks: MetricNetworks, reference: np.ndarray, others: dict[str, np.ndarray], batch: int
-) -> list[Row]:
+def measure_kid(networks: Networks, reference: np.ndarray, others: dict[str, np.ndarray], batch: int) -> list[Row]:
     """KID of each set of pictures against the reference."""
-    inception = networks.inception
-    assert inception is not None
+    inception = networks["inception"]
     against = inception.features(reference, batch)
     found = {name: kid(inception.features(images, batch), against) for name, images in others.items()}
     return [row(f"kid_{name}", value, len(others[name]), inception.network) for name, value in found.items()]
 
 
 def measure_agreement(
-    networks: MetricNetworks, others: dict[str, np.ndarray], answers: Sequence[int], batch: int
+    networks: Networks, others: dict[str, np.ndarray], answers: Sequence[int], batch: int
 ) -> list[Row]:
     """Top-1 accuracy of each set of pictures, whose captions are CAPTIONS[answers[i]]."""
-    clip = networks.clip
-    assert clip is not None
+    clip = networks["clip"]
     texts = clip.embed_texts(CAPTIONS)
     rows = []
     for name, images in others.items():
@@ -198,22 +196,21 @@ def measure_spread(reference: np.ndarray, others: dict[str, np.ndarray], groups:
 
 
 def measure_panoramas(
-    folder: Path, networks: MetricNetworks, guidance: float, seed: int, device: torch.device, batch: int
+    folder: Path, networks: Networks, guidance: float, seed: int, device: torch.device, batch: int
 ) -> list[Row]:
     """How unlike the windows of one MultiDiffusion panorama are: Intra-LPIPS, a panorama for each paper prompt.
 
     Under every prompt several looks must stay possible, else there is nothing to synchronise.
     """
-    assert networks.lpips is not None
-    backbone, loss = load_backbone(str(folder), device=str(device)), networks.lpips.load()
+    backbone, loss = load_backbone(str(folder), device=str(device)), networks["lpips"].load()
     side, values = backbone.window * backbone.factor, []
     for prompt in PAPER_PROMPTS:
-        panorama = make_panorama(backbone, "multidiffusion", prompt, seed, guidance_scale=guidance)
+        panorama = make_panorama(backbone, folder, "multidiffusion", prompt, seed, guidance_scale=guidance)
         values.append(pair_distances(loss, grid_crops(panorama, side), batch).mean())
-    rows = [row("intra_lpips_multidiffusion", mean_estimate(np.array(values)), len(values), networks.lpips.network)]
+    rows = [row("intra_lpips_multidiffusion", mean_estimate(np.array(values)), len(values), networks["lpips"].network)]
     each = zip(PAPER_PROMPTS, values, strict=True)
     return rows + [
-        Row(f"intra_lpips: {prompt}", float(value), None, 1, networks.lpips.network) for prompt, value in each
+        Row(f"intra_lpips: {prompt}", float(value), None, 1, networks["lpips"].network) for prompt, value in each
     ]
 
 
@@ -256,7 +253,6 @@ def evaluate(
     clip = str(clip_folder) if clip_folder else None
     wanted = ["intra_lpips", "kid", "clip_score"]
     networks = load_networks(MetricsConfig(metrics=wanted, clip_folder=clip, device=str(device)))
-    assert networks.lpips is not None
     captions = [caption for caption in CAPTIONS for _ in range(per_caption)]
     answers = [i for i in range(len(CAPTIONS)) for _ in range(per_caption)]
     paper = slice(0, per_caption * len(PAPER_PROMPTS))
@@ -269,7 +265,7 @@ def evaluate(
     say("gate", f"draws {len(captions)} samples")
     samples = sample(pipeline, captions, seed, steps, guidance)
     say("gate", "measures the autoencoder")
-    rows, decoded = measure_reconstruction(pipeline.vae, second, networks.lpips.load(), device)
+    rows, decoded = measure_reconstruction(pipeline.vae, second, networks["lpips"].load(), device)
     say("gate", "measures KID")
     sets = {"samples": samples, "decoded_renders": decoded, "renders": second}
     rows += measure_kid(networks, first[paper], {name: images[paper] for name, images in sets.items()}, batch)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.mini.files import replacing
-from syncdiffusion.backbones.backbone import pick_device
+from syncdiffusion.backbones.loading import pick_device
 from syncdiffusion.errors import UsageError
 
 Settings = TypeVar("Settings")

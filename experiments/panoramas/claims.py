@@ -44,9 +44,8 @@ class Marker(NamedTuple):
 class Claims:
     """The claims of one folder, as one process sees them. It must be kept while waiting: it remembers what it saw."""
 
-    def __init__(self, folder: Path, setting: str = "run_dir") -> None:
-        """`setting` is the one that chose the folder."""
-        self.folder, self.setting = folder, setting
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.leases: dict[str, SoftFileLease] = {}
         self.seen: dict[str, tuple[Marker, float]] = {}  # how another's claim looks, and since when
         self.alive: set[str] = set()  # claims of others that were touched before our eyes
@@ -56,7 +55,8 @@ class Claims:
         """Try once to claim `name`; yields None where another process holds it.
 
         Raises:
-            UsageError: the folder cannot be written, or other processes use another LEASE.
+            Unwritable: the folder cannot be written.
+            UsageError: other processes use another LEASE.
         """
         lease = self.leases.get(name)
         if lease is None:
@@ -105,7 +105,7 @@ class Claims:
                     f"{self.path(name)}: held by a process of another version of this program; stop that one first"
                 ) from None
             except OSError as error:
-                raise unwritable(self.path(name), error, self.setting) from error
+                raise unwritable(self.path(name), error) from error
         return False
 
     def watch(self, name: str) -> bool:
@@ -120,7 +120,10 @@ class Claims:
             before, since = self.seen.setdefault(name, (marker, now))
             if marker != before:
                 self.seen[name] = (marker, now)
-                (self.alive.add if marker.inode == before.inode else self.alive.discard)(name)
+                if marker.inode == before.inode:
+                    self.alive.add(name)
+                else:  # another's since
+                    self.alive.discard(name)
             elif now - since >= 1.5 * LEASE or self.died_here(name):
                 aside = path.with_name(f"{path.name}.stale.{secrets.token_hex(4)}")
                 os.rename(path, aside)

@@ -2,8 +2,8 @@
 
 The record is written after the PNG and holds its checksum, so a panorama counts as made only when both are whole.
 A record's key is a digest of everything that decides the picture: a changed setting changes the key, and the panorama
-is made again. NOT_IN_KEY and the device are left out: they decide speed and memory, the picture stays the same
-within float tolerance. They stand in the record.
+is made again. What decides speed and memory alone is left out, the device too: the picture stays the same within float
+tolerance. It stands in the record.
 
 One picture may have several places: the labels of a run whose settings come to the same, and the shared folder, where
 other runs find it by its key. A place that lacks it, or holds it damaged, is filled from one that has it whole.
@@ -15,22 +15,20 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.common.files import discard, png_bytes, write_json, write_whole
+from baselines import facts
+from experiments.common.files import Unwritable, discard, png_bytes, replacing, write_json, write_whole
+from experiments.panoramas.records import Checksums, ModelFacts, Record, made
 
 if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1  # raise it when a method's result changes for the same settings: everything is then made again
-NOT_IN_KEY = frozenset({"window_batch", "gradient_batch", "checkpointing"})
-# Settings that came after panoramas had been made: at these values they are as if absent, and old keys stay.
-ADDED = {"unet_gradient": True}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
     content = {
         "format": FORMAT,
         "method": unit.method,
-        "settings": {key: value for key, value in unit.settings.items() if in_key(key, value)},
+        "settings": deciding(unit.method, unit.settings),
         "model": {"fingerprint": model["fingerprint"], "precision": model["precision"]},
         "prompt": unit.prompt,
         "seed": unit.seed,
@@ -76,9 +74,14 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def in_key(setting: str, value: Any) -> bool:
-    """Whether a setting with this value belongs to what decides the picture."""
-    return setting not in NOT_IN_KEY and not (setting in ADDED and value == ADDED[setting])
+def deciding(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a method's picture, at values that were not always the only ones."""
+    found = {}
+    for name, value in settings.items():
+        known = facts(method, name)
+        if not known.speed_only and value not in known.added:
+            found[name] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -106,24 +109,21 @@ class Place:
     """Where a picture lies.
 
     own: what the record says otherwise here than elsewhere.
-    setting: the one that chose the folder.
     """
 
     png: Path
     own: Mapping[str, Any]
-    setting: str
 
 
-def places_of(picture: Picture, folder: Path, shared: Path | None, model: Mapping[str, Any]) -> tuple[Place, ...]:
+def places_of(picture: Picture, folder: Path, shared: Path | None, model: ModelFacts) -> tuple[Place, ...]:
     """A place for each unit in the run folder, and one in the shared folder where there is one.
 
     The same files may be known as another model (a folder's copy, another word for a revision), so a record in a run
     folder names the model as the run does.
     """
-    places = [Place(unit.png(folder), {"label": unit.label, "model": dict(model)}, "run_dir") for unit in picture.units]
+    places = [Place(unit.png(folder), {"label": unit.label, "model": dict(model)}) for unit in picture.units]
     if shared is not None:
-        png = shared / "panoramas" / picture.key[:2] / f"{picture.key}.png"
-        places.append(Place(png, {}, "shared_dir"))
+        places.append(Place(shared / "panoramas" / picture.key[:2] / f"{picture.key}.png", {}))
     return tuple(places)
 
 
@@ -132,14 +132,13 @@ class Found:
     """A picture that is whole somewhere: a PNG of it, its record, and the places that lack the one or the other."""
 
     png: Path
-    record: Mapping[str, Any]
+    record: Record
     lacking: tuple[Place, ...]
 
 
-def look(places: Sequence[Place], key: str) -> Found | None:
+def look(places: Sequence[Place], key: str, checksums: Checksums) -> Found | None:
     """Where the picture of `key` is; None where no place holds it whole. Writes nothing."""
-    digests: dict[tuple[int, int], str] = {}  # hard links of one file are read once
-    records = [made(place.png, key, digests) for place in places]
+    records = [made(place.png, key, checksums) for place in places]
     first = next(((place.png, record) for place, record in zip(places, records, strict=True) if record), None)
     if first is None:
         return None
@@ -151,33 +150,32 @@ def look(places: Sequence[Place], key: str) -> Found | None:
     return Found(*first, tuple(lacking))
 
 
-def settle(places: Sequence[Place], key: str) -> dict[str, Any] | None:
+def settle(places: Sequence[Place], key: str, checksums: Checksums) -> Record | None:
     """Bring a picture that is whole in one place to all of them; returns its record, None where no place has it.
 
     The caller holds the claim on `key`: what other writers left half done here is then a dead one's, and removed.
+
+    Raises:
+        Unwritable: one of the places.
     """
-    found = look(places, key)
+    found = look(places, key, checksums)
     if found is None:
         return None
     for place in found.lacking:
         if not place.png.exists() or not place.png.samefile(found.png):
-            put_link(found.png, place.png, place.setting)
-        write_json(place.png.with_suffix(".json"), {**found.record, **place.own}, place.setting)
+            put_link(found.png, place.png)
+        write_json(place.png.with_suffix(".json"), {**found.record, **place.own})
         discard_leftovers(place.png)
-    return dict(found.record)
+    return found.record
 
 
-def put_link(source: Path, target: Path, setting: str) -> None:
+def put_link(source: Path, target: Path) -> None:
     """Put a hard link to `source` in place of `target`, or a copy where the file system has no links."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(source, temporary)
-        os.replace(temporary, target)
-    except OSError:
-        write_whole(target, source.read_bytes(), setting)
-    finally:
-        discard(temporary)
+        with replacing(target) as temporary:
+            os.link(source, temporary)
+    except Unwritable:
+        write_whole(target, source.read_bytes())
 
 
 def discard_leftovers(png: Path) -> None:
@@ -186,38 +184,23 @@ def discard_leftovers(png: Path) -> None:
         discard(leftover)
 
 
-def save_panorama(folder: Path, unit: Unit, image: np.ndarray, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the picture, then its record; returns the record."""
+def save_panorama(
+    folder: Path, unit: Unit, image: np.ndarray, record: Mapping[str, Any], checksums: Checksums | None = None
+) -> dict[str, Any]:
+    """Write the picture, then its record with the picture's size and checksum; returns the record.
+
+    image: H×W×3 uint8.
+
+    Raises:
+        Unwritable: either file.
+    """
     data = png_bytes(image)
     height, width = image.shape[:2]
     full = {**record, "width": width, "height": height, "png_sha256": hashlib.sha256(data).hexdigest()}
-    write_whole(unit.png(folder), data)
+    png = unit.png(folder)
+    write_whole(png, data)
+    if checksums is not None:
+        checksums.written(png, full["png_sha256"])
     write_json(unit.json(folder), full)
-    discard_leftovers(unit.png(folder))
+    discard_leftovers(png)
     return full
-
-
-def read_record(folder: Path, unit: Unit) -> dict[str, Any] | None:
-    """The record of a panorama whose PNG is whole, else None."""
-    return read_whole(unit.png(folder))
-
-
-def read_whole(png: Path, digests: dict[tuple[int, int], str] | None = None) -> dict[str, Any] | None:
-    """The record beside a PNG that is whole, else None; `digests` are checksums of files known already."""
-    digests = {} if digests is None else digests
-    try:
-        record = json.loads(png.with_suffix(".json").read_text())
-        stat = png.stat()
-        if (stat.st_dev, stat.st_ino) not in digests:
-            digests[stat.st_dev, stat.st_ino] = hashlib.sha256(png.read_bytes()).hexdigest()
-    except (OSError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.get("png_sha256") != digests[stat.st_dev, stat.st_ino]:
-        return None
-    return record
-
-
-def made(png: Path, key: str, digests: dict[tuple[int, int], str] | None = None) -> dict[str, Any] | None:
-    """The record of a panorama that is whole and was made with just these settings, else None."""
-    record = read_whole(png, digests)
-    return record if record is not None and record.get("key") == key else None

@@ -47,8 +47,8 @@ class SweepStart(Callback):
         with open_dict(config.hydra):
             config.hydra.sweep.dir = str(folder)
             config.hydra.overrides.hydra += [
-                f"hydra.sweep.dir={quoted(str(folder))}",
-                f"{COMMON}=[{','.join(map(quoted, common))}]",
+                f"hydra.sweep.dir={shell_word(str(folder))}",
+                f"{COMMON}=[{','.join(map(shell_word, common))}]",
             ]
 
 
@@ -156,10 +156,10 @@ def parsed(overrides: list[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(overrides)
 
 
-def quoted(text: str) -> str:
+def shell_word(text: str) -> str:
     r"""As Hydra's command line takes it whatever it holds; there a backslash escapes only before a quote.
 
-    >>> print(quoted("it's"), quoted(r"a\b"))
+    >>> print(shell_word("it's"), shell_word(r"a\b"))
     'it\'s' 'a\b'
     """
     return "'" + re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), text) + "'"

@@ -11,14 +11,21 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from baselines import METHODS, facts
 from experiments.common.command_line import error_line, refuse_unknown, unknown_setting
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
-from experiments.plan.schema import METHOD_SCHEMAS, Stage
+from experiments.plan.plugins import load_plugins
+from experiments.plan.schema import Stage
+from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
+from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.geometry.sizes import check_pixels, check_stride
+from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 
-NULLS = {"first_n": "all", "anchor": "centre"}  # what null means in a label
+LONGEST_LABEL = 100  # a file name's 255 bytes hold it, and what is written beside it
+MOST_SEEDS = 10**5  # per prompt in one run: a list of more would take minutes and the memory
+LARGEST_SEED = 2**62
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ def plan_run(cfg: DictConfig) -> Plan:
 
     Raises UsageError, or an OmegaConf error, for a value that cannot be used.
     """
+    load_plugins(cfg.plugins)
     refuse_unknown(cfg)
     check_seeds(cfg)
     check_folder(cfg.backbone)
@@ -74,27 +82,35 @@ def plan_run(cfg: DictConfig) -> Plan:
     prompts = tuple(resolved["prompts"]["texts"])
     check_prompts(prompts)
     entries = entries_of(cfg)
-    check_canvases(entries, resolved["backbone"])
+    references = reference_entry(cfg)
+    check_methods((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
     seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
     return Plan(
         name=cfg.name,
-        folder=Path(cfg.run_dir).expanduser(),
+        folder=folder_of(cfg),
         shared=None if cfg.shared_dir is None else Path(cfg.shared_dir).expanduser(),
         stage=cfg.stage,
         strict=cfg.strict,
         dry_run=cfg.dry_run,
         shard=parse_shard(cfg.shard),
-        backbone=resolved["backbone"],
+        backbone={**resolved["backbone"], "precision": precision_of(resolved["backbone"])},
         prompts=prompts,
         entries=entries,
         compare_with=compared_label(cfg.compare_with, entries),
         units=units_of(entries, prompts, seeds),
-        references=units_of((reference_entry(cfg),), prompts, reference_seeds),
+        references=units_of((references,), prompts, reference_seeds),
         metrics=resolved["metrics"],
         tracking=resolved["tracking"],
         resolved=resolved,
     )
+
+
+def folder_of(cfg: DictConfig) -> Path:
+    """The run folder; UsageError where it is none, for a run would fill the current one."""
+    if not str(cfg.run_dir).strip() or not str(cfg.name).strip():
+        raise UsageError("run_dir: is empty; give run_dir=FOLDER and a name")
+    return Path(cfg.run_dir).expanduser()
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -132,13 +148,16 @@ def entries_of(cfg: DictConfig) -> tuple[Entry, ...]:
             raise UsageError(unknown_setting(named, setting, cfg.method.keys()))
         for value in values:
             settings = changed(cfg.method, named, {setting: value})
-            chosen.append((named, swept_label(setting, value), settings, (setting, settings[setting])))
+            known = facts(str(cfg.method.name), setting)
+            chosen.append((named, label_of(setting, known, value), settings, (setting, settings[setting])))
     for label, changes in cfg.variants.items():
         setting = f"variants.{label}"
         if "name" in changes:
             raise UsageError(f"{setting}.name={changes['name']}: a variant changes settings, not the method")
         chosen.append((setting, str(label), changed(cfg.method, setting, changes), None))
     chosen += [(f"baselines.{label}", str(label), settings, None) for label, settings in cfg.baselines.items()]
+    if not chosen:
+        raise UsageError("ablations: no value to try; give one at least, or leave ablations out")
     entries: dict[str, Entry] = {}
     for setting, label, settings, swept in chosen:
         check_label(setting, label, entries)
@@ -151,17 +170,8 @@ def entries_of(cfg: DictConfig) -> tuple[Entry, ...]:
 
 def reference_entry(cfg: DictConfig) -> Entry:
     settings = cfg.reference.settings
-    return entry_of("reference.settings", str(settings.get("name")), settings)
-
-
-def swept_label(setting: str, value: Any) -> str:
-    """
-    >>> swept_label("weight", 20.0), swept_label("first_n", None), swept_label("decay", 0.9)
-    ('weight=20', 'first_n=all', 'decay=0.9')
-    """
-    if value is None:
-        return f"{setting}={NULLS.get(setting, 'null')}"
-    return f"{setting}={value:g}" if isinstance(value, float) else f"{setting}={value}"
+    name = settings.get("name") if isinstance(settings, DictConfig) else None
+    return entry_of("reference.settings", str(name), settings)
 
 
 def changed(method: DictConfig, setting: str, changes: Mapping[str, Any]) -> DictConfig:
@@ -179,16 +189,23 @@ def check_label(setting: str, label: str, taken: Mapping[str, Any]) -> None:
         raise UsageError(f"{setting}: the label '{label}' is taken; choose another")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", label):
         raise UsageError(f"{setting}: a label names a folder; use letters, digits and _ . = + -")
+    if len(label) > LONGEST_LABEL:
+        raise UsageError(f"{setting}: a label of {len(label)} characters; use {LONGEST_LABEL} at most")
 
 
 def entry_of(setting: str, label: str, settings: Any, swept: tuple[str, Any] | None = None) -> Entry:
     """All settings of one method, without interpolations; `setting` is where they stand in the configuration."""
     name = settings.get("name") if isinstance(settings, DictConfig) else None
-    if name not in METHOD_SCHEMAS:
-        raise UsageError(f"{setting}.name={name}: no such method; there are {', '.join(METHOD_SCHEMAS)}")
+    if name not in METHODS:
+        raise UsageError(f"{setting}.name={name}: no such method; there are {', '.join(METHODS)}")
     values = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
-    absent = [each.name for each in fields(METHOD_SCHEMAS[name]) if each.name not in values]
+    known = [each.name for each in fields(METHODS[name].settings)]
+    if any(key not in (*known, "name") for key in values):
+        raise UsageError(
+            f"{setting}.name={name}: the settings there are another method's; choose it by {setting}={name}"
+        )
+    absent = [each for each in known if each not in values]
     if absent:
         raise UsageError(f"{setting}.{absent[0]}: no value; start from a file, +method@{setting}={name}")
     return Entry(label, name, {str(key): value for key, value in values.items() if key != "name"}, swept)
@@ -208,6 +225,8 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
     if not prompts:
         raise UsageError("prompts.texts=[]: give at least one prompt")
     for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise UsageError(f"prompts.texts: {prompt} is no text; put a prompt in quotes, or give prompt=TEXT")
         if prompts.count(prompt) > 1:
             raise UsageError(f"prompts.texts: '{prompt}' is there twice; name each prompt once")
         if not prompt.strip() or prompt == "all":
@@ -215,36 +234,65 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
 
 
 def check_seeds(cfg: DictConfig) -> None:
-    for setting, value, least in (
-        ("seeds.count", cfg.seeds.count, 1),
-        ("seeds.first", cfg.seeds.first, 0),
-        ("reference.count", cfg.reference.count, 0),
-        ("reference.first_seed", cfg.reference.first_seed, 0),
+    for setting, value, least, most in (
+        ("seeds.count", cfg.seeds.count, 1, MOST_SEEDS),
+        ("seeds.first", cfg.seeds.first, 0, LARGEST_SEED),
+        ("reference.count", cfg.reference.count, 0, MOST_SEEDS),
+        ("reference.first_seed", cfg.reference.first_seed, 0, LARGEST_SEED),
     ):
-        if value < least:
-            raise UsageError(f"{setting}={value}: must be {least} or more")
+        if not least <= value <= most:
+            raise UsageError(f"{setting}={value}: must be {least} {'or more' if value < least else f'to {most}'}")
 
 
 def check_folder(backbone: DictConfig) -> None:
-    if backbone.path is None:
-        if backbone.name == "folder":
-            raise UsageError("backbone.path=null: give the model's folder, backbone.path=FOLDER")
+    """Refuse a model's folder that is none, and facts about it that are not its own.
+
+    Only what is on this machine can be looked at; a hub repository is checked when it is loaded.
+    """
+    if backbone.path is None and backbone.name == "folder":
+        raise UsageError("backbone.path=null: give the model's folder, backbone.path=FOLDER")
+    if backbone.path is None and backbone.model_id != EMBEDDED:
         return
-    folder = Path(backbone.path).expanduser()
+    folder = EMBEDDED_FOLDER if backbone.path is None else Path(backbone.path).expanduser()
     if not (folder / "model_index.json").is_file():
         reason = "no model_index.json there" if folder.is_dir() else "no such folder"
         raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")
+    if backbone.revision is not None:
+        raise UsageError(
+            f"backbone.revision={backbone.revision}: this model is a folder; only a hub repository has one"
+        )
+    square = square_of(folder)
+    for name, own in (("factor", square.factor), ("window", square.pixels)):
+        if backbone[name] != own:
+            raise UsageError(f"backbone.{name}={backbone[name]}: this model's {name} is {own} px; give that")
 
 
-def check_canvases(entries: tuple[Entry, ...], backbone: Mapping[str, Any]) -> None:
-    """Refuse sizes that the windows cannot cover; the methods check again against the model itself."""
-    window, factor = backbone["window"] // backbone["factor"], backbone["factor"]
+def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop: int) -> None:
+    """Refuse values that a method refuses, windows that cannot cover the canvas, crops that do not fit on it."""
+    square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
     for entry in entries:
-        settings = entry.settings
-        if "stride" in settings:
-            try:
-                check_stride(settings["stride"], window)
-                for name in ("height", "width"):
-                    check_pixels(name, settings[name], factor, window, settings["stride"])
-            except UsageError as error:
-                raise UsageError(f"{entry.label}: {error}") from None
+        method = METHODS[entry.method]
+        try:
+            settings = method.settings(**entry.settings)
+            corners = method.corners(settings, square)
+            if hasattr(settings, "anchor"):
+                choose_anchor(settings.anchor, len(corners))
+        except UsageError as error:
+            raise UsageError(f"{entry.label}: {error}") from None
+        if crop > min(settings.height, settings.width):
+            raise UsageError(
+                f"metrics.crop={crop}: {entry.label} has {settings.height}x{settings.width} px; "
+                f"use {min(settings.height, settings.width)} or less"
+            )
+
+
+def precision_of(backbone: Mapping[str, Any]) -> str:
+    """The precision by name: what "auto" means on the device that the run will have."""
+    if backbone["precision"] in PRECISION_NAMES:
+        return backbone["precision"]
+    if backbone["precision"] != AUTO:
+        names = ", ".join((AUTO, *PRECISION_NAMES))
+        raise UsageError(f"backbone.precision={backbone['precision']}: use one of {names}")
+    from syncdiffusion.backbones.loading import choose_precision, pick_device
+
+    return choose_precision(AUTO, pick_device(backbone["device"]))

@@ -1,16 +1,24 @@
 """What can be configured: names and types, over which Hydra composes the YAML files of ``conf/``.
 
-An unknown key or a value of the wrong type is refused here, before torch is imported. Values stand in ``conf/``; the
-methods' settings mirror the frozen dataclasses that the methods take, and a test holds the two equal.
+An unknown key or a value of the wrong type is refused here, before torch is imported. A method's part is made from its
+settings dataclass: a setting that the run has one value of for all methods refers to that value, and every other has
+the dataclass' own default. The YAML files choose, and say what differs.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields, make_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import II, MISSING, DictConfig, OmegaConf
+
+from syncdiffusion.method import Method
+from syncdiffusion.settings import facts_of
 
 
 class Stage(Enum):
@@ -28,14 +36,14 @@ class TrackingMode(Enum):
 
 
 @dataclass
-class Backbone:
+class BackboneSchema:
     """A frozen latent diffusion model, and the scale at which methods run on it."""
 
     name: str = MISSING
     model_id: str = MISSING  # "embedded" or a hub repository
     revision: str | None = None  # of the hub repository; part of every result
     path: str | None = None  # a diffusers folder on this machine, in place of model_id
-    precision: str = "float32"  # float16 and bfloat16 run the networks under autocast
+    precision: str = "auto"  # float16 under autocast on a GPU, else float32; or one of them by name, bfloat16, float64
     device: str = "auto"  # cuda where there is one
     compiled: bool = False  # noise predictions without a gradient through torch.compile: speed, not the result
     window: int = MISSING  # pixels, the side of the squares that the model was trained on
@@ -43,30 +51,27 @@ class Backbone:
     height: int = MISSING  # pixels
     width: int = MISSING  # pixels
     stride: int = MISSING  # latent cells
-    steps: int = MISSING
-    guidance_scale: float = MISSING
-    weight: float = MISSING  # SyncDiffusion's w at this scale
-    style_weight: float = MISSING  # the same for the style loss, whose values are smaller
-    first_n: int | None = MISSING  # gradient steps in the first n steps only; null for all
-    strides: list[int] = MISSING  # latent cells, for the ablation over them
-    window_batch: int | str = MISSING  # windows through the UNet at once, or auto: memory and speed, not the result
-    gradient_batch: int | str = MISSING  # the same where a gradient is taken
+    # What suits the model, as its folder's sampling.json has it, else what suits Stable Diffusion.
+    steps: int = "${suited:every_method,steps}"  # type: ignore[assignment]
+    guidance_scale: float = "${suited:every_method,guidance_scale}"  # type: ignore[assignment]
+    window_batch: int | str = "${suited:every_method,window_batch}"  # windows through the UNet at once: speed alone
+    gradient_batch: int | str = "${suited:every_method,gradient_batch}"  # the same where a gradient is taken
 
 
 @dataclass
-class Prompts:
+class PromptsSchema:
     name: str = MISSING
     texts: list[str] = MISSING
 
 
 @dataclass
-class Seeds:
+class SeedsSchema:
     first: int = 0
     count: int = 1
 
 
 @dataclass
-class Reference:
+class ReferenceSchema:
     """The images that FID, KID and GIQA compare with; their seeds lie apart from the panoramas'."""
 
     count: int = 50  # per prompt
@@ -75,14 +80,14 @@ class Reference:
 
 
 @dataclass
-class Tracking:
+class TrackingSchema:
     mode: TrackingMode = TrackingMode.auto
     project: str = "syncdiffusion"
     entity: str | None = None
 
 
 @dataclass
-class Run:
+class RunSchema:
     name: str = MISSING
     run_dir: str = MISSING
     stage: Stage = Stage.all
@@ -90,6 +95,7 @@ class Run:
     shared_dir: str | None = None  # where panoramas and features are found again by their content
     dry_run: bool = False  # count and price what would be made, without loading a model
     shard: str | None = None  # "i/n": this process makes every n-th panorama, from the i-th on (from 1)
+    plugins: list[str] = field(default_factory=list)  # Python files with methods or metrics of your own
     height: int = MISSING
     width: int = MISSING
     stride: int = MISSING
@@ -98,83 +104,74 @@ class Run:
     window_batch: int | str = MISSING
     gradient_batch: int | str = MISSING
     negative_prompt: str = ""
-    seeds: Seeds = field(default_factory=Seeds)
-    reference: Reference = field(default_factory=Reference)
-    backbone: Backbone = field(default_factory=Backbone)
+    seeds: SeedsSchema = field(default_factory=SeedsSchema)
+    reference: ReferenceSchema = field(default_factory=ReferenceSchema)
+    backbone: BackboneSchema = field(default_factory=BackboneSchema)
     method: Any = MISSING  # the method under study
     baselines: dict[str, Any] = field(default_factory=dict)  # label: name and settings of another method
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)  # label: what differs from `method`
     ablations: dict[str, list[Any]] = field(default_factory=dict)  # setting of `method`: its values, one at a time
     compare_with: str | None = None  # label that every other is compared with, pair by pair; null for `method`
-    prompts: Prompts = field(default_factory=Prompts)
+    prompts: PromptsSchema = field(default_factory=PromptsSchema)
     metrics: Any = MISSING
-    tracking: Tracking = field(default_factory=Tracking)
+    tracking: TrackingSchema = field(default_factory=TrackingSchema)
 
 
-@dataclass
-class StableDiffusion:
-    name: str = MISSING
-    height: int = MISSING
-    width: int = MISSING
-    steps: int = MISSING
-    guidance_scale: float = MISSING
-    negative_prompt: str = MISSING
-
-
-@dataclass
-class BlendedLatent(StableDiffusion):
-    overlap: float = MISSING
-    start: float = MISSING
-
-
-@dataclass
-class MultiDiffusion(StableDiffusion):
-    stride: int = MISSING
-    loop_closure: str = MISSING
-    window_batch: int | str = MISSING
-
-
-@dataclass
-class SyncDiffusion(MultiDiffusion):
-    weight: float = MISSING
-    decay: float = MISSING
-    every_n: int = MISSING
-    first_n: int | None = MISSING
-    anchor: int | None = MISSING
-    loss: str = MISSING
-    unet_gradient: bool = MISSING
-    gradient_batch: int | str = MISSING
-    checkpointing: bool = MISSING
-
-
-@dataclass
-class ProfileMatching(MultiDiffusion):
-    strength: float = MISSING
-    decay: float = MISSING
-    match: str = MISSING
-    first_n: int | None = MISSING
-    anchor: int | None = MISSING
-
-
-METHOD_SCHEMAS: dict[str, type] = {
-    "syncdiffusion": SyncDiffusion,
-    "profile_matching": ProfileMatching,
-    "multidiffusion": MultiDiffusion,
-    "blended_latent": BlendedLatent,
-    "stable_diffusion": StableDiffusion,
-}
+def method_schema(method: Method) -> type:
+    """The schema of a method's part of the configuration: its name, and its settings with their types and defaults."""
+    hints, facts = get_type_hints(method.settings), facts_of(method.settings)
+    columns: list[Any] = [("name", str, field(default=method.name))]
+    for each in fields(method.settings):
+        default = II(each.name) if facts[each.name].shared else each.default
+        columns.append((each.name, hints[each.name], field(default=default)))
+    return make_dataclass(f"{method.name}_settings", columns)
 
 
 def register() -> None:
     """Put the schemas where the YAML files of ``conf/`` find them."""
+    from baselines import METHODS
     from experiments.metrics.config import MetricsConfig
 
     store = ConfigStore.instance()
-    store.store(group="schema", name="run", node=Run)
-    store.store(group="schema", name="backbone", node=Backbone)
+    store.store(group="schema", name="run", node=RunSchema)
+    store.store(group="schema", name="backbone", node=BackboneSchema)
     store.store(group="schema", name="metrics", node=_thawed(MetricsConfig))
-    for name, schema in METHOD_SCHEMAS.items():
-        store.store(group="schema/method", name=name, node=schema)
+    OmegaConf.register_new_resolver("window_shares", window_shares, replace=True)
+    OmegaConf.register_new_resolver("suited", suited, replace=True)
+    for method in METHODS.values():
+        register_method(method)
+
+
+def register_method(method: Method, choice: bool = False) -> None:
+    """The schema of a method; with `choice` also `method=NAME`, for one that has no file in ``conf/method``."""
+    node, store = method_schema(method), ConfigStore.instance()
+    store.store(group="schema/method", name=method.name, node=node)
+    if choice:
+        store.store(group="method", name=method.name, node=node)
+
+
+def window_shares(shares: Sequence[float], *, _root_: DictConfig) -> list[int]:
+    """Shares of the model's window as latent cells: `${window_shares:[0.25,1]}` is [16, 64] for Stable Diffusion."""
+    cells = _root_.backbone.window // _root_.backbone.factor
+    return [max(1, round(share * cells)) for share in shares]
+
+
+def suited(method: str, setting: str, *, _root_: DictConfig) -> Any:
+    """The value of a method's setting that suits the run's model: `${suited:syncdiffusion,first_n}`.
+
+    From the model folder's sampling.json where it has one, else the default of the settings dataclass.
+    """
+    from baselines import METHODS
+    from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER
+    from syncdiffusion.backbones.sampling import EVERY_METHOD, sampling_defaults
+
+    backbone = _root_.backbone
+    folder = EMBEDDED_FOLDER if backbone.model_id == EMBEDDED else None
+    folder = folder if backbone.path is None else Path(backbone.path).expanduser()
+    # SyncDiffusion's settings hold all that methods share.
+    settings = METHODS["syncdiffusion" if method == EVERY_METHOD else method].settings
+    default = {each.name: each.default for each in fields(settings)}[setting]
+    return default if folder is None else sampling_defaults(folder, method, settings).get(setting, default)
 
 
 def _thawed(settings: type) -> type:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
-from experiments.results.numbers import ALPHA, COSTS, UNTESTED, metrics_of, titles
-from experiments.results.published import AMBIGUOUS
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.metric import Metric
+from experiments.results.gain import GainKept
+from experiments.results.numbers import ALPHA, COSTS, metrics_of, same_panoramas, titles
 from experiments.results.study import Results, Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ROUNDED = "Panoramas are rounded to 8 bits; the released code truncates, which darkens them by half a step."
+FORMER = "scored by a former version; results/README.md says what is wrong with their numbers and errors."
 EMBEDDED = "The embedded miniature is not Stable Diffusion: never quote its numbers as the paper's."
 
 
-def counted(n: int, thing: str) -> str:
+def plural(n: int, thing: str) -> str:
     return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
@@ -26,22 +30,29 @@ def sentence(study: Study) -> str:
         f"{model['name']} ({model['id']}, revision {model['revision'] or 'default'}, {model['precision']}), "
         f"{canvas['height']}×{canvas['width']} px, stride {canvas['stride']} latent cells, {canvas['steps']} steps, "
         f"guidance scale {canvas['guidance_scale']:g}, "
-        f"{counted(len(study.prompts), 'prompt')}, {counted(study.seeds['count'], 'seed')} each, "
-        f"{counted(study.reference_count, 'reference image')} per prompt"
+        f"{plural(len(study.prompts), 'prompt')}, {plural(study.seeds['count'], 'seed')} each, "
+        f"{plural(study.reference_count, 'reference image')} per prompt"
     )
 
 
 def notes_of(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
-    """What a reader must know beside the numbers."""
-    study, there = results.study, metrics_of(results)
-    notes = [f"Model and scale: {sentence(study)}."]
-    if study.model["embedded"]:
+    """What a reader must know beside the numbers of the whole set."""
+    notes = [f"Model and scale: {sentence(results.study)}."]
+    if results.study.model["embedded"]:
         notes.append(EMBEDDED)
-    notes.append(
+    return notes + meaning_notes(results, table, compared)
+
+
+def meaning_notes(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
+    """What the numbers and marks of a table mean, and where they come from."""
+    study, there = results.study, metrics_of(results)
+    falling = [metric.display for metric in there if metric.falls_with_n]
+    notes = [
         "±: half-width of the 95 % t interval of the mean over n panoramas (new seeds of the same prompts); "
-        "where marked s.e., one standard error. FID has neither and falls with n: compare it at equal n only."
-    )
-    notes += ["Bold: best of the column.", *dagger_note(study, there, compared), *explained(there)]
+        "where marked s.e., one standard error."
+        + "".join(f" {name} has neither and falls with n: compare it at equal n only." for name in falling)
+    ]
+    notes += ["Bold: best of the column.", *dagger_note(results, there, compared), *explained(there)]
     expected = len(study.prompts) * study.seeds["count"]
     made = [int((results.panoramas["method"] == row.label).sum()) for row in study.rows]
     if any(count != expected for count in made):
@@ -49,20 +60,63 @@ def notes_of(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> l
     agreeing = {f"{each.source}: {each.citation}" for cell in table["published"] for each in cell}
     if agreeing:
         notes.append(f"After a semicolon, published under the same protocol. {'; '.join(sorted(agreeing))}.")
-    return notes + provenance(results, there)
+    if results.swaps is None and set_names(results):
+        notes.append(f"{set_names(results)}: {FORMER}")
+    return [*notes, *provenance(results, there), ROUNDED]
 
 
-def dagger_note(study: Study, there: list[Metric], compared: pd.DataFrame) -> list[str]:
-    tests = int(compared.loc[compared["prompt"] == ALL_PROMPTS, "p"].notna().sum())
+def dagger_note(results: Results, there: list[Metric], compared: pd.DataFrame) -> list[str]:
+    study = results.study
+    whole = compared[compared["prompt"] == ALL_PROMPTS]
+    first = same_panoramas(results)
+    tests = len({(first[line.method], line.metric) for line in whole[whole["p"].notna()].itertuples()})
     if not tests:
         return []
-    untested = [metric.display for metric in there if not metric.per_panorama] + ["costs"]
-    untested += [f"{metric.display}, a multiple of the mean" for metric in there if metric.name in UNTESTED]
+    tested = set(whole.loc[whole["p"].notna(), "metric"])
+    swapped = [metric.display for metric in there if not metric.per_panorama and metric.name in tested]
+    untested = [metric.display for metric in there if not metric.per_panorama and metric.name not in tested]
+    untested += ["costs", *(f"{metric.display}, a multiple of the mean" for metric in there if metric.multiple_of)]
+    how = "two-sided sign-flip permutation test"
+    if swapped:
+        how += f"; {', '.join(swapped)}: of the labels of all pairs"
     return [
-        f"†: differs from {titles(study)[study.compare_with]} on the same prompts and noise (two-sided sign-flip "
-        f"permutation test, p ≤ {ALPHA} after Holm over the {tests} tests of this table). Not tested: "
-        f"{', '.join(untested)}."
+        f"†: differs from {titles(study)[study.compare_with]} on the same prompts and noise ({how}, p ≤ {ALPHA} after "
+        f"Holm over the {tests} tests of this table). Not tested: {', '.join(untested)}."
     ]
+
+
+def set_names(results: Results) -> str:
+    """The metrics of whole sets that were scored: "FID, KID and Mean-GIQA"; "" for none."""
+    names = [metric.display for metric in metrics_of(results) if not metric.per_panorama]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def difference_note(results: Results) -> str:
+    """What a difference is, how it was tested, and over what n."""
+    sets = set_names(results)
+    if results.swaps is None:
+        of_sets = f"Of {sets}: over n disjoint blocks of seeds, without a test."
+    else:
+        of_sets = (
+            f"Of {sets}: the sets' numbers over the n pairs, ± half of a 95 % t interval where there is a standard "
+            "error; p of swapping the two labels within pairs."
+        )
+    return (
+        "Difference: mean over n pairs of the same prompt and noise, ± half-width of its 95 % t interval; p of a "
+        "two-sided sign-flip permutation test, which n pairs keep at 2/2ⁿ or more. "
+        f"{of_sets if sets else ''} Better: the share of pairs in which the row is the better one, equal pairs "
+        "counted half."
+    )
+
+
+def gain_note(found: Sequence[GainKept], results: Results) -> str:
+    """From where to where the gain goes."""
+    title, each = titles(results.study), found[0]
+    chosen = ", the row with the best mean" if results.study.compare_with == each.none else ""
+    return (
+        f"0 % is {title[each.none]}, 100 % {title[each.full]}{chosen}. In brackets Fieller's 95 % interval of the "
+        f"ratio of mean differences over {each.share.n} pairs, which allows for the uncertainty of the whole gain."
+    )
 
 
 def explained(there: list[Metric]) -> list[str]:
@@ -90,7 +144,8 @@ def lettered(table: pd.DataFrame) -> tuple[dict[tuple[str, str], tuple[str, ...]
     order = list(METRICS | COSTS)
     for line in table.sort_values("metric", key=lambda c: c.map(order.index), kind="stable").itertuples():
         for other, why in line.published_elsewhere:
-            note = "" if other.metric in AMBIGUOUS else other.note  # else it stands among the differences
+            ambiguous = (METRICS | COSTS)[line.metric].ambiguous  # stands among the differences, in place of a note
+            note = "" if ambiguous else other.note
             key = (other.metric, other.source, other.citation, other.spread_kind, note, why)
             groups.setdefault(key, []).append((line.method, line.metric, f"{other.title} {other.text}"))
     letters: dict[tuple[str, str], tuple[str, ...]] = {}

@@ -27,10 +27,10 @@ class Cell:
     notes: tuple[str, ...] = ()
 
 
-def measured(value: float, uncertainty: float = math.nan) -> str:
+def number_text(value: float, uncertainty: float = math.nan) -> str:
     """A value as its uncertainty allows: two significant digits of that, four of a value that has none.
 
-    >>> measured(0.37491, 0.02434), measured(123.456), measured(-0.0000234, 0.0000012), measured(math.nan)
+    >>> number_text(0.37491, 0.02434), number_text(123.456), number_text(-0.0000234, 0.0000012), number_text(math.nan)
     ('0.375 ± 0.024', '123.5', '(−2.34 ± 0.12)×10⁻⁵', '–')
     """
     if not math.isfinite(value):
@@ -70,6 +70,14 @@ def probability(p: float) -> str:
     if not math.isfinite(p):
         return NOTHING
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.0833), percent(math.nan)
+    ('8 %', '–')
+    """
+    return f"{100 * share:.0f} %" if math.isfinite(share) else NOTHING
 
 
 def one_line(text: str) -> str:

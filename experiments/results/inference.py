@@ -7,8 +7,9 @@ prompts have equally many seeds. (The variance of a stratified mean is the mean 
 over n; the variance over all values adds the variance of the prompts' means.) The sign-flip test needs no such
 allowance: it compares a pair with itself, whatever its prompt.
 
-Numbers of a whole set are never bootstrapped over images: FID and KID are no means over images, and what GIQA averages
-shares one reference set. Their spread over seeds is seen in replicates, the same number on disjoint blocks of seeds
+Numbers of a whole set are never bootstrapped over images: FID and KID are no means over images. Two methods are
+compared by swapping their labels within pairs of the same prompt and noise (experiments/metrics, where the features
+are). Their spread over seeds is also seen in replicates, the same number on disjoint blocks of equally many seeds
 against the same reference images.
 """
 
@@ -70,6 +71,13 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
 
     half = float(t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
+
+
+def t_half_width(stderr: float, freedom: int, confidence: float = 0.95) -> float:
+    """Half of Student's interval of a value with this standard error; NaN where that is NaN or nothing is free."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + confidence) / 2, freedom) * stderr) if freedom > 0 else np.nan
 
 
 def paired_comparison(
@@ -140,8 +148,8 @@ def paired_values(
 
 
 def paired_replicates(replicates: pd.DataFrame, a: str, b: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """A set-level metric of two labels on the replicates that both have."""
-    return _matched(replicates[replicates["metric"] == metric], a, b, ["replicate"], "value")
+    """A set-level metric of two labels on the replicates that both have, of as many images each: FID falls with n."""
+    return _matched(replicates[replicates["metric"] == metric], a, b, ["replicate", "n"], "value")
 
 
 def _matched(frame: pd.DataFrame, a: str, b: str, keys: list[str], column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,14 +5,24 @@ All of it follows from a run's Results alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
-from experiments.results.inference import holm, mean_interval, paired_comparison, paired_replicates, paired_values
-from experiments.results.published import Measured, beside, differences, read_published
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
+from experiments.metrics.metric import Metric
+from experiments.results.inference import (
+    Comparison,
+    holm,
+    mean_interval,
+    paired_comparison,
+    paired_replicates,
+    paired_values,
+    t_half_width,
+)
+from experiments.results.published import HowMeasured, beside, differences, read_published
 from experiments.results.study import Results, Row, Study
 
 if TYPE_CHECKING:
@@ -22,16 +32,22 @@ ALPHA = 0.05  # of the tests, after Holm
 COSTS = {
     metric.name: metric
     for metric in (
-        Metric("seconds", "seconds", "lower", True),
-        Metric("peak_memory_bytes", "peak memory (GiB)", "lower", False),
+        Metric("seconds", "seconds", "lower", per_panorama=True),
+        Metric(
+            *("peak_memory_bytes", "peak memory (GiB)", "lower"),
+            per_panorama=False,
+            unit=2**30,
+            highest=True,
+            published_as="peak_memory_gb",
+        ),
     )
 }
-UNTESTED = frozenset({"intra_style_sum"})  # the mean times the number of pairs: the same test again
 INTERVAL, STDERR = "95 % interval", "standard error"
+COMPARED = "prompt method against metric n difference low high p p_holm share_better".split()  # of comparisons
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TableNumber:
     """One number of one row. plus_minus: the half-width of the interval, or the standard error; NaN for neither."""
 
     value: float
@@ -42,7 +58,7 @@ class Estimate:
     n: int
 
 
-NONE = Estimate(np.nan, np.nan, "", np.nan, np.nan, 0)
+NONE = TableNumber(np.nan, np.nan, "", np.nan, np.nan, 0)
 
 
 def metrics_of(results: Results) -> list[Metric]:
@@ -59,7 +75,7 @@ def titles(study: Study) -> dict[str, str]:
     }
 
 
-def estimate(results: Results, label: str, metric: Metric, prompt: str = ALL_PROMPTS) -> Estimate:
+def estimate(results: Results, label: str, metric: Metric, prompt: str = ALL_PROMPTS) -> TableNumber:
     """A per-panorama metric: mean and t interval. A set-level one: value and standard error as scored. Memory: the
     highest peak."""
     mine = results.panoramas[results.panoramas["method"] == label]
@@ -67,37 +83,38 @@ def estimate(results: Results, label: str, metric: Metric, prompt: str = ALL_PRO
         mine = mine[mine["prompt"] == prompt]
     if metric.per_panorama:
         interval = mean_interval(mine[metric.name]) if metric.name in mine else mean_interval([])
-        return Estimate(interval.mean, interval.half_width, INTERVAL, interval.low, interval.high, interval.n)
-    if metric.name in COSTS:
+        return TableNumber(interval.mean, interval.half_width, INTERVAL, interval.low, interval.high, interval.n)
+    if metric.highest:
         known = mine[metric.name].dropna()
-        return Estimate(float(known.max()), np.nan, "", np.nan, np.nan, len(known)) if len(known) else NONE
+        return TableNumber(float(known.max()), np.nan, "", np.nan, np.nan, len(known)) if len(known) else NONE
     scores = results.scores
     found = scores[(scores["method"] == label) & (scores["prompt"] == prompt) & (scores["metric"] == metric.name)]
     if found.empty:
         return NONE
     value, stderr, n = (float(found[column].iloc[0]) for column in ("value", "stderr", "n"))
-    return Estimate(value, stderr, STDERR if stderr == stderr else "", np.nan, np.nan, int(n))
+    return TableNumber(value, stderr, STDERR if np.isfinite(stderr) else "", np.nan, np.nan, int(n))
 
 
-def main_table(results: Results, compared: pd.DataFrame) -> pd.DataFrame:
-    """A line per (row, metric) over the whole set, seconds and memory last.
+def main_table(results: Results, compared: pd.DataFrame, prompt: str = ALL_PROMPTS) -> pd.DataFrame:
+    """A line per (row, metric) over the whole set or one prompt, seconds and memory last.
 
-    Columns: method, title, metric, better, the fields of Estimate, network, best, differs (from the row compared with,
-    after Holm), published (numbers that compare), published_elsewhere (numbers that do not, and why).
+    Columns: method, title, metric, better, the fields of TableNumber, network, best, differs (from the row compared
+    with, after Holm), published (numbers that compare), published_elsewhere (numbers that do not, and why); of one
+    prompt nothing was published.
     """
     import pandas as pd
 
-    heading, known = titles(results.study), read_published()
-    significant = compared[(compared["prompt"] == ALL_PROMPTS) & (compared["p_holm"] <= ALPHA)]
+    heading, known = titles(results.study), read_published() if prompt == ALL_PROMPTS else ()
+    significant = compared[(compared["prompt"] == prompt) & (compared["p_holm"] <= ALPHA)]
     differing = set(zip(significant["method"], significant["metric"], strict=True))
     lines = []
     for metric in (*metrics_of(results), *COSTS.values()):
-        found = {row.label: estimate(results, row.label, metric) for row in results.study.rows}
+        found = {row.label: estimate(results, row.label, metric, prompt) for row in results.study.rows}
         best = best_labels(metric, found)
         for row in results.study.rows:
             each = found[row.label]
             made = how_measured(results, row.label, metric, each.n)
-            others = beside(known, row, metric.name) if each.n else ()
+            others = beside(known, row, metric) if each.n else ()
             apart = [(other, differences(other, results.study, row, made)) for other in others]
             lines.append(
                 {"method": row.label, "title": heading[row.label], "metric": metric.name, "better": metric.better}
@@ -109,21 +126,21 @@ def main_table(results: Results, compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines).sort_values("method", key=lambda c: c.map(list(heading).index), kind="stable")
 
 
-def best_labels(metric: Metric, found: dict[str, Estimate]) -> set[str]:
-    """The rows with the best value; none where there is nothing to choose from, or FIDs of unequal n."""
+def best_labels(metric: Metric, found: dict[str, TableNumber]) -> set[str]:
+    """The rows with the best value; none where there is nothing to choose from, or n decides as well."""
     known = {label: each.value for label, each in found.items() if np.isfinite(each.value)}
-    unequal = metric.name == "fid" and len({found[label].n for label in known}) > 1
+    unequal = metric.falls_with_n and len({found[label].n for label in known}) > 1
     if len(known) < 2 or unequal:
         return set()
     top = (min if metric.better == "lower" else max)(known.values())
     return {label for label, value in known.items() if value == top}
 
 
-def how_measured(results: Results, label: str, metric: Metric, n: int) -> Measured:
+def how_measured(results: Results, label: str, metric: Metric, n: int) -> HowMeasured:
     scores, panoramas = results.scores, results.panoramas
     networks = scores.loc[(scores["method"] == label) & (scores["metric"] == metric.name), "network"]
     devices = panoramas.loc[panoramas["method"] == label, "device"]
-    return Measured(metric.name, n, _listed(networks), _listed(devices))
+    return HowMeasured(metric, n, _listed(networks), _listed(devices))
 
 
 def _listed(names: pd.Series) -> str:
@@ -134,9 +151,11 @@ def comparisons(results: Results) -> pd.DataFrame:
     """Every row less the one compared with, metric by metric.
 
     Columns: prompt ("all", then each prompt where there are several), method, against, metric, n, difference, low,
-    high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise. Set-level metrics: n
-    replicates, no test, and no comparison by prompt. The comparisons over all prompts are one family for Holm; by
-    prompt each metric is one, since they answer on which prompts a difference in that metric holds.
+    high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise. Set-level metrics, never
+    by prompt: n pairs whose labels were swapped, or n replicates and no test where nothing was swapped. The
+    comparisons over all prompts are one family for Holm; by prompt each metric is one, since they answer on which
+    prompts a difference in that metric holds. Rows of the very same panoramas are one test, which counts once. A row
+    that has the very numbers of the one compared with (no pull at all, against MultiDiffusion) is no test.
     """
     import pandas as pd
 
@@ -147,16 +166,49 @@ def comparisons(results: Results) -> pd.DataFrame:
         for prompt in prompts
         for row in study.rows
         for metric in metrics_of(results)
-        if row.label != study.compare_with and metric.name not in UNTESTED
+        if row.label != study.compare_with and not metric.multiple_of
         if metric.per_panorama or prompt == ALL_PROMPTS
     ]
-    columns = "prompt method against metric n difference low high p share_better".split()
+    columns = [name for name in COMPARED if name != "p_holm"]
     frame = pd.DataFrame([line for line in lines if line["n"]], columns=columns)
-    whole = frame["prompt"] == ALL_PROMPTS
-    frame.insert(columns.index("p") + 1, "p_holm", np.nan)
+    frame.loc[(frame[["difference", "low", "high"]].fillna(0) == 0).all(axis=1), "p"] = np.nan
+    return with_holm(frame, same_panoramas(results))
+
+
+def no_comparisons() -> pd.DataFrame:
+    """As `comparisons` gives it, without a line."""
+    import pandas as pd
+
+    return pd.DataFrame(columns=COMPARED)
+
+
+def with_holm(frame: pd.DataFrame, first: Mapping[str, str]) -> pd.DataFrame:
+    """A column p_holm behind p; first: label -> the first label of the same panoramas, whose tests are the same."""
+    whole, of_row = frame["prompt"] == ALL_PROMPTS, frame["method"].map(first)
+    frame.insert(frame.columns.get_loc("p") + 1, "p_holm", np.nan)
     for family in (whole, *(~whole & (frame["metric"] == metric) for metric in frame["metric"].unique())):
-        frame.loc[family, "p_holm"] = holm(frame.loc[family, "p"])
+        mine = frame[family].assign(row=of_row[family])
+        tests = mine.drop_duplicates(["row", "prompt", "metric"])
+        adjusted = dict(
+            zip(zip(tests["row"], tests["prompt"], tests["metric"], strict=True), holm(tests["p"]), strict=True)
+        )
+        keys = zip(mine["row"], mine["prompt"], mine["metric"], strict=True)
+        frame.loc[family, "p_holm"] = [adjusted[key] for key in keys]
     return frame
+
+
+def same_panoramas(results: Results) -> dict[str, str]:
+    """Label -> the first label, in the study's order, whose panoramas are the very same, by their keys.
+
+    Labels of no panoramas, or of a file without keys, are their own.
+    """
+    panoramas, known = results.panoramas, {}
+    first: dict[str, str] = {}
+    for row in results.study.rows:
+        mine = panoramas[panoramas["method"] == row.label]
+        there = frozenset(zip(mine["prompt"], mine["seed"], mine["key"], strict=True)) if "key" in mine else frozenset()
+        first[row.label] = known.setdefault(there, row.label) if there else row.label
+    return first
 
 
 def compared(results: Results, prompt: str, row: Row, metric: Metric) -> dict[str, object]:
@@ -166,10 +218,32 @@ def compared(results: Results, prompt: str, row: Row, metric: Metric) -> dict[st
         there = metric.name in results.panoramas
         pairs = paired_values(results.panoramas, a, b, metric.name, chosen) if there else (np.empty(0), np.empty(0))
     else:
+        swapped = swap_comparison(results, a, metric)
         pairs = paired_replicates(results.replicates, a, b, metric.name)
-    found = asdict(paired_comparison(*pairs, metric.better, test=metric.per_panorama))
+    if metric.per_panorama or swapped is None:
+        swapped = paired_comparison(*pairs, metric.better, test=metric.per_panorama)
+    found = asdict(swapped)
     found["share_better"] = found.pop("share")
     return {"prompt": prompt, "method": a, "against": b, "metric": metric.name} | found
+
+
+def swap_comparison(results: Results, label: str, metric: Metric) -> Comparison | None:
+    """A set-level metric of a row less that of the row compared with, as swapping labels found it; None where nothing
+    was swapped.
+
+    The interval is Student's, of as many degrees of freedom as there are pairs less prompts; NaN without a standard
+    error.
+    """
+    swaps, against = results.swaps, results.study.compare_with
+    if swaps is None:
+        return None
+    found = swaps[(swaps["method"] == label) & (swaps["against"] == against) & (swaps["metric"] == metric.name)]
+    if found.empty:
+        return None
+    line = found.iloc[0]
+    half = t_half_width(float(line["stderr"]), int(line["n"] - line["prompts"]))
+    value = float(line["difference"])
+    return Comparison(int(line["n"]), value, value - half, value + half, float(line["p"]), np.nan)
 
 
 def replicate_table(results: Results) -> pd.DataFrame:

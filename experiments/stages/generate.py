@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.environment import RECORDED, git_state, versions
-from experiments.common.progress import Progress
-from experiments.common.resources import measured
+from experiments.common.progress import Progress, say_step
+from experiments.common.resources import measure_cost
+from experiments.common.signals import importing
 from experiments.panoramas.claims import Claims, Waiting, lost
-from experiments.panoramas.store import Picture, Place, Unit, look, pictures_of, places_of, save_panorama, settle
+from experiments.panoramas.index import named_model
+from experiments.panoramas.records import Checksums, ModelFacts, Record
+from experiments.panoramas.store import Picture, Place, look, pictures_of, places_of, save_panorama, settle
 from experiments.plan.plan import Plan
 from syncdiffusion.backbones.model_files import fingerprint
 from syncdiffusion.errors import UsageError
@@ -30,16 +33,29 @@ if TYPE_CHECKING:
 Todo = dict[Picture, tuple[Place, ...]]
 
 
-def generate(plan: Plan) -> int:
+@dataclass(frozen=True)
+class Job:
+    """What all of one run's making shares."""
+
+    plan: Plan
+    model: ModelFacts
+    checksums: Checksums
+    progress: Progress
+
+
+def generate(plan: Plan, checksums: Checksums | None = None) -> int:
     """Make what is missing, damaged or made with other settings; returns how many pictures this process made.
 
     What any run has made already is linked from the shared folder. What another process is making is waited for, and
     made here should that process die. Each panorama is made by a call of its own, so that its bytes do not depend on
     which others were there already. The model is loaded for the first panorama that is made.
 
+    checksums: of files that this process knows already; those of what is found and made here are added.
+
     Raises:
         UsageError: a setting that a method refuses, a model that cannot be loaded, a folder that cannot be written.
     """
+    checksums = checksums or Checksums()
     model = model_facts(plan.backbone)
     todo: Todo = {}
     absent: set[Picture] = set()
@@ -47,7 +63,7 @@ def generate(plan: Plan) -> int:
     mine = share(plan, model)
     for picture in mine:
         places = places_of(picture, plan.folder, plan.shared, model)
-        found = look(places, picture.key)
+        found = look(places, picture.key, checksums)
         if found is None or found.lacking:
             todo[picture] = places
         if found is None:
@@ -55,21 +71,23 @@ def generate(plan: Plan) -> int:
         else:
             seconds[picture.label].append(found.record["seconds"])
     there = len(mine) - len(absent)
-    print(f"generate: {len(absent)} panoramas and reference images to make, {there} there", file=sys.stderr, flush=True)
+    say_step("generate", f"{len(absent)} panoramas and reference images to make, {there} there")
+    if absent:  # before any claim is held: what is imported ends at once when it is interrupted
+        load_libraries("generate")
     known = {label: sum(each) / len(each) for label, each in seconds.items()}
-    progress = Progress((picture.label for picture in absent), known)
+    progress = Progress((picture.label for picture in absent), known, title="generate", noun="pictures")
     try:
-        return work_off(plan, model, todo, absent, progress)
+        return work_off(Job(plan, model, checksums, progress), todo, absent)
     finally:
         progress.close()
 
 
-def work_off(plan: Plan, model: Mapping[str, Any], todo: Todo, absent: set[Picture], progress: Progress) -> int:
+def work_off(job: Job, todo: Todo, absent: set[Picture]) -> int:
     """Link or make every picture of `todo`, one claim at a time; returns how many were made here.
 
-    absent: those that were nowhere at the start, which `progress` counts.
+    absent: those that were nowhere at the start, which the job's progress counts.
     """
-    claims = claims_of(plan)
+    claims = claims_of(job.plan)
     waiting, studio, count = Waiting(), None, 0
     while todo:
         left: Todo = {}
@@ -77,12 +95,12 @@ def work_off(plan: Plan, model: Mapping[str, Any], todo: Todo, absent: set[Pictu
             with claims.held(picture.key) as claim:
                 if claim is None:
                     left[picture] = places
-                elif settle(places, picture.key) is not None:
+                elif settle(places, picture.key, job.checksums) is not None:
                     if picture in absent:
-                        progress.skip(picture.label)
+                        job.progress.skip(picture.label)
                 else:
-                    studio = studio or open_studio(plan, model)
-                    if make(plan.folder, picture, places, claim, studio, progress):
+                    studio = studio or open_studio(job.plan, job.model)
+                    if make(job, picture, places, claim, studio):
                         count += 1
                     else:
                         left[picture] = places
@@ -102,11 +120,12 @@ class Studio:
     common: Mapping[str, Any]
 
 
-def open_studio(plan: Plan, model: Mapping[str, Any]) -> Studio:
+def open_studio(plan: Plan, model: ModelFacts) -> Studio:
     from syncdiffusion.memory import keep_freed_memory
 
     settings = typed_settings(plan)  # refuses bad values before the model is loaded
     keep_freed_memory()
+    say_step("generate", f"loading the model {model['id']}")
     backbone = open_backbone(plan.backbone)
     if backbone.fingerprint != model["fingerprint"]:
         raise UsageError(f"backbone: the files of {model['id']} have changed since this run began; start it again")
@@ -120,26 +139,20 @@ def open_studio(plan: Plan, model: Mapping[str, Any]) -> Studio:
     return Studio(settings, backbone, common)
 
 
-def make(
-    folder: Path,
-    picture: Picture,
-    places: tuple[Place, ...],
-    claim: SoftFileLease,
-    studio: Studio,
-    progress: Progress,
-) -> bool:
+def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileLease, studio: Studio) -> bool:
     """Make one panorama and write it with its record to all its places; False where the claim was lost meanwhile."""
     import torch
 
     from baselines import METHODS
 
     unit = picture.units[0]
+    what = f"{unit.label}, seed {unit.seed}, {unit.prompt!r}"
 
     def on_step(step: Any) -> None:
-        progress.step(unit.label, (step.index + 1) / step.count)
+        job.progress.step(unit.label, (step.index + 1) / step.count, what)
 
     backbone, settings = studio.backbone, studio.settings[unit.label]
-    with naming(unit.label), measured(str(backbone.device)) as cost:
+    with naming(unit.label), measure_cost(str(backbone.device)) as cost:
         image = METHODS[unit.method].generate(backbone, [unit.prompt], [unit.seed], settings, on_step)[0]
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     if lost(claim):
@@ -156,48 +169,48 @@ def make(
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **studio.common,
     }
-    save_panorama(folder, unit, pixels, record)
-    settle(places, picture.key)
-    progress.finish(unit.label, f"{unit.label}, seed {unit.seed}, {unit.prompt!r}", cost.seconds)
+    save_panorama(job.plan.folder, unit, pixels, record, job.checksums)
+    settle(places, picture.key, job.checksums)
+    job.progress.finish(unit.label, what, cost.seconds)
     return True
 
 
-def pictures(plan: Plan, model: Mapping[str, Any]) -> tuple[Picture, ...]:
+def pictures(plan: Plan, model: ModelFacts) -> tuple[Picture, ...]:
     """Every picture of the plan once, references last."""
     return pictures_of((*plan.units, *plan.references), model)
 
 
-def share(plan: Plan, model: Mapping[str, Any]) -> tuple[Picture, ...]:
+def share(plan: Plan, model: ModelFacts) -> tuple[Picture, ...]:
     """The pictures that are this process's to make: all, or with a shard i/n every n-th from the i-th on."""
     first, every = plan.shard or (1, 1)
     return pictures(plan, model)[first - 1 :: every]
 
 
-def find_units(plan: Plan, model: Mapping[str, Any]) -> dict[Unit, Mapping[str, Any]]:
-    """Records of the units that need not be made: those whose picture the run folder or the shared folder holds."""
-    found = {
-        picture: look(places_of(picture, plan.folder, plan.shared, model), picture.key)
-        for picture in pictures(plan, model)
-    }
-    return {unit: each.record for picture, each in found.items() if each is not None for unit in picture.units}
-
-
-def missing(plan: Plan) -> int:
-    """How many of the plan's panoramas and reference images are not in the run folder, this process's share or not."""
-    model = model_facts(plan.backbone)
-    count = 0
+def find_pictures(plan: Plan, model: ModelFacts) -> dict[Picture, Record | None]:
+    """Every picture of the plan once, with its record where the run folder or the shared folder holds it."""
+    checksums = Checksums()
+    found = {}
     for picture in pictures(plan, model):
-        places = places_of(picture, plan.folder, None, model)
-        found = look(places, picture.key)
-        count += len(places if found is None else found.lacking)
-    return count
+        each = look(places_of(picture, plan.folder, plan.shared, model), picture.key, checksums)
+        found[picture] = None if each is None else each.record
+    return found
 
 
 def claims_of(plan: Plan) -> Claims:
     """In the shared folder where there is one, so that two runs do not make the same picture at once."""
-    if plan.shared is None:
-        return Claims(plan.folder / "claims", "run_dir")
-    return Claims(plan.shared / "claims", "shared_dir")
+    return Claims((plan.shared or plan.folder) / "claims")
+
+
+def load_libraries(stage: str) -> None:
+    """Import what takes seconds, where it is not there already, and say so."""
+    if "torch" in sys.modules and "diffusers" in sys.modules:
+        return
+    say_step(stage, "loading libraries")
+    with importing():
+        import diffusers  # noqa: F401
+
+        import baselines  # noqa: F401
+        import syncdiffusion.backbones.loading  # noqa: F401
 
 
 def typed_settings(plan: Plan) -> dict[str, Any]:
@@ -226,7 +239,7 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
     import diffusers
     import transformers
 
-    from syncdiffusion.backbones.backbone import load_backbone
+    from syncdiffusion.backbones.loading import load_backbone
 
     # They report on loading at length; what matters raises. A hub download keeps its own progress bar.
     for library in (diffusers, transformers):
@@ -241,14 +254,15 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
     return backbone
 
 
-def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     """What identifies the model of a `backbone` section in a record, told without loading it."""
+    named = named_model(config)
     return {
         "name": config["name"],
-        "id": config["model_id"] if config["path"] is None else Path(config["path"]).name,
-        "revision": config["revision"],
+        "id": named["id"],
+        "revision": named["revision"],
         "fingerprint": fingerprint(source_of(config), config["revision"]),
-        "precision": config["precision"],
+        "precision": named["precision"],
         "compiled": config["compiled"],
     }
 

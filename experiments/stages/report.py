@@ -5,27 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from experiments.panoramas.index import Index
 from experiments.plan.plan import Plan
 from experiments.rebuild import rebuild
 from experiments.report.gallery import write_comparison, write_gallery
 from experiments.results.numbers import titles
-from experiments.results.study import read_numbers, read_study, study_of, write_study
-from experiments.stages.score import on_disk
-from syncdiffusion.errors import UsageError
+from experiments.results.study import read_study, study_of, write_study
+from experiments.stages.score_files import read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def report(plan: Plan) -> str:
+def report(plan: Plan, index: Index) -> str:
     """Write tables, figures, the page, gallery.png and comparison.png; returns the main table, to be printed.
 
     Raises:
-        UsageError: no scores, or scores of panoramas that have been made anew since.
+        UsageError: no scores, damaged ones, or those of panoramas that have been made anew since.
     """
-    read_scores(plan)
+    read_scores(plan.folder, index)  # refuses scores of other panoramas
     keep_headings(plan)
-    units, headings = [unit for unit, _ in on_disk(plan, plan.units)], titles_of(plan)
+    units, headings = [each.unit for each in index.panoramas], titles_of(plan)
     write_gallery(plan.folder, units, headings)
     write_comparison(plan.folder, units, headings)
     return rebuild(plan.folder, page=True)
@@ -45,17 +45,6 @@ def keep_headings(plan: Plan) -> None:
     study = replace(planned, networks=scored.networks, reference_count=scored.reference_count)
     if study != scored:
         write_study(plan.folder, study)
-
-
-def read_scores(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """scores.csv and panoramas.csv, checked against the panoramas that they speak of."""
-    if not all((plan.folder / name).is_file() for name in ("scores.csv", "panoramas.csv")):
-        raise UsageError(f"run_dir={plan.folder}: not scored yet; run stage=score")
-    scores, panoramas = (read_numbers(plan.folder / name) for name in ("scores.csv", "panoramas.csv"))
-    there = {(unit.label, record["key"]) for unit, record in on_disk(plan, plan.units)}
-    if set(zip(panoramas["method"], panoramas["key"], strict=True)) != there:
-        raise UsageError(f"run_dir={plan.folder}: scores.csv is of other panoramas than those there; run stage=score")
-    return scores, panoramas
 
 
 def summary(scores: pd.DataFrame, panoramas: pd.DataFrame) -> dict[str, float]:

@@ -1,137 +1,71 @@
-"""Stage 2: score the panoramas of a plan that are on disk, into the four files that tables and figures are made of."""
+"""Stage 2: score the panoramas of a plan that are on disk, into the files that tables and figures are made of."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from experiments.common.files import discard, write_whole
-from experiments.common.progress import counted
-from experiments.panoramas.store import Unit, read_record, unit_key
+from experiments.common.progress import report_images, say_step
+from experiments.panoramas.index import Index, Panorama
 from experiments.plan.plan import Plan
-from experiments.results.study import study_of, write_study
+from experiments.results.study import study_of
+from experiments.stages.score_files import write_scores
+from experiments.stages.unwritable import unwritable_line
 from syncdiffusion.errors import UsageError
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-SCORE_COLUMNS = ["method", "prompt", "metric", "value", "stderr", "n", "network"]
-REPLICATE_COLUMNS = ["method", "replicate", "metric", "value", "n", "network"]
-PANORAMA_COLUMNS = ["method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file", "key"]
-
-Found = list[tuple[Unit, dict[str, Any]]]
-
-
-def score(plan: Plan) -> None:
+def score(plan: Plan, index: Index) -> None:
     """Score what is there; only panoramas of the plan's own settings count, whatever else the folder holds.
 
     Raises:
-        UsageError: nothing to score, panoramas missing under `strict`, or made by different models.
+        UsageError: nothing to score, panoramas missing under `strict`, made by different models, or replaced by others
+            while they were scored.
     """
+    check_index(plan, index)
+    if "torch" not in sys.modules:
+        say_step("score", "loading libraries")
     from experiments.metrics.cache import FeatureCache
     from experiments.metrics.config import MetricsConfig
     from experiments.metrics.networks import load_networks
     from experiments.metrics.score import PanoramaImage, score_panoramas
 
-    found, references = on_disk(plan, plan.units), on_disk(plan, plan.references)
-    check_found(plan, found, references)
     config = MetricsConfig(**plan.metrics)
 
-    def images(units: Found) -> list[PanoramaImage]:
-        return [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit, _ in units]
+    model = {name: plan.backbone[name] for name in ("window", "factor")}
 
-    cache = FeatureCache((plan.shared or plan.folder) / "features", "shared_dir" if plan.shared else "run_dir")
-    scored = score_panoramas(images(found), images(references), config, load_networks(config), counted("score"), cache)
-    drop_scores(plan.folder)
-    write_study(plan.folder, study_of(plan))
-    write_panoramas(plan.folder, found, scored.rows)
-    write_csv(plan.folder / "replicates.csv", scored.replicates, REPLICATE_COLUMNS)
-    write_csv(plan.folder / "scores.csv", scored.scores, SCORE_COLUMNS)
+    def images(panoramas: Sequence[Panorama]) -> list[PanoramaImage]:
+        found = []
+        for unit, png in ((each.unit, each.png) for each in panoramas):
+            made = model | {"method": unit.method, "settings": unit.settings}
+            found.append(PanoramaImage(unit.prompt, unit.seed, unit.label, png, made))
+        return found
 
-
-def drop_scores(folder: Path) -> None:
-    """Gone before panoramas.csv changes: an interruption leaves no scores rather than those of other panoramas."""
-    for name in ("scores.csv", "replicates.csv"):
-        discard(folder / name)
-
-
-def on_disk(plan: Plan, units: Sequence[Unit]) -> Found:
-    """The plan's panoramas that are whole and were made with the plan's settings and model, with their records.
-
-    The model is told by id, revision and precision, so that nothing needs to be loaded; `check_found` sees to it
-    that there is one fingerprint.
-    """
-    found = []
-    for unit in units:
-        record = read_record(plan.folder, unit)
-        if record is None or record["key"] != unit_key(unit, record["model"]):
-            continue
-        if all(record["model"][each] == value for each, value in named_model(plan.backbone).items()):
-            found.append((unit, record))
-    return found
+    count = len(index.panoramas) + len(index.references)
+    say_step("score", f"images to look at: {count}; the first also waits for the networks to be loaded")
+    cache = FeatureCache((plan.shared or plan.folder) / "features", index.checksums)
+    scored = score_panoramas(
+        images(index.panoramas),
+        images(index.references),
+        config,
+        load_networks(config),
+        report_images("score"),
+        cache,
+        plan.compare_with,
+    )
+    if cache.failure is not None:
+        print(f"score: features are not kept: {unwritable_line(cache.failure, plan)}", file=sys.stderr)
+    if changed := index.changed():
+        raise UsageError(f"{changed[0].png}: replaced or damaged while it was scored; give the same command again")
+    write_scores(plan.folder, study_of(plan), index.panoramas, scored)
 
 
-def named_model(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """What the configuration itself says about the model, as it stands in a record."""
-    return {
-        "id": backbone["model_id"] if backbone["path"] is None else Path(backbone["path"]).name,
-        "revision": backbone["revision"],
-        "precision": backbone["precision"],
-    }
-
-
-def check_found(plan: Plan, found: Found, references: Found) -> None:
-    missing = len(plan.units) - len(found) + len(plan.references) - len(references)
-    if not found:
+def check_index(plan: Plan, index: Index) -> None:
+    missing = len(index.missing)
+    if not index.panoramas:
         raise UsageError(f"run_dir={plan.folder}: no panorama of these settings there; make them with stage=generate")
     if missing and plan.strict:
         raise UsageError(f"strict=true: {missing} panoramas or reference images missing; make them with stage=generate")
     if missing:
         print(f"score: {missing} panoramas or reference images are missing; the others are scored", file=sys.stderr)
-    if len({record["model"]["fingerprint"] for _, record in (*found, *references)}) > 1:
+    if len(index.fingerprints) > 1:
         raise UsageError(f"run_dir={plan.folder}: panoramas of two models; make them anew with stage=generate")
-
-
-def keep_panoramas(plan: Plan) -> None:
-    """Bring panoramas.csv up to date after generating; all scores go where a panorama was made anew."""
-    import pandas as pd
-
-    found = on_disk(plan, plan.units)
-    path = plan.folder / "panoramas.csv"
-    rows = {(unit.label, record["key"]) for unit, record in found}
-    if path.is_file():
-        written = pd.read_csv(path, usecols=["method", "key"], dtype=str, keep_default_na=False)
-        if set(written.itertuples(index=False, name=None)) == rows:
-            return
-    drop_scores(plan.folder)
-    write_panoramas(plan.folder, found)
-
-
-def write_panoramas(folder: Path, found: Found, per_panorama: Sequence[Mapping[str, Any]] = ()) -> None:
-    """panoramas.csv: a row per panorama with its cost and, once scored, its scores."""
-    scored = {(row["method"], row["prompt"], row["seed"]): row for row in per_panorama}
-    rows = []
-    for unit, record in found:
-        row = {
-            "method": unit.label,
-            "prompt": unit.prompt,
-            "seed": unit.seed,
-            "seconds": record["seconds"],
-            "peak_memory_bytes": record["peak_memory_bytes"],
-            "device": record["device"],
-            "file": unit.png(folder).relative_to(folder).as_posix(),
-            "key": record["key"],
-        }
-        rows.append(row | dict(scored.get((unit.label, unit.prompt, unit.seed), {})))
-    metrics = [name for name in (per_panorama[0] if per_panorama else {}) if name not in PANORAMA_COLUMNS]
-    write_csv(folder / "panoramas.csv", rows, PANORAMA_COLUMNS + metrics)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    frame = pd.DataFrame([dict(row) for row in rows], columns=columns)
-    write_whole(path, frame.to_csv(index=False))
-    return frame

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from experiments.panoramas.index import Index
 from experiments.plan.plan import Plan
 from experiments.report.gallery import open_image
-from experiments.stages.report import read_scores, summary
-from experiments.stages.score import on_disk
+from experiments.stages.report import summary
+from experiments.stages.score_files import read_scores
 
 if TYPE_CHECKING:
     import wandb
@@ -30,7 +31,7 @@ PUBLIC_SERVERS = {"api.wandb.ai", "api.forge.coreweave.com"}
 LOGIN_SECONDS = 20  # how long an unreachable server is waited for
 
 
-def track(plan: Plan) -> Path | None:
+def track(plan: Plan, index: Index) -> Path | None:
     """Write the W&B run; returns its folder, None where tracking is switched off.
 
     A server that cannot be reached costs LOGIN_SECONDS and a line on stderr; the run is then kept offline.
@@ -47,7 +48,7 @@ def track(plan: Plan) -> Path | None:
             print(f"tracking.mode={mode}: {error}; kept offline instead".replace("\n", " "), file=sys.stderr)
             run = start(plan, "offline")
         try:
-            log_files(run, plan)
+            log_files(run, plan, index)
         finally:
             run.finish()
             wandb.teardown()  # waits for W&B's own process: only then is the run's file whole
@@ -114,26 +115,26 @@ def start(plan: Plan, mode: str) -> wandb.Run:
     )
 
 
-def log_files(run: wandb.Run, plan: Plan) -> None:
+def log_files(run: wandb.Run, plan: Plan, index: Index) -> None:
     import wandb
 
-    scores, panoramas = read_scores(plan)
+    scores, panoramas = read_scores(plan.folder, index)
     content: dict[str, Any] = {
         "panoramas": wandb.Table(dataframe=panoramas),
         "scores": wandb.Table(dataframe=scores),
         "gallery": wandb.Image(str(plan.folder / "gallery.png")),
     }
-    content |= {f"images/{label}": images for label, images in pictures(plan).items()}
+    content |= {f"images/{label}": images for label, images in pictures(index, plan.folder).items()}
     run.log(content | dict(summary(scores, panoramas)))
 
 
-def pictures(plan: Plan) -> Mapping[str, list[wandb.Image]]:
+def pictures(index: Index, folder: Path) -> Mapping[str, list[wandb.Image]]:
     """Up to MOST_IMAGES panoramas per method as lists: images inside a wandb.Table are not kept offline."""
     import wandb
 
     found: dict[str, list[wandb.Image]] = {}
-    for unit, _ in on_disk(plan, plan.units):
+    for unit in (each.unit for each in index.panoramas):
         images = found.setdefault(unit.label, [])
         if len(images) < MOST_IMAGES:
-            images.append(wandb.Image(open_image(plan.folder, unit), caption=f"{unit.prompt}, seed {unit.seed}"))
+            images.append(wandb.Image(open_image(folder, unit), caption=f"{unit.prompt}, seed {unit.seed}"))
     return found

@@ -1,45 +1,38 @@
-"""A frozen latent diffusion model: what every method needs of Stable Diffusion, and nothing else.
-
-Loads any folder or hub repository in the layout of diffusers' StableDiffusionPipeline: the embedded
-miniature, Stable Diffusion 1.x and 2.x, or a local folder.
-"""
+"""A frozen latent diffusion model: what every method needs of Stable Diffusion, and nothing else."""
 
 import contextlib
-import json
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from syncdiffusion.backbones.model_files import EMBEDDED, find_model, fingerprint
 from syncdiffusion.errors import UsageError
+from syncdiffusion.settings import PRECISION_NAMES
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
-PRECISIONS = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+    from syncdiffusion.conditioning.text import Conditioning
+
+PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
 
 
 @dataclass(frozen=True)
 class Backbone:
     """Networks with frozen weights in float32, run under autocast where `precision` is lower.
 
-    "float64" widens everything; it is for proofs, since SyncDiffusion's gradient steps amplify rounding.
+    "float64" widens everything; it is for proofs, since SyncDiffusion's gradient steps amplify rounding. Networks that
+    were loaded in half precision (a diffusers pipeline may be) run in it; between networks all stays float32.
 
     model_id: hub repository, folder, or "embedded".
     fingerprint: hash of the weight files for a folder, "id@revision" for a hub repository.
     window: side of the square that the model was trained on, in latent cells (64 for Stable Diffusion).
     factor: pixels of an image per latent cell (8).
     compiled_unet: the UNet through torch.compile, for predictions without a gradient; None: nothing is compiled.
+    row_bytes: memory that a window takes in these networks by kind of work, as far as measured (`memory.Batch`).
     """
 
     model_id: str
@@ -48,11 +41,12 @@ class Backbone:
     tokenizer: Any
     text_encoder: torch.nn.Module
     unet: "UNet2DConditionModel"
-    vae: torch.nn.Module
+    vae: Any  # AutoencoderKL or AutoencoderTiny
     scheduler: "DDIMScheduler"
     device: torch.device
     precision: str
     compiled_unet: Any = None
+    row_bytes: dict[tuple[Hashable, ...], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def window(self) -> int:
@@ -79,16 +73,21 @@ class Backbone:
 
     @property
     def widened(self) -> "Backbone":
-        """The same networks without autocast."""
-        return replace(self, precision="float32") if self.precision in ("float16", "bfloat16") else self
-
-    @property
-    def work(self) -> tuple[Hashable, ...]:
-        """What decides how much memory a window takes in these networks; for `memory.Batch`."""
-        return id(self.unet), id(self.vae), self.precision, str(self.device)
+        """The same networks without autocast; the backbone itself where there is none, or the weights are narrow."""
+        narrow = dtype_of(self.unet) in (torch.float16, torch.bfloat16)
+        if narrow or self.precision not in ("float16", "bfloat16"):
+            return self
+        return replace(self, precision="float32")
 
     def steps(self, count: int) -> "DDIMScheduler":
-        """A DDIM scheduler of its own, with `count` timesteps set."""
+        """A DDIM scheduler of its own, with `count` timesteps set.
+
+        Raises:
+            UsageError: more steps than the model was trained on.
+        """
+        most = self.scheduler.config.num_train_timesteps - self.scheduler.config.steps_offset
+        if count > most:
+            raise UsageError(f"steps={count}: this model's schedule has {most}; use 1 to {most}")
         # A copy: `set_timesteps` changes the scheduler, and a backbone is shared.
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.dtype)
@@ -108,17 +107,15 @@ class Backbone:
         )
         return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
-    def predict_noise(
-        self, latents: Tensor, t: Tensor | int, text: Tensor, empty: Tensor, guidance_scale: float
-    ) -> Tensor:
+    def predict_noise(self, latents: Tensor, t: Tensor | int, conditioning: "Conditioning") -> Tensor:
         """The UNet's prediction with classifier-free guidance.
 
         Args:
-            latents: [n, 4, h, w], noisy, at timestep `t`.
-            text, empty: embeddings of the prompts and of the negative prompts, [n, tokens, d].
+            latents: [r, c, h, w], noisy, at timestep `t`.
+            conditioning: a row for each of them.
 
         Returns:
-            [n, 4, h, w] of `dtype`. Differentiable in `latents`.
+            [r, c, h, w] of `dtype`. Differentiable in `latents`.
         """
         t = torch.as_tensor(t, device=latents.device)  # of a number, torch.compile would compile for each anew
         unet = self.unet
@@ -126,9 +123,11 @@ class Backbone:
         if self.compiled_unet is not None and not torch.is_grad_enabled() and _get_current_dispatch_mode() is None:
             unet = self.compiled_unet
         with self.autocast():
-            both = unet(torch.cat([latents, latents]), t, encoder_hidden_states=torch.cat([empty, text])).sample
+            states = torch.cat([conditioning.empty, conditioning.text]).to(dtype_of(self.unet))
+            twice = torch.cat([latents, latents]).to(dtype_of(self.unet))
+            both = unet(twice, t, encoder_hidden_states=states).sample
         without, conditioned = both.to(self.dtype).chunk(2)
-        return without + guidance_scale * (conditioned - without)
+        return without + conditioning.guidance_scale * (conditioned - without)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [n, 3, factor·h, factor·w] in [0, 1], of latents [n, 4, h, w].
@@ -136,115 +135,10 @@ class Backbone:
         Differentiable; the clamp passes no gradient where it saturates, as in the released code.
         """
         with self.autocast():
-            images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+            images = self.vae.decode((latents / self.vae.config.scaling_factor).to(dtype_of(self.vae))).sample
         return (images.to(self.dtype) / 2 + 0.5).clamp(0, 1)
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device={name}: not usable here ({reason}); use auto, cpu or cuda") from None
-    return device
-
-
-def load_backbone(
-    model_id: str = EMBEDDED,
-    revision: str | None = None,
-    device: str = "auto",
-    precision: str = "float32",
-    compiled: bool = False,
-) -> Backbone:
-    """Load and freeze a model.
-
-    Args:
-        model_id: "embedded", a folder in diffusers' layout, or a hub repository.
-        revision: branch, tag or commit of a hub repository.
-        precision: one of PRECISIONS; below float32 the networks run under autocast.
-        compiled: see `compile_unet`.
-
-    Raises:
-        UsageError: no such folder or repository, a folder without a model, an unknown precision or device, nothing to
-            compile with.
-    """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision={precision}: use one of {', '.join(PRECISIONS)}")
-    chosen = pick_device(device)
-    source = find_model(model_id)
-    parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
-    dtype = torch.float64 if precision == "float64" else torch.float32
-    for name in ("text_encoder", "unet", "vae"):
-        freeze(parts[name], chosen, dtype)
-    made = Backbone(model_id, revision, fingerprint(model_id, revision), device=chosen, precision=precision, **parts)
-    return compile_unet(made) if compiled else made
-
-
-def freeze(network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    """The same network on `device`, for inference and for gradients in its inputs alone.
-
-    Channels last: convolutions read and write it without reordering, on CPUs as on GPUs.
-    """
-    network.to(device).eval().requires_grad_(False)
-    if network.dtype != dtype:  # diffusers warns of every cast, also of one that changes nothing
-        network.to(dtype)
-    return network.to(memory_format=torch.channels_last)
-
-
-def compile_unet(backbone: Backbone) -> Backbone:
-    """The same backbone, whose noise predictions without a gradient go through torch.compile.
-
-    The first prediction of every new batch size waits for the compiler. Gradients stay out of it: those that PyTorch
-    2.13 compiles for a CPU are wrong, that of AutoencoderKL's decoder is zero.
-
-    Raises:
-        UsageError: torch.compile does not work on this machine.
-    """
-    try:  # on something small, before minutes are spent on the network
-        torch.compile(lambda x: x + 1)(torch.ones(1, device=backbone.device))
-    except Exception as error:  # whatever a missing or broken compiler raises
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"compiled=true: torch.compile does not work here ({reason}); use false, or install a C++ compiler"
-        ) from None
-    # Sines of timesteps up to 1000 in float32: a compiled kernel's are off by 3e-6, which is no rounding any more.
-    time = backbone.unet.time_proj
-    time.forward = torch.compiler.disable(time.forward)
-    return replace(backbone, compiled_unet=torch.compile(backbone.unet))
-
-
-def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[str, Any]:
-    from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-    from transformers import AutoTokenizer, CLIPTextModel
-
-    where: dict[str, Any] = {"revision": revision} if revision else {}
-    # Safetensors only, here and on a hub: no pickles are ever unpacked.
-    weights = {**where, "use_safetensors": True, "torch_dtype": torch.float32}
-    try:
-        vae_class = AutoencoderTiny if _is_tiny(source, where) else AutoencoderKL
-        text = {**where, "use_safetensors": True, "dtype": torch.float32}
-        return {
-            "tokenizer": AutoTokenizer.from_pretrained(source, subfolder="tokenizer", **where),
-            "text_encoder": CLIPTextModel.from_pretrained(source, subfolder="text_encoder", **text),
-            "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
-            "vae": vae_class.from_pretrained(source, subfolder="vae", **weights),
-            "scheduler": DDIMScheduler.from_pretrained(source, subfolder="scheduler", **where),
-        }
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"backbone.model_id={shown}: could not be loaded ({reason}); check the name, the revision and the network"
-        ) from None
-
-
-def _is_tiny(source: str | Path, where: dict[str, Any]) -> bool:
-    """Whether the folder's autoencoder is a tiny one (no variational bottleneck)."""
-    from diffusers import DiffusionPipeline
-
-    if isinstance(source, Path):
-        return json.loads((source / "model_index.json").read_text())["vae"][1] == "AutoencoderTiny"
-    return DiffusionPipeline.load_config(source, **where)["vae"][1] == "AutoencoderTiny"
+def dtype_of(network: torch.nn.Module) -> torch.dtype:
+    """The dtype of a network's weights."""
+    return next(network.parameters()).dtype

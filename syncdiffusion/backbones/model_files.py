@@ -2,11 +2,14 @@
 
 import functools
 import hashlib
+import json
 from pathlib import Path
 
+from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 
 EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
+ABOUT = {"gate.json", "sampling.json"}  # files that tell of a model and are no part of it
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / "mini"
 
 
@@ -28,6 +31,23 @@ def find_model(model_id: str = EMBEDDED) -> Path | str:
     return folder
 
 
+def square_of(folder: Path) -> Square:
+    """The square image that a folder's model was trained on, from its configurations alone.
+
+    Raises:
+        UsageError: they are missing or damaged.
+    """
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        stages = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
+        return Square(int(unet["sample_size"]), 2 ** (len(stages) - 1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"backbone.model_id={folder}: no readable configuration ({error}); give a folder in diffusers' layout"
+        ) from None
+
+
 def fingerprint(model_id: str = EMBEDDED, revision: str | None = None) -> str:
     """Hash of a folder's files, "id@revision" for a hub repository; raises as `find_model` does."""
     source = find_model(model_id)
@@ -38,7 +58,7 @@ def fingerprint_folder(folder: Path) -> str:
     """Hash over the names and contents of a model folder's configurations and weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in {".json", ".safetensors", ".txt", ".bin", ".pth"} and path.name not in {"gate.json"}:
+        if path.suffix in {".json", ".safetensors", ".txt", ".bin", ".pth"} and path.name not in ABOUT:
             digest.update(str(path.relative_to(folder)).encode() + b"\0")
             stat = path.stat()
             digest.update(_file_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))

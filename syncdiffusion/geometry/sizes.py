@@ -71,3 +71,11 @@ def window_corners(
         extra = size // stride - (2 if loop_closure == "released" else 1)
         corners += [(0, width - size + (i + 1) * stride) for i in range(extra)]
     return tuple(corners)
+
+
+def choose_anchor(anchor: int | None, windows: int) -> int:
+    """The anchor's number, the centre window's for None; UsageError where there is no such window."""
+    chosen = windows // 2 if anchor is None else anchor
+    if not 0 <= chosen < windows:
+        raise UsageError(f"anchor={anchor}: use 0 to {windows - 1}, the windows' numbers, or null")
+    return chosen

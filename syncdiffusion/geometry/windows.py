@@ -1,10 +1,13 @@
-"""Where the overlapping windows lie on a latent canvas; cutting them out and averaging them back.
+"""Where the windows lie on a latent canvas; cutting them out and averaging them back.
 
 All lengths here are latent cells. Windows are numbered row by row, as in MultiDiffusion (Bar-Tal et
 al., ICML 2023) and in SyncDiffusion's released code; windows of a loop closure follow after those.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,48 +17,66 @@ from syncdiffusion.geometry.sizes import window_corners
 
 @dataclass(frozen=True)
 class Windows:
-    """Square windows on a canvas.
+    """Square windows on canvases.
 
-    height, width: the canvas.
+    height, width: of a canvas.
     size: side of a window.
     corners: (top, left) of each; a window whose left + size exceeds the width wraps around.
+    shifts: how far all windows lie further to the right, for each canvas of a batch; empty where none do.
     """
 
     height: int
     width: int
     size: int
     corners: tuple[tuple[int, int], ...]
+    shifts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.corners)
 
+    def shifted(self, shifts: Sequence[int]) -> Windows:
+        """The same windows, those of canvas i moved to the right by shifts[i] cells, around the edge."""
+        return replace(self, shifts=tuple(int(shift) % self.width for shift in shifts))
+
     def _cells(self, device: torch.device) -> Tensor:
-        """Index of every window's cells in the flattened canvas, [N, size * size]."""
+        """Index of every window's cells in the flattened canvas, [1, N · size²], or [n, N · size²] with shifts."""
         corners = torch.tensor(self.corners, device=device)
         along = torch.arange(self.size, device=device)
         rows = corners[:, :1] + along
-        columns = (corners[:, 1:] + along) % self.width
-        return (rows[:, :, None] * self.width + columns[:, None, :]).flatten(1)
+        shifts = torch.tensor(self.shifts or (0,), device=device)
+        columns = (corners[:, 1:] + along + shifts[:, None, None]) % self.width
+        return (rows[:, :, None] * self.width + columns[:, :, None, :]).flatten(1)
 
     def crop(self, canvas: Tensor) -> Tensor:
         """All windows of each canvas: [n, c, height, width] -> [n, N, c, size, size]."""
         n, c = canvas.shape[:2]
-        cells = canvas.flatten(2)[:, :, self._cells(canvas.device)]
-        return cells.transpose(1, 2).reshape(n, len(self), c, self.size, self.size)
+        cells = self._cells(canvas.device)[:, None].expand(n, c, -1)
+        views = canvas.flatten(2).gather(2, cells).view(n, c, len(self), self.size, self.size)
+        return views.transpose(1, 2).contiguous()
 
-    def fuse(self, windows: Tensor) -> Tensor:
-        """Mean over the windows that cover each cell: [n, N, c, size, size] -> [n, c, height, width]."""
+    def fuse(self, windows: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Mean over the windows that cover each cell: [n, N, c, size, size] -> [n, c, height, width].
+
+        Args:
+            weights: of the mean, above 0, [size, size] or [N, size, size]; None counts all windows alike.
+        """
         n, _, c = windows.shape[:3]
-        cells = self._cells(windows.device).flatten()
-        values = windows.transpose(1, 2).reshape(n, c, -1)
-        total = torch.zeros(n, c, self.height * self.width, dtype=windows.dtype, device=windows.device)
-        total.index_add_(2, cells, values)
-        count = torch.bincount(cells, minlength=self.height * self.width)
-        return (total / count).reshape(n, c, self.height, self.width)
+        area = self.height * self.width
+        cells = self._cells(windows.device).expand(n, -1)
+        # All canvases side by side, so that one sum serves them all.
+        cells = (cells + area * torch.arange(n, device=windows.device)[:, None]).flatten()
+        weight = windows.new_ones(len(self), self.size, self.size)
+        if weights is not None:
+            weight = weight * weights.to(windows)
+            windows = windows * weight[:, None]
+        values = windows.permute(2, 0, 1, 3, 4).reshape(c, -1)
+        total = values.new_zeros(c, n * area).index_add_(1, cells, values)
+        share = values.new_zeros(n * area).index_add_(0, cells, weight.flatten().repeat(n))
+        return (total / share).view(c, n, self.height, self.width).transpose(0, 1).contiguous()
 
 
 def place_windows(height: int, width: int, size: int, stride: int, loop_closure: str = "off") -> Windows:
-    """Windows of side `size` every `stride` cells, covering the canvas to its last cell; see `canvas.window_corners`.
+    """Windows of side `size` every `stride` cells, covering the canvas to its last cell; see `sizes.window_corners`.
 
     Raises:
         UsageError: the windows cannot cover the canvas, or cannot be wrapped around it.

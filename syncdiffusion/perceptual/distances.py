@@ -6,6 +6,7 @@ takes part in many comparisons (the anchor window, a crop in all its pairs) are 
 
 import functools
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.pretrained import weight_file
 from syncdiffusion.perceptual.trunks import Trunk, load_trunk
+
+logger = logging.getLogger(__name__)
 
 
 class PerceptualLoss(Protocol):
@@ -42,6 +45,9 @@ class LPIPS(nn.Module):
     channel weights w >= 0 enter the features as sqrt(w): w (a - b)^2 = (sqrt(w) a - sqrt(w) b)^2.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, name: str, network: str, trunk: Trunk, heads: list[Tensor]):
         """heads: the library's linear layers, each (1, c, 1, 1), in the order of the trunk's taps."""
         super().__init__()
@@ -57,7 +63,7 @@ class LPIPS(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """(n, 3, h, w) in [0, 1] -> (n, c, h', w') per layer: unit length over c, times sqrt(w)."""
         scaled = ((2 * at_least_float32(images) - 1) - self.shift) / self.scale
-        activations = self.trunk(scaled.to(self.trunk.layers[0].weight.dtype))
+        activations = self.trunk(scaled.to(self.trunk.dtype))
         with torch.autocast(images.device.type, enabled=False):
             return [
                 unit_length(at_least_float32(activation)) * getattr(self, f"head{index}")
@@ -79,6 +85,9 @@ class GramStyle(nn.Module):
     that is larger accordingly.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, name: str, network: str, trunk: Trunk):
         super().__init__()
         self.name, self.network, self.trunk = name, network, trunk
@@ -89,7 +98,7 @@ class GramStyle(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """(n, 3, h, w) in [0, 1] -> one (n, c, c) Gram matrix per layer."""
         normalised = (at_least_float32(images) - self.mean) / self.deviation
-        activations = self.trunk(normalised.to(self.trunk.layers[0].weight.dtype))
+        activations = self.trunk(normalised.to(self.trunk.dtype))
         with torch.autocast(images.device.type, enabled=False):
             return [gram_matrix(at_least_float32(activation)) for activation in activations]
 
@@ -166,21 +175,24 @@ def _label(name: str, source: str) -> str:
 
 @functools.cache
 def _load(name: str, device: str, dtype: torch.dtype) -> PerceptualLoss:
+    logger.info("loading the network of %s", name)
     lpips, network = name.startswith("lpips"), _TRUNKS[name]
     trunk, source = load_trunk(network, _LPIPS_TAPS[network] if lpips else _STYLE_TAPS)
     label = _label(name, source)
+    loss: LPIPS | GramStyle
     if lpips:
         loss = LPIPS(name, label, trunk, _lpips_heads(name.removeprefix("lpips_")))
     else:
         loss = GramStyle(name, label, trunk)
     loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
-    loss.trunk.to(dtype, memory_format=torch.channels_last)  # as in backbone.load_backbone
+    loss.trunk.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in backbone.load_backbone
     return loss.to(device).eval().requires_grad_(False)
 
 
 def _lpips_heads(network: str) -> list[Tensor]:
     """The linear layers v0.1 that ship inside the `lpips` package, each (1, c, 1, 1)."""
-    folder = importlib.util.find_spec("lpips").submodule_search_locations[0]
-    path = Path(folder, "weights", "v0.1", f"{network}.pth")
+    spec = importlib.util.find_spec("lpips")
+    assert spec is not None and spec.submodule_search_locations, "lpips is required"
+    path = Path(spec.submodule_search_locations[0], "weights", "v0.1", f"{network}.pth")
     state = torch.load(path, weights_only=True, map_location="cpu")
     return [state[f"lin{index}.model.1.weight"] for index in range(5)]

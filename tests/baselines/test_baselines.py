@@ -7,12 +7,10 @@ import torch
 
 from baselines import METHODS
 from baselines.blended_latent import BlendedLatentSettings
-from baselines.blended_latent import sample_latents as blended
 from baselines.released.literal import Ddim, guided_noise
 from baselines.stable_diffusion import StableDiffusionSettings
-from baselines.stable_diffusion import generate as stable_diffusion
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.loop import initial_noise, noise_generator
+from syncdiffusion.joint.noise import initial_noise, noise_generator
 
 PROMPT = "a photo of a forest"
 
@@ -23,7 +21,7 @@ def test_blended_latent_equals_a_literal_loop(tiny, overlap, start, width):
     chosen = BlendedLatentSettings(
         height=64, width=width, steps=steps, guidance_scale=scale, overlap=overlap, start=start
     )
-    ours = blended(tiny, [PROMPT], [4], chosen)
+    ours = METHODS["blended_latent"].sample_latents(tiny, [PROMPT], [4], chosen)
 
     noise = initial_noise([PROMPT], [4], (4, 8, width // 8))
     generator = noise_generator(PROMPT, 4, stream="blend")
@@ -50,7 +48,7 @@ def test_blended_latent_equals_a_literal_loop(tiny, overlap, start, width):
 
 def test_blended_latent_never_changes_what_is_known(tiny):
     narrow = BlendedLatentSettings(height=64, width=96, steps=3, guidance_scale=2.0)
-    latents = blended(tiny, [PROMPT], [0], narrow)
+    latents = METHODS["blended_latent"].sample_latents(tiny, [PROMPT], [0], narrow)
     noise = initial_noise([PROMPT], [0], (4, 8, 12))
     square = METHODS["stable_diffusion"].sample_latents(
         tiny, [PROMPT], [0], StableDiffusionSettings(height=64, width=64, steps=3, guidance_scale=2.0)
@@ -58,7 +56,7 @@ def test_blended_latent_never_changes_what_is_known(tiny):
     assert latents.shape == noise.shape
     # The first window is an ordinary sample, from the canvas's own noise and so not of `square`'s.
     assert not torch.equal(latents[..., :8], square)
-    wide = blended(
+    wide = METHODS["blended_latent"].sample_latents(
         tiny, [PROMPT], [0], BlendedLatentSettings(height=64, width=96, steps=3, guidance_scale=2.0, start=0.9)
     )
     assert torch.equal(latents[..., :8], wide[..., :8])  # a later window's settings leave it alone
@@ -77,7 +75,7 @@ def test_stable_diffusion_equals_diffusers_pipeline(tiny, tiny_folder):
     theirs = pipe(
         PROMPT, height=64, width=64, num_inference_steps=5, guidance_scale=4.0, latents=noise.clone(), output_type="pt"
     ).images
-    ours = stable_diffusion(
+    ours = METHODS["stable_diffusion"].generate(
         tiny, [PROMPT], [6], StableDiffusionSettings(height=64, width=64, steps=5, guidance_scale=4.0)
     )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # the same networks in float32

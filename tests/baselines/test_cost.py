@@ -1,10 +1,8 @@
-"""The counted network evaluations of every method against what the networks really saw."""
+"""The counted network calls of every method against what the networks really saw."""
 
 import pytest
-import torch
 
-from baselines import METHODS
-from syncdiffusion.perceptual import distances as perceptual
+from tests.baselines.counting import check_calls
 
 COMMON = {"height": 64, "width": 192, "steps": 5}
 CASES = [
@@ -23,50 +21,6 @@ CASES = [
 ]
 
 
-class Flat(torch.nn.Module):
-    """A perceptual distance that needs no weights: the image itself is its only feature."""
-
-    name = network = "flat"
-
-    def __init__(self):
-        super().__init__()
-        self.trunk = torch.nn.Identity()
-
-    def features(self, images):
-        return [self.trunk(images)]
-
-    def distance(self, a, b):
-        return (a[0] - b[0]).square().mean(dim=(1, 2, 3))
-
-
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=lambda case: str(case) if isinstance(case, str) else "")
-def test_evaluations_are_what_the_networks_saw(tiny, monkeypatch, name, settings):
-    loss, seen = Flat(), dict.fromkeys(("unet", "decoder", "loss"), 0.0)
-    backward = dict.fromkeys(seen, 0.0)
-    monkeypatch.setattr(perceptual, "load_perceptual", lambda *arguments: loss)
-    area = {"unet": 2 * tiny.window**2, "decoder": tiny.window**2, "loss": (tiny.window * tiny.factor) ** 2}
-
-    def count(part):
-        def hook(module, inputs, output):
-            windows = inputs[0][:, 0].numel() / area[part]
-            seen[part] += windows
-            value = getattr(output, "sample", output)
-            if value.requires_grad:
-                value.register_hook(lambda gradient: backward.__setitem__(part, backward[part] + windows))
-
-        return hook
-
-    method = METHODS[name]
-    # A process measures once what memory a window takes (window_batch=auto); that is no panorama's own work.
-    method.generate(tiny, ["hills"], [0], method.settings(**settings))
-    parts = {"unet": tiny.unet, "decoder": tiny.vae.decoder, "loss": loss.trunk}
-    handles = [module.register_forward_hook(count(part)) for part, module in parts.items()]
-    try:
-        method.generate(tiny, ["hills"], [0], method.settings(**settings))
-    finally:
-        for handle in handles:
-            handle.remove()
-    counted = method.evaluations(method.settings(**settings), tiny.window, tiny.factor)
-    assert (counted.unet, counted.decoder, counted.loss) == pytest.approx(tuple(seen.values()))
-    found = tuple(backward.values())
-    assert (counted.unet_backward, counted.decoder_backward, counted.loss_backward) == pytest.approx(found)
+def test_calls_are_what_the_networks_saw(tiny, monkeypatch, name, settings):
+    check_calls(tiny, monkeypatch, name, settings)

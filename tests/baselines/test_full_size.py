@@ -1,13 +1,18 @@
 """Every method takes a step at Stable Diffusion 2.0's own size, from a folder with random weights."""
 
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
 from baselines import METHODS
-from syncdiffusion.backbones.backbone import Backbone, load_backbone
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.backbones.loading import load_backbone
+from syncdiffusion.cost import Square
+from syncdiffusion.errors import UsageError
+from syncdiffusion.method import Method, no_corners
 from tests.metric_networks import load_or_skip
 from tests.tiny_model import build_stable_diffusion_2
 
@@ -32,11 +37,23 @@ def test_it_is_stable_diffusion_2_base(full_size):
     assert abs(full_size.vae.config.scaling_factor - 0.18215) < 1e-9
 
 
+def least_width(method: Method, options: dict) -> int:
+    """Of a canvas with more than one window, in pixels."""
+    for width in (640, 768, 1024):
+        try:
+            method.corners(method.settings(height=512, width=width, **options), Square(64, 8))
+            return width
+        except UsageError:
+            continue
+    raise AssertionError(f"{method.name} covers none of these canvases")
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "syncdiffusion"])
 def test_one_step_of_every_baseline(full_size, name):
     method = METHODS[name]
-    width = {"stable_diffusion": 512, "blended_latent": 768}.get(name, 640)
-    options = {"stride": 16, "window_batch": 1} if hasattr(method.settings, "stride") else {}
+    own = {each.name for each in fields(method.settings)}
+    options = {key: value for key, value in {"stride": 16, "window_batch": 1}.items() if key in own}
+    width = 512 if method.corners is no_corners else least_width(method, options)
     image = method.generate(full_size, ["a forest"], [0], method.settings(height=512, width=width, steps=1, **options))
     assert image.shape == (1, 3, 512, width)
     assert torch.isfinite(image).all() and 0 <= image.min() and image.max() <= 1

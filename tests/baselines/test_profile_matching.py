@@ -5,12 +5,12 @@ from dataclasses import fields
 import pytest
 import torch
 
+from baselines.multidiffusion import METHOD as MULTIDIFFUSION
 from baselines.multidiffusion import MultiDiffusionSettings
-from baselines.multidiffusion import sample_latents as multidiffusion
-from baselines.profile_matching import ProfileMatchingSettings, generate, sample_latents, toward_anchor
+from baselines.profile_matching import METHOD, ProfileMatchingSettings, toward_anchor
 from baselines.released.literal import Ddim, cut, guided_noise, views_of
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.loop import initial_noise
+from syncdiffusion.joint.noise import initial_noise
 
 PROMPT = "a photo of a forest"
 CANVAS = {"height": 64, "width": 128, "steps": 4, "guidance_scale": 3.0, "stride": 2}
@@ -81,16 +81,18 @@ def literal(tiny, prompt: str, seed: int, settings: ProfileMatchingSettings) -> 
 def test_it_equals_the_literal_loop(tiny, changes):
     """Tolerance as in test_guidance: float32 networks in batches sum in another order."""
     chosen = ProfileMatchingSettings(**{**CANVAS, "window_batch": 3, **changes})
-    ours = sample_latents(tiny, [PROMPT], [3], chosen)
+    ours = METHOD.sample_latents(tiny, [PROMPT], [3], chosen)
     assert (ours - literal(tiny, PROMPT, 3, chosen)).abs().max() <= 1e-4
     none = {field.name: getattr(chosen, field.name) for field in fields(MultiDiffusionSettings)}
-    assert (ours - multidiffusion(tiny, [PROMPT], [3], MultiDiffusionSettings(**none))).abs().max() > 1e-2
+    assert (
+        ours - MULTIDIFFUSION.sample_latents(tiny, [PROMPT], [3], MultiDiffusionSettings(**none))
+    ).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("none", [{"strength": 0.0}, {"first_n": 0}])
 def test_without_strength_or_steps_it_is_multidiffusion(tiny, none):
-    ours = sample_latents(tiny, [PROMPT], [1], ProfileMatchingSettings(**CANVAS, **none))
-    assert torch.equal(ours, multidiffusion(tiny, [PROMPT], [1], MultiDiffusionSettings(**CANVAS)))
+    ours = METHOD.sample_latents(tiny, [PROMPT], [1], ProfileMatchingSettings(**CANVAS, **none))
+    assert torch.equal(ours, MULTIDIFFUSION.sample_latents(tiny, [PROMPT], [1], MultiDiffusionSettings(**CANVAS)))
 
 
 def test_full_strength_gives_every_window_the_anchors_profile():
@@ -110,8 +112,8 @@ def test_full_strength_gives_every_window_the_anchors_profile():
 
 def test_company_changes_no_panorama(tiny):
     chosen = ProfileMatchingSettings(**CANVAS)
-    alone = [generate(tiny, [p], [s], chosen) for p, s in ((PROMPT, 0), ("a city", 7))]
-    together = generate(tiny, [PROMPT, "a city"], [0, 7], chosen)
+    alone = [METHOD.generate(tiny, [p], [s], chosen) for p, s in ((PROMPT, 0), ("a city", 7))]
+    together = METHOD.generate(tiny, [PROMPT, "a city"], [0, 7], chosen)
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)
 
 

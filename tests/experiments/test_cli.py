@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from experiments import run
+from experiments.common.files import Unwritable
 from experiments.stages import generate
-from tests.experiments.composing import REPOSITORY
+from experiments.stages.unwritable import unwritable_line
+from tests.experiments.composing import REPOSITORY, compose_plan
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ MISTAKES = [
     (["method.wieght=3"], "method.wieght=3: no such setting (did you mean weight?)"),
     (["metric=paper"], "metric=paper: no such setting (did you mean metrics?)"),
     (["metrics=papr"], "metrics=papr: no such choice; choose from mini, paper (did you mean paper?)"),
-    (["prompts=nonsense"], "prompts=nonsense: no such choice; choose from demo, paper"),
+    (["prompts=nonsense"], "prompts=nonsense: no such choice; choose from demo, one, paper"),
     (["stage=scoer"], "stage=scoer: Invalid value 'scoer', expected one of [all, generate, score, report]"),
     (["steps=null"], "steps=null: field 'steps' is not Optional"),
     (["name"], "'name': not of the form setting=value"),
@@ -93,6 +95,26 @@ def test_a_file_in_the_way(command, tmp_path):
     status, _, err = command("run_dir=file/run")
     assert status == 2 and err.count("\n") == 1
     assert err.startswith("error: run_dir: cannot write file/run/config.yaml (Not a directory)")
+
+
+def test_a_file_in_the_way_of_what_is_shared(command, tiny_settings, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = [*tiny_settings, "run_dir=there", "stage=generate", "shared_dir=file/shared"]
+    status, _, err = command(*words)
+    line = err.splitlines()[-1]
+    assert status == 2 and line.startswith("error: shared_dir: cannot write file/shared/claims/")
+    assert line.endswith(" (Not a directory); make room there or give another shared_dir=FOLDER; what is done stays")
+
+
+def test_of_two_folders_the_inner_one_is_named(tmp_path):
+    plan = compose_plan([f"run_dir={tmp_path}", f"shared_dir={tmp_path / 'shared'}"])
+    inner, outer, neither = (
+        unwritable_line(Unwritable(path, "no reason"), plan)
+        for path in (tmp_path / "shared" / "x.png", tmp_path / "table.md", tmp_path.parent / "elsewhere")
+    )
+    assert inner.startswith("shared_dir: cannot write ") and "another shared_dir=FOLDER" in inner
+    assert outer.startswith("run_dir: cannot write ") and "another run_dir=FOLDER" in outer
+    assert neither == f"cannot write {tmp_path.parent / 'elsewhere'} (no reason); make room there; what is done stays"
 
 
 def on_own_file_system(folder: Path, options: str, words: list[str]) -> subprocess.CompletedProcess:

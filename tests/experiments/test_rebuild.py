@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from experiments.rebuild import main
-from experiments.results.study import FILES, read_results, write_study
-from experiments.run import run
+from experiments.results.study import FILES, SWAPS, read_results, write_study
+from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import REPOSITORY
 from tests.experiments.report.test_tables import CITY, HILLS, LABELS, by_hand
@@ -48,11 +48,11 @@ def test_run_folder_is_rebuilt_from_its_four_files(compose, known_scores, tmp_pa
     first = contents(plan.folder)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for name in FILES:
+    for name in (*FILES, SWAPS):
         shutil.copy(plan.folder / name, elsewhere / name)
     assert main([str(elsewhere)]) == 0
     again = contents(elsewhere)
-    made = again.keys() - set(FILES)
+    made = again.keys() - {*FILES, SWAPS}
     assert made == WRITTEN | {name for name in first if name.startswith("figures/")}
     assert any(name.endswith(".svg") for name in made) and any(name.endswith(".pdf") for name in made)
     assert {name for name in made if again[name] != first[name]} == set()
@@ -118,6 +118,19 @@ def test_mistakes_are_one_line(tmp_path, capsys, name, text, words):
     out, error = capsys.readouterr()
     assert out == "" and error.startswith(f"error: {folder}") and error.count("\n") == 1 and words in error
     assert not (folder / "table.md").exists()
+
+
+def test_scores_cut_since_they_were_written_are_one_line(compose, known_scores, no_figures, capsys):
+    """At the end of a line, where what is left reads well."""
+    plan = compose("tracking=disabled", "shared_dir=null", "stage=generate")
+    run(plan)
+    run(compose("tracking=disabled", "shared_dir=null", "stage=score"))
+    path = plan.folder / "scores.csv"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    capsys.readouterr()
+    assert main([str(plan.folder)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {path}: cut or changed since it was written; run stage=score again\n"
 
 
 def test_a_folder_is_wanted(capsys):

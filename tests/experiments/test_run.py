@@ -8,15 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from experiments.run import run
+from experiments.panoramas.index import read_index
+from experiments.plan.schema import Stage
 from experiments.stages import generate as generation
 from experiments.stages.generate import generate
 from experiments.stages.score import score
+from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import REPOSITORY, compose_plan
 from tests.tiny_model import build_tiny_model
@@ -50,6 +53,7 @@ def test_run_folder_is_complete(compose, quiet, known_scores, capsys):
     assert names == {
         *("config.yaml", "environment.json", "study.json", "panoramas"),
         *("panoramas.csv", "scores.csv", "replicates.csv", "comparisons.csv", "table.md", "table.csv", "table.tex"),
+        *("swaps.csv", "scores.sha256"),
         *("figures", "report", "gallery.png", "comparison.png", "wandb"),
     }
     panoramas, scores = pd.read_csv(plan.folder / "panoramas.csv"), pd.read_csv(plan.folder / "scores.csv")
@@ -149,6 +153,38 @@ def test_killed_run_goes_on_to_the_same_bytes(compose, quiet, tiny_settings):
     assert not list(plan.folder.rglob("*.tmp"))
 
 
+def test_a_run_ends_with_what_a_person_opens(compose, known_scores, capsys):
+    plan = compose("tracking=disabled")
+    run(plan)
+    several = capsys.readouterr().out.splitlines()[-3:]
+    report, table = plan.folder / "report" / "index.html", plan.folder / "table.md"
+    assert several == [f"report: {report}", f"table: {table}", f"run folder: {plan.folder}"]
+    assert report.is_file() and table.is_file()
+    run(replace(plan, stage=Stage.generate))
+    assert capsys.readouterr().out == f"run folder: {plan.folder}\n"
+    run(replace(plan, stage=Stage.generate, units=plan.units[:1]))
+    png = plan.units[0].png(plan.folder)
+    assert capsys.readouterr().out == f"panorama: {png}\nrun folder: {plan.folder}\n" and png.is_file()
+
+
+def test_what_takes_long_is_said_before_it_begins(tiny_settings, tmp_path):
+    """Piped: libraries, model, steps of the first panorama; in this order."""
+    words = [*tiny_settings, f"run_dir={tmp_path / 'run'}", "stage=generate", "prompts.texts=[hills]", "seeds.count=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", *words], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith(("run: ", "generate: ", "["))]
+    name = tmp_path / "run"
+    assert told[:4] == [
+        f"run: run in {name}",
+        "generate: 3 panoramas and reference images to make, 0 there",
+        "generate: loading libraries",
+        f"generate: loading the model {Path(compose_plan(words).backbone['path']).name}",
+    ]
+    assert told[4].startswith("[1/3] multidiffusion, seed 0, 'hills'") and told[-1].startswith("[3/3] ")
+
+
 def test_stages_run_alone(compose, known_scores, capsys):
     with pytest.raises(UsageError, match="no panorama of these settings there"):
         run(compose("stage=score"))
@@ -171,11 +207,11 @@ def test_score_counts_what_is_missing(compose, known_scores, capsys):
     plan = compose()
     generate(plan)
     plan.units[0].png(plan.folder).unlink()
-    score(plan)
+    score(plan, read_index(plan))
     assert "score: 1 panoramas or reference images are missing" in capsys.readouterr().err
     assert len(pd.read_csv(plan.folder / "panoramas.csv")) == 7
     with pytest.raises(UsageError, match="strict=true: 1 panoramas"):
-        score(compose("strict=true"))
+        score(compose("strict=true"), read_index(plan))
 
 
 def test_score_ignores_other_models_and_settings(compose, known_scores, tiny_folder, tmp_path):
@@ -183,7 +219,7 @@ def test_score_ignores_other_models_and_settings(compose, known_scores, tiny_fol
     generate(compose())
     other = build_tiny_model(tmp_path / "other", seed=1)
     with pytest.raises(UsageError, match="no panorama of these settings"):
-        score(compose(f"backbone.path={other}"))
+        score(compose(f"backbone.path={other}"), read_index(compose(f"backbone.path={other}")))
     assert generate(compose(f"backbone.path={other}")) == 10
 
 

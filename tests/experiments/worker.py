@@ -14,7 +14,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa
 from transformers import AutoTokenizer, CLIPTextModel  # noqa: F401
 
 import baselines  # noqa: F401
-from experiments import claims, generate, run, score  # noqa: F401
+from experiments import run
+from experiments.panoramas import claims  # noqa: F401
+from experiments.stages import generate, score  # noqa: F401
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([__name__])
@@ -33,9 +35,9 @@ def work(overrides: list[str], diary: Path) -> None:
     torch.set_num_threads(1)  # the bytes of a picture depend on the number of threads
     make = generate.make
 
-    def watched(folder, picture, *rest):
+    def watched(job, picture, *rest):
         note(diary, "begins", os.getpid(), picture.key)
-        done = make(folder, picture, *rest)
+        done = make(job, picture, *rest)
         note(diary, "has made" if done else "has lost", os.getpid(), picture.key)
         return done
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from syncdiffusion.errors import UsageError
-from syncdiffusion.memory import AUTO, Batch, PeakMemory, by_batches, fitting
-from syncdiffusion.sync import SyncDiffusionSettings, sample_latents
+from syncdiffusion.memory import Batch, PeakMemory, by_batches, fitting
+from syncdiffusion.settings import AUTO
+from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 from tests.metric_networks import load_or_skip
 
 # What PyTorch raises on a GPU, and on a CPU.
@@ -105,9 +106,11 @@ def test_auto_measures_one_row_and_takes_what_fits(monkeypatch):
     assert by_batches(grow, batch, torch.arange(10.0))[0].shape == (10, 250)
     assert sizes == [1, 4, 4, 2] and batch.size == 4  # the first row once more, with its company
     sizes.clear()
-    for work in ("this", "this", "that"):
-        assert by_batches(grow, Batch(AUTO, work=(work,)), torch.arange(4.0))[0].shape == (4, 250)
-    assert sizes == [1, 4, 4, 1, 4]  # the same work is measured once
+    known: dict = {}
+    for kind in ("this", "this", "that"):
+        batch = Batch(AUTO, kind=(kind,), known=known)
+        assert by_batches(grow, batch, torch.arange(4.0))[0].shape == (4, 250)
+    assert sizes == [1, 4, 4, 1, 4]  # the same kind of work is measured once
     assert fitting(1000, 10) == 1  # never none
 
 
@@ -118,7 +121,7 @@ def test_checkpointing_changes_memory_and_not_the_result(tiny):
     latents, bytes_taken = [], []
     for checkpointing in (False, True):
         with PeakMemory() as peak:
-            latents.append(sample_latents(tiny, ["a city"], [0], replace(plain, checkpointing=checkpointing)))
+            latents.append(METHOD.sample_latents(tiny, ["a city"], [0], replace(plain, checkpointing=checkpointing)))
         bytes_taken.append(peak.bytes)
     assert torch.equal(*latents)
     assert bytes_taken[1] < 0.8 * bytes_taken[0]
@@ -147,9 +150,13 @@ def test_what_overflows_is_done_again_in_float32(tiny):
     chosen = SyncDiffusionSettings(**canvas, weight=5.0, loss="lpips_alex", window_batch=1, gradient_batch=1)
     low = replace(tiny, precision="bfloat16")
     with pytest.warns(RuntimeWarning, match="1 of 1 windows were not finite; they were done again in float32"):
-        latents = sample_latents(replace(low, unet=Overflowing(tiny.unet, always=False)), ["a city"], [0], chosen)
-    torch.testing.assert_close(latents, sample_latents(tiny, ["a city"], [0], chosen), atol=1e-5, rtol=0)
-    assert (latents - sample_latents(low, ["a city"], [0], chosen)).abs().max() > 1e-3  # bfloat16 itself is far off
+        latents = METHOD.sample_latents(
+            replace(low, unet=Overflowing(tiny.unet, always=False)), ["a city"], [0], chosen
+        )
+    torch.testing.assert_close(latents, METHOD.sample_latents(tiny, ["a city"], [0], chosen), atol=1e-5, rtol=0)
+    assert (
+        latents - METHOD.sample_latents(low, ["a city"], [0], chosen)
+    ).abs().max() > 1e-3  # bfloat16 itself is far off
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -157,7 +164,7 @@ def test_what_is_never_finite_ends_in_a_line(tiny, precision):
     broken = replace(tiny, unet=Overflowing(tiny.unet, always=True), precision=precision)
     chosen = SyncDiffusionSettings(height=64, width=96, stride=4, steps=1, weight=0.0)
     with pytest.raises(UsageError, match=f"^precision={precision}: 1 of 2 windows were not finite") as error:
-        sample_latents(broken, ["a city"], [0], replace(chosen, window_batch=5))
+        METHOD.sample_latents(broken, ["a city"], [0], replace(chosen, window_batch=5))
     assert "\n" not in str(error.value)
 
 
@@ -167,16 +174,16 @@ def test_latents_after_running_out_of_memory_are_those_of_before(tiny, where):
     canvas = {"height": 64, "width": 128, "stride": 2, "steps": 3, "guidance_scale": 3.0}
     chosen = SyncDiffusionSettings(**canvas, weight=5.0, first_n=2, loss="lpips_alex", window_batch=4, gradient_batch=4)
     scarce, pulls, expected = replace(tiny, unet=Scarce(tiny.unet, where)), [], []
-    latents = sample_latents(scarce, ["a city"], [0], chosen, on_pull=pulls.append)
+    latents = METHOD.sample_latents(scarce, ["a city"], [0], chosen, on_pull=pulls.append)
     # Once for the gradient's batch, once for the denoising's, which has no backward pass.
     assert scarce.unet.refused == {"forward": 2, "backward": 1}[where]
     # The denoising's batch size matters to the last bit, too.
     same = replace(chosen, window_batch=2, gradient_batch=2)
     if where == "forward":
-        assert torch.equal(latents, sample_latents(tiny, ["a city"], [0], same, on_pull=expected.append))
+        assert torch.equal(latents, METHOD.sample_latents(tiny, ["a city"], [0], same, on_pull=expected.append))
     else:
-        torch.testing.assert_close(latents, sample_latents(tiny, ["a city"], [0], same), atol=1e-4, rtol=0)
-        sample_latents(tiny, ["a city"], [0], chosen, on_pull=expected.append)
+        torch.testing.assert_close(latents, METHOD.sample_latents(tiny, ["a city"], [0], same), atol=1e-4, rtol=0)
+        METHOD.sample_latents(tiny, ["a city"], [0], chosen, on_pull=expected.append)
     for ours, theirs in zip(pulls, expected, strict=True):
         assert ours.distances.shape == (1, 4)  # what the failed attempt saw is not told
         torch.testing.assert_close(ours.distances, theirs.distances, atol=1e-5, rtol=0)

@@ -10,14 +10,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from baselines.multidiffusion import METHOD as MULTIDIFFUSION
 from baselines.multidiffusion import MultiDiffusionSettings
-from baselines.multidiffusion import sample_latents as multidiffusion
 from baselines.released.literal import Ddim, cut, decoded, guided_noise, literal_sample, views_of
-from syncdiffusion.backbones.backbone import load_backbone
+from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.loop import Step, condition, initial_noise, windows_for
+from syncdiffusion.joint.foresee import Foresight
+from syncdiffusion.joint.noise import initial_noise
+from syncdiffusion.joint.task import new_task
 from syncdiffusion.memory import Batch
-from syncdiffusion.sync import Foreseeing, SyncDiffusionSettings, generate, sample_latents, synchronise
+from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 from tests.metric_networks import library_lpips, load_or_skip
 
 PROMPT = "a photo of a forest"
@@ -62,7 +64,7 @@ def test_syncdiffusion_equals_the_literal_loop(tiny, tiny_folder, changes):
     if chosen.loss == "lpips_vgg":  # its deeper gradients amplify float32's rounding to 6e-4; 2e-14 in float64
         tiny, tolerance = load_backbone(str(tiny_folder), device="cpu", precision="float64"), 1e-9
         distance = distance.double()
-    ours = sample_latents(tiny, [PROMPT], [3], chosen)
+    ours = METHOD.sample_latents(tiny, [PROMPT], [3], chosen)
     noise = initial_noise([PROMPT], [3], ours.shape[1:]).to(tiny.dtype)
     literal = literal_sample(
         tiny,
@@ -83,7 +85,7 @@ def test_syncdiffusion_equals_the_literal_loop(tiny, tiny_folder, changes):
     difference = (ours - literal).abs().max()
     print(f"largest difference {difference:.1e} of latents up to {literal.abs().max():.1f}")
     assert difference <= tolerance
-    unguided = sample_latents(tiny, [PROMPT], [3], settings(**{**changes, "weight": 0.0}))
+    unguided = METHOD.sample_latents(tiny, [PROMPT], [3], settings(**{**changes, "weight": 0.0}))
     # The comparison must be able to fail: the pull itself is far larger than the tolerance.
     assert (ours - unguided).abs().max() > 1e-2
 
@@ -97,7 +99,7 @@ def test_multidiffusion_equals_the_literal_loop(tiny, stride, loop_closure):
     chosen = MultiDiffusionSettings(
         **COMMON, width=width, steps=4, stride=stride, loop_closure=loop_closure, window_batch=5
     )
-    ours = multidiffusion(tiny, [PROMPT], [1], chosen)
+    ours = MULTIDIFFUSION.sample_latents(tiny, [PROMPT], [1], chosen)
     noise = initial_noise([PROMPT], [1], ours.shape[1:])
     literal = literal_sample(tiny, PROMPT, noise, stride=stride, steps=4, guidance_scale=3.0, loop_closure=loop_closure)
     assert (ours - literal).abs().max() <= 1e-4
@@ -105,20 +107,20 @@ def test_multidiffusion_equals_the_literal_loop(tiny, stride, loop_closure):
 
 def test_window_batch_and_company_do_not_change_a_panorama(tiny):
     load_or_skip("lpips_alex")
-    alone = [sample_latents(tiny, [p], [s], settings(window_batch=1)) for p, s in ((PROMPT, 0), ("a city", 7))]
+    alone = [METHOD.sample_latents(tiny, [p], [s], settings(window_batch=1)) for p, s in ((PROMPT, 0), ("a city", 7))]
     for batches in ((2, 3), (3, 1), (64, 64), ("auto", "auto")):
         chosen = settings(**dict(zip(("window_batch", "gradient_batch"), batches, strict=True)))
-        together = sample_latents(tiny, [PROMPT, "a city"], [0, 7], chosen)
+        together = METHOD.sample_latents(tiny, [PROMPT, "a city"], [0, 7], chosen)
         assert (together - torch.cat(alone)).abs().max() <= 1e-4
     assert (alone[0] - alone[1]).abs().max() > 0.1
 
 
 def test_without_weight_or_steps_it_is_multidiffusion(tiny):
-    base = multidiffusion(
+    base = MULTIDIFFUSION.sample_latents(
         tiny, [PROMPT], [5], MultiDiffusionSettings(**COMMON, width=128, steps=4, stride=4, window_batch=3)
     )
     for changes in ({"weight": 0.0}, {"first_n": 0}, {"every_n": 9}):
-        assert torch.equal(sample_latents(tiny, [PROMPT], [5], settings(**changes)), base)
+        assert torch.equal(METHOD.sample_latents(tiny, [PROMPT], [5], settings(**changes)), base)
 
 
 def test_the_gate_follows_the_released_code():
@@ -129,19 +131,19 @@ def test_the_gate_follows_the_released_code():
 def test_images_are_whole_and_reproducible(tiny):
     load_or_skip("lpips_alex")
     steps = []
-    image = generate(tiny, [PROMPT], [2], settings(steps=2), on_step=steps.append)
+    image = METHOD.generate(tiny, [PROMPT], [2], settings(steps=2), on_step=steps.append)
     assert image.shape == (1, 3, 64, 128) and image.dtype == torch.float32
     assert 0 <= image.min() and image.max() <= 1
     assert [(s.index, s.count) for s in steps] == [(0, 2), (1, 2)]
     torch.manual_seed(99)  # the global generator has no say
-    assert torch.equal(image, generate(tiny, [PROMPT], [2], settings(steps=2)))
+    assert torch.equal(image, METHOD.generate(tiny, [PROMPT], [2], settings(steps=2)))
 
 
 def test_looking_inside_changes_nothing(tiny):
     load_or_skip("lpips_alex")
     chosen, pulls = settings(every_n=2, first_n=3), []
-    watched = sample_latents(tiny, [PROMPT, "a city"], [2, 3], chosen, on_pull=pulls.append)
-    assert torch.equal(watched, sample_latents(tiny, [PROMPT, "a city"], [2, 3], chosen))
+    watched = METHOD.sample_latents(tiny, [PROMPT, "a city"], [2, 3], chosen, on_pull=pulls.append)
+    assert torch.equal(watched, METHOD.sample_latents(tiny, [PROMPT, "a city"], [2, 3], chosen))
     assert [pull.step.index for pull in pulls] == [1]  # the gate: (i + 1) % 2 == 0 and i < 3
     assert pulls[0].scale == pytest.approx(5.0 * 0.95)
     assert not pulls[0].images.requires_grad
@@ -154,7 +156,7 @@ def test_a_pull_shows_what_the_literal_loop_sees(tiny):
     """
     distance = library_distance("lpips_alex")
     prompts, seeds, pulls = [PROMPT, "a city"], [2, 3], []
-    sample_latents(tiny, prompts, seeds, settings(steps=2, anchor=0, window_batch=2), on_pull=pulls.append)
+    METHOD.sample_latents(tiny, prompts, seeds, settings(steps=2, anchor=0, window_batch=2), on_pull=pulls.append)
     first, ddim = pulls[0], Ddim(2)
     t = ddim.timesteps[0]
     assert (first.step.timestep, first.windows) == (t, (1, 2)) and len(pulls) == 2
@@ -188,14 +190,14 @@ class Faint:
 
 def test_a_faint_gradient_is_not_lost_in_float16(tiny):
     """Off by 0.10 of its length, as where the distance is not faint; without the scale it was zero, off by 1."""
-    windows = windows_for(tiny, 64, 96, 4)
-    told = condition(tiny, [PROMPT], "", 3.0)
-    views, scheduler = windows.crop(initial_noise([PROMPT], [0], (4, 8, 12))), tiny.steps(4)
-    step, foreseeing = Step(0, 4, int(scheduler.timesteps[0])), Foreseeing(scheduler, Faint())
-    exact, half = (
-        synchronise(replace(tiny, precision=each), foreseeing, views, step, told, 1, 1.0, Batch(1)).gradients
-        for each in ("float32", "float16")
-    )
+    found = []
+    for precision in ("float32", "float16"):
+        task = new_task(replace(tiny, precision=precision), [PROMPT], [0], settings(width=96))
+        windows, foresight = task.windows(4), Foresight(task, Faint(), Batch(1))
+        views, step = windows.crop(task.noise), task.steps[0]
+        _, target = foresight.aim(step, windows, views, 1, None)
+        found.append(foresight.gradients(step, windows, views, [0], target, None)[0])
+    exact, half = found
     assert (half - exact).norm() <= 0.2 * exact.norm()
 
 
@@ -230,6 +232,6 @@ def test_bad_settings_are_refused_by_name(changes):
 
 def test_an_anchor_that_does_not_exist_is_refused(tiny):
     with pytest.raises(UsageError, match="anchor=3: use 0 to 2"):
-        sample_latents(tiny, [PROMPT], [0], settings(anchor=3))
+        METHOD.sample_latents(tiny, [PROMPT], [0], settings(anchor=3))
     with pytest.raises(UsageError, match="width=100: .*nearest that they can: 96"):
-        sample_latents(tiny, [PROMPT], [0], settings(width=100))
+        METHOD.sample_latents(tiny, [PROMPT], [0], settings(width=100))

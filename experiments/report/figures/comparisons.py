@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from baselines import facts
 from experiments.metrics.catalogue import METRICS
 from experiments.report.figures.style import (
     GREY,
@@ -25,11 +26,19 @@ from experiments.report.figures.style import (
     place_labels,
     short,
 )
-from experiments.report.figures.values import COHERENCE, difference, measured, rows_there, swept_settings, tick
+from experiments.report.figures.values import (
+    coherence_metric,
+    difference,
+    headline_metric,
+    rows_there,
+    swept_settings,
+    tick,
+    value_of,
+)
 from experiments.report.typeset import one_line
 from experiments.results.inference import Interval, paired_values
 from experiments.results.numbers import titles
-from experiments.results.study import SHOWN, Results
+from experiments.results.study import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,14 +52,14 @@ LONGEST_PROMPT = 50  # characters to a line, of which there are two at most
 
 def tradeoff_figure(results: Results) -> Figure | None:
     """Coherence against KID and against seconds, a point with its 95 % intervals for every row."""
-    planes = {cost: points for cost in ("kid", "seconds") if len(points := plane_points(results, cost)) > 1}
+    planes = {cost: points for cost in (headline_metric(), "seconds") if len(points := plane_points(results, cost)) > 1}
     if not planes:
         return None
     figure = new_figure(TWO_COLUMNS if len(planes) > 1 else ONE_COLUMN, 72)
     panels = np.atleast_1d(figure.subplots(1, len(planes)))
     for axes, (cost, points) in zip(panels, planes.items(), strict=True):
         draw_plane(axes, points, marks(results.study))
-        axes.set(xlabel=metric_label(cost), ylabel=metric_label(COHERENCE))
+        axes.set(xlabel=metric_label(cost), ylabel=metric_label(coherence_metric()))
         few_ticks(axes, "x", "y")
         if cost == "seconds":
             logarithmic(axes)
@@ -67,7 +76,7 @@ def tradeoff_figure(results: Results) -> Figure | None:
 def plane_points(results: Results, cost: str) -> dict[str, Point]:
     """Label -> (cost, coherence) of the rows that have both."""
     pairs = {
-        row.label: (measured(results, row.label, cost), measured(results, row.label, COHERENCE))
+        row.label: (value_of(results, row.label, cost), value_of(results, row.label, coherence_metric()))
         for row in rows_there(results)
     }
     return {label: (x, y) for label, (x, y) in pairs.items() if x is not None and y is not None}
@@ -77,7 +86,7 @@ def add_swept_legend(figure: Figure, axes: Axes, results: Results) -> None:
     """Which marks are values of which swept setting."""
     for setting, rows in swept_settings(results).items():
         colour, marker = marks(results.study)[rows[0].label]
-        axes.plot([], [], marker, color=colour, markersize=5, label=SHOWN.get(setting, setting))
+        axes.plot([], [], marker, color=colour, markersize=5, label=facts(rows[0].method, setting).symbol or setting)
     legend(figure, axes)
 
 
@@ -146,10 +155,10 @@ def better_corner(axes: Axes) -> Box:
 
 def prompts_figure(results: Results) -> Figure | None:
     """Prompt by prompt, the differences in Intra-LPIPS of every row to the one compared with: seeds, and their mean."""
-    against, panoramas = results.study.compare_with, results.panoramas
+    against, panoramas, shown = results.study.compare_with, results.panoramas, coherence_metric()
     labels = [row.label for row in rows_there(results) if row.label != against]
     prompts = [prompt for prompt in results.study.prompts if (panoramas["prompt"] == prompt).any()]
-    if COHERENCE not in panoramas or not any(difference(results, label, COHERENCE) for label in labels):
+    if shown not in panoramas or not any(difference(results, label, shown) for label in labels):
         return None
     lines: list[str | None] = [*prompts, *([None] if len(prompts) > 1 else [])]  # None: all prompts together
     figure = new_figure(TWO_COLUMNS, 26 + len(lines) * (3 + 3.2 * len(labels)))
@@ -165,7 +174,7 @@ def prompts_figure(results: Results) -> Figure | None:
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"Δ {METRICS[COHERENCE].display} to {title}\n← more coherent than {title}   |   less coherent →")
+    axes.set_xlabel(f"Δ {METRICS[shown].display} to {title}\n← more coherent than {title}   |   less coherent →")
     legend(figure, axes)
     what = f"A dot is a seed: the same prompt and noise as {title}'s; marks: means with 95 % intervals"
     caption(figure, f"{what}; {about(results, panoramas_each(results, [*labels, against]))}")
@@ -175,11 +184,11 @@ def prompts_figure(results: Results) -> Figure | None:
 def draw_differences(axes: Axes, height: float, results: Results, label: str, prompt: str | None) -> None:
     """One row's differences at one height: dots of the seeds, the mean and its interval; `prompt` None for all."""
     colour, marker = marks(results.study)[label]
-    found = difference(results, label, COHERENCE, prompt)
+    found = difference(results, label, coherence_metric(), prompt)
     if found is None:
         return
     if prompt is not None:
-        a, b = paired_values(results.panoramas, label, results.study.compare_with, COHERENCE, prompt)
+        a, b = paired_values(results.panoramas, label, results.study.compare_with, coherence_metric(), prompt)
         dots = {"color": colour, "markersize": 4.5, "markeredgewidth": 0, "alpha": 0.45}
         axes.plot(a - b, np.full(len(a), height - 0.07), ".", **dots)
     height += 0.07

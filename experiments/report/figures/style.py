@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from baselines import METHODS
 from experiments.common.files import write_whole
 from experiments.metrics.catalogue import METRICS
 from experiments.report.typeset import one_line
@@ -66,13 +67,6 @@ STYLE = {
 # Okabe and Ito's colours, which the colour-blind tell apart too, with a purple dark enough for text. A method keeps its
 # own in every figure.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9"
-METHODS = {
-    "syncdiffusion": (BLUE, "o"),
-    "profile_matching": (ORANGE, "v"),
-    "multidiffusion": (VERMILLION, "s"),
-    "blended_latent": (GREEN, "^"),
-    "stable_diffusion": ("#707070", "X"),
-}
 OTHERS = ((PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), ("#332288", "<"), ("#000000", ">"))
 GREY = "#707070"
 
@@ -104,11 +98,16 @@ def marks(study: Study) -> dict[str, tuple[str, str]]:
     """
     found: dict[str, tuple[str, str]] = {}
     for row in study.rows:
-        group, own = row.swept[0] if row.swept else row.label, METHODS.get(row.method)
+        group, own = row.swept[0] if row.swept else row.label, mark_of(row.method)
         if group not in found:
             left = [each for each in (own, *OTHERS) if each and each not in found.values()]
             found[group] = left[0] if left else OTHERS[len(found) % len(OTHERS)]
     return {row.label: found[row.swept[0] if row.swept else row.label] for row in study.rows}
+
+
+def mark_of(method: str) -> tuple[str, str] | None:
+    """A method's colour and marker; None for one that has none of its own."""
+    return METHODS[method].mark if method in METHODS else None
 
 
 def metric_label(metric: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from baselines import facts
 from experiments.metrics.catalogue import METRICS
 from experiments.report.figures.style import (
     ONE_COLUMN,
@@ -25,15 +26,15 @@ from experiments.report.figures.style import (
 from experiments.report.figures.values import (
     SweptAxis,
     difference,
-    measured,
     shown_metrics,
     swept_axis,
     swept_settings,
     tick,
+    value_of,
 )
 from experiments.results.inference import Interval
 from experiments.results.numbers import titles
-from experiments.results.study import SHOWN, Results, Row
+from experiments.results.study import Results, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 HEIGHT = 56.0  # mm, of a row of panels
 COST_STEP = 1.15  # a cost is another where it is so much higher; the same work takes a few per cent more or less
 TICK_LETTERS = 24  # that stand side by side below a panel
-COHERENCE_METRICS = ("intra_lpips", "intra_style_mean")  # what synchronising is for
 
 
 def curves_figure(results: Results, setting: str) -> Figure | None:
@@ -54,8 +54,8 @@ def curves_figure(results: Results, setting: str) -> Figure | None:
         return None
     figure, panels = new_panels(len(metrics))
     for axes, metric in zip(panels, metrics, strict=True):
-        draw_swept(axes, axis, [measured(results, label, metric) for label in labels], mark_of(results, setting))
-        draw_compared(axes, results, measured(results, results.study.compare_with, metric))
+        draw_swept(axes, axis, [value_of(results, label, metric) for label in labels], swept_mark(results, setting))
+        draw_compared(axes, results, value_of(results, results.study.compare_with, metric))
         axes.set_ylabel(metric_label(metric))
     legend(figure, panels[0])
     caption(figure, f"Means with 95 % intervals; {about(results, panoramas_each(results, labels))}")
@@ -73,11 +73,12 @@ def paired_figure(results: Results, setting: str) -> Figure | None:
         return None
     figure, panels = new_panels(len(found))
     for axes, (metric, values) in zip(panels, found.items(), strict=True):
-        draw_swept(axes, axis, values, mark_of(results, setting))
+        draw_swept(axes, axis, values, swept_mark(results, setting))
         draw_compared(axes, results, Interval(0.0, np.nan, np.nan, 0))
         axes.set_ylabel("Δ " + metric_label(metric))
     legend(figure, panels[0])
-    blocks = " (KID: on the same block of seeds)" if "kid" in found else ""
+    of_sets = [METRICS[metric].display for metric in found if not METRICS[metric].per_panorama]
+    blocks = f" ({', '.join(of_sets)}: on the same block of seeds)" if of_sets and results.swaps is None else ""
     what = f"Δ: difference to {short(titles(results.study)[against])} on the same prompt and noise{blocks}"
     caption(figure, f"{what}; means with 95 % intervals; {about(results, panoramas_each(results, labels))}")
     return figure
@@ -94,11 +95,11 @@ def cost_figure(results: Results) -> Figure | None:
     for axes, metric in zip(panels, metrics, strict=True):
         for setting in swept:
             draw_cost(axes, results, setting, metric)
-        compared = measured(results, results.study.compare_with, metric)
+        compared = value_of(results, results.study.compare_with, metric)
         draw_compared(axes, results, compared)
         axes.set(xlabel=metric_label("seconds"), ylabel=metric_label(metric), xlim=(0, None))
-        if compared is not None and metric in COHERENCE_METRICS:
-            add_gain_axis(axes, compared.mean, [measured(results, label, metric) for label in labels], metric)
+        if compared is not None and METRICS[metric].coherence:
+            add_gain_axis(axes, compared.mean, [value_of(results, label, metric) for label in labels], metric)
     legend(figure, panels[0])
     devices = ", ".join(sorted(set(results.panoramas["device"].astype(str))))
     against = short(titles(results.study)[results.study.compare_with])
@@ -112,7 +113,7 @@ def cost_figure(results: Results) -> Figure | None:
 
 def changes_cost(results: Results, rows: Sequence[Row]) -> bool:
     """Whether there are three costs at least: a weight, say, costs the same unless it is 0, and needs no figure."""
-    seconds = np.sort([measured(results, row.label, "seconds").mean for row in rows])
+    seconds = np.sort([value_of(results, row.label, "seconds").mean for row in rows])
     return int((seconds[1:] > COST_STEP * seconds[:-1]).sum()) >= 2
 
 
@@ -129,7 +130,7 @@ def new_panels(count: int, columns: int = 4) -> tuple[Figure, list[Axes]]:
     return figure, panels[:count]
 
 
-def mark_of(results: Results, setting: str) -> tuple[str, str]:
+def swept_mark(results: Results, setting: str) -> tuple[str, str]:
     return marks(results.study)[swept_settings(results)[setting][0].label]
 
 
@@ -173,11 +174,11 @@ def draw_compared(axes: Axes, results: Results, value: Interval | None) -> None:
 
 def draw_cost(axes: Axes, results: Results, setting: str, metric: str) -> None:
     rows = swept_axis(results.study, setting, swept_settings(results)[setting]).rows
-    colour, marker = mark_of(results, setting)
-    seconds = [measured(results, row.label, "seconds").mean for row in rows]
-    x, (mean, low, high) = points_of(seconds, [measured(results, row.label, metric) for row in rows])
+    colour, marker = swept_mark(results, setting)
+    seconds = [value_of(results, row.label, "seconds").mean for row in rows]
+    x, (mean, low, high) = points_of(seconds, [value_of(results, row.label, metric) for row in rows])
     axes.errorbar(x, mean, [mean - low, high - mean], color=colour, fmt="none", linewidth=0.6, alpha=0.6)
-    axes.plot(x, mean, color=colour, marker=marker, label=SHOWN.get(setting, setting))
+    axes.plot(x, mean, color=colour, marker=marker, label=facts(rows[0].method, setting).symbol or setting)
 
 
 def add_gain_axis(axes: Axes, compared: float, values: Sequence[Interval | None], metric: str) -> None:
@@ -198,8 +199,8 @@ def label_values(axes: Axes, results: Results, swept: Mapping[str, Sequence[Row]
         (row, setting, value)
         for setting, rows in swept.items()
         for row in rows
-        if (value := measured(results, row.label, metric)) is not None
+        if (value := value_of(results, row.label, metric)) is not None
     ]
-    points = [(measured(results, row.label, "seconds").mean, value.mean) for row, _, value in there]
-    colours = [mark_of(results, setting)[0] for _, setting, _ in there]
+    points = [(value_of(results, row.label, "seconds").mean, value.mean) for row, _, value in there]
+    colours = [swept_mark(results, setting)[0] for _, setting, _ in there]
     place_labels(axes, points, [tick(row) for row, _, _ in there], colours)

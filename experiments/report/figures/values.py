@@ -8,28 +8,16 @@ from numbers import Real
 
 import numpy as np
 
+from baselines import facts
 from experiments.metrics.catalogue import METRICS
 from experiments.report.page.overlay import windows_of
 from experiments.results.inference import Interval, mean_interval, paired_comparison, paired_replicates, paired_values
-from experiments.results.numbers import COSTS, INTERVAL, estimate
+from experiments.results.numbers import COSTS, INTERVAL, estimate, swap_comparison
 from experiments.results.study import Results, Row, Study
 
-COHERENCE = "intra_lpips"
-# Those that there are get a panel.
-SHOWN = (COHERENCE, "intra_style_mean", "layout_lpips", "clip_score", "mini_clip_score", "kid")
 LEAST_REPLICATES = 3  # with two the t interval is thirteen standard errors wide on either side
 NORMAL = 1.96  # standard errors on either side of a 95 % interval
 CHARACTER, GAP = 0.045, 0.03  # of a panel's width: of a character of its ticks, between two ticks at least
-
-AXES = {
-    "weight": "guidance weight w",
-    "decay": "decay of w per step",
-    "first_n": "gradient steps:\nfirst N",
-    "every_n": "gradient steps:\nevery N-th",
-    "anchor": "anchor window,\nnumber",
-    "stride": "stride (latent cells)",
-    "loss": "perceptual loss",
-}
 
 
 def rows_there(results: Results) -> list[Row]:
@@ -48,11 +36,22 @@ def swept_settings(results: Results) -> dict[str, list[Row]]:
 
 
 def shown_metrics(results: Results, labels: Sequence[str]) -> list[str]:
-    """Those of SHOWN that at least one of the rows has."""
-    return [each for each in SHOWN if any(measured(results, label, each) is not None for label in labels)]
+    """Those that have panels, in that order, and that at least one of the rows has."""
+    with_panel = sorted((each for each in METRICS.values() if each.panel is not None), key=lambda each: each.panel)
+    return [each.name for each in with_panel if any(value_of(results, label, each.name) for label in labels)]
 
 
-def measured(results: Results, label: str, metric: str) -> Interval | None:
+def coherence_metric() -> str:
+    """What the trade-off and the prompts are drawn over: the first panel of those that joint diffusion is for."""
+    return min((each for each in METRICS.values() if each.coherence), key=lambda each: each.panel).name
+
+
+def headline_metric() -> str:
+    """The number of a whole set that stands for its quality."""
+    return next(each.name for each in METRICS.values() if each.headline)
+
+
+def value_of(results: Results, label: str, metric: str) -> Interval | None:
     """A row's value with its 95 % interval; None where it was not measured.
 
     Per-panorama metrics and seconds: the mean over panoramas. Set-level metrics: the number of the whole set, as wide
@@ -70,11 +69,18 @@ def measured(results: Results, label: str, metric: str) -> Interval | None:
 
 
 def difference(results: Results, label: str, metric: str, prompt: str | None = None) -> Interval | None:
-    """A row less the row compared with, pair by pair (same prompt and noise, or same replicate); None without pairs."""
+    """A row less the row compared with, pair by pair; None without pairs.
+
+    Per-panorama metrics: the same prompt and noise. Set-level metrics: the difference of the whole sets as label swaps
+    found it, else replicates, three at least.
+    """
     against = results.study.compare_with
     if METRICS[metric].per_panorama:
         pairs = paired_values(results.panoramas, label, against, metric, prompt)
     else:
+        swapped = swap_comparison(results, label, METRICS[metric])
+        if swapped is not None:
+            return Interval(swapped.difference, swapped.low, swapped.high, swapped.n)
         pairs = paired_replicates(results.replicates, label, against, metric)
         if len(pairs[0]) < LEAST_REPLICATES:
             return None
@@ -102,7 +108,7 @@ class SweptAxis:
 def swept_axis(study: Study, setting: str, rows: Sequence[Row]) -> SweptAxis:
     """Numbers lie where they belong if their ticks stay apart, else evenly spaced; words are categories."""
     numbers = [number_of(row, study) for row in rows]
-    label = AXES.get(setting, setting)
+    label = facts(rows[0].method, setting).axis or setting
     for row, number in zip(rows, numbers, strict=True):
         if row.swept[1] is None and number is not None:
             label += f" ({tick(row)} = {number})"

@@ -26,7 +26,7 @@ def page_content(
     return {
         "name": study.name,
         "warning": EMBEDDED if study.model["embedded"] else "",
-        "facts": facts_of(results),
+        "facts": facts_shown(results),
         "sections": list(sections),
         "plots": list(plots),
         "metrics": [{"name": each, "title": METRICS[each].display, "better": METRICS[each].better} for each in metrics],
@@ -38,7 +38,7 @@ def page_content(
     }
 
 
-def facts_of(results: Results) -> list[tuple[str, str]]:
+def facts_shown(results: Results) -> list[tuple[str, str]]:
     """The header: (name, value) of what a reader must know beside the numbers."""
     study, canvas = results.study, results.study.canvas
     model, counts = study.model, results.panoramas["method"].value_counts()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from baselines import METHODS
 from experiments.results.study import Row
-from syncdiffusion.geometry.sizes import window_corners
+from syncdiffusion.cost import Square
+from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.settings import facts_of
 
 
 def windows_of(row: Row, canvas: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -16,14 +19,17 @@ def windows_of(row: Row, canvas: Mapping[str, Any]) -> dict[str, Any] | None:
         size: their side. boxes: [left, top] of each, by number; one that reaches beyond the right edge goes on at the
         left. anchor: the number of the one that the others are pulled toward, None where the method has none.
     """
-    settings = row.settings
-    if "stride" not in settings:
+    method = METHODS.get(row.method)
+    if method is None or method.moving:
         return None
     factor = canvas.get("factor", 8)  # pixels per latent cell
-    height, width, size = (pixels // factor for pixels in (settings["height"], settings["width"], canvas["window"]))
-    corners = window_corners(height, width, size, settings["stride"], settings.get("loop_closure", "off"))
-    anchor = None
-    if "anchor" in settings:
-        anchor = len(corners) // 2 if settings["anchor"] is None else settings["anchor"]
+    square = Square(canvas["window"] // factor, factor)
+    # What a row does not say it has in common with the others.
+    told = {**canvas, **row.settings}
+    known = {name: told[name] for name in facts_of(method.settings) if name in told}
+    corners = method.corners(method.settings(**known), square)
+    if not corners:
+        return None
+    anchor = choose_anchor(row.settings["anchor"], len(corners)) if "anchor" in row.settings else None
     boxes = [[left * factor, top * factor] for top, left in corners]
-    return {"size": size * factor, "boxes": boxes, "anchor": anchor}
+    return {"size": square.pixels, "boxes": boxes, "anchor": anchor}

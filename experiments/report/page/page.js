@@ -63,7 +63,8 @@ function showTables({ id, title, notes, tables }) {
   document.getElementById("tables").append(section);
 }
 
-/** columns: title, note, hint; rows: cells of text, what stands beside it, best, and the value to sort by. */
+/** columns: title, note, hint; rows: cells of text, what stands beside it, best, what others published, letters of
+ * footnotes, and the value to sort by. */
 function tableOf({ columns, rows }) {
   const body = make("tbody");
   const headings = columns.map((column, index) => {
@@ -97,11 +98,13 @@ function lineOf(cells) {
   return make(
     "tr",
     {},
-    ...cells.map(({ text, beside, best, value }, index) => {
+    ...cells.map(({ text, beside, best, published, marks, value }, index) => {
       const className = best ? "best" : typeof value === "string" ? "word" : "";
       const cell = make(index ? "td" : "th", { className }, make("span", { dir: "auto" }, text));
       if (!index) cell.scope = "row";
       if (beside) cell.append(make("span", { className: "beside" }, ` ${beside}`));
+      if (published) cell.append(make("span", { className: "beside" }, `; ${published}`));
+      if (marks) cell.append(make("sup", { className: "beside" }, marks));
       return cell;
     }),
   );

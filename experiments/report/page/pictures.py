@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.common.files import write_whole
-from experiments.common.progress import counted
+from experiments.common.progress import report_images
 
 QUALITY = 90
 WIDEST = 16_383  # pixels, of a WebP picture
@@ -23,7 +23,7 @@ def write_images(report: Path, source: Path, files: Iterable[str]) -> dict[str, 
         file -> path relative to `report`; a PNG that is missing or damaged has no entry.
     """
     images, files = {}, list(files)
-    done = counted("page")
+    done = report_images("page")
     for number, file in enumerate(files):
         try:
             images[file] = write_image(report, (source / file).read_bytes())

@@ -1,4 +1,4 @@
-"""The tables of a page: sections of named tables, whose cells hold a text and the value that they are sorted by."""
+"""The tables of a page: sections of named tables, from the same sheets as Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -7,50 +7,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, Metric
-from experiments.report.notes import dagger_note, explained, provenance
-from experiments.report.tables import ARROWS
-from experiments.report.typeset import NOTHING, measured, probability
-from experiments.results.numbers import ALPHA, COSTS, STDERR, Estimate, best_labels, estimate, metrics_of, titles
-from experiments.results.study import Results, Study
+from experiments.metrics.catalogue import ALL_PROMPTS
+from experiments.report.notes import difference_note, meaning_notes
+from experiments.report.sheet import WORD, Sheet, SheetCell
+from experiments.report.sheets import ARROWS, comparison_sheet, score_sheet
+from experiments.results.numbers import main_table, no_comparisons
+from experiments.results.study import Results
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEANING = (
-    "±: half-width of the 95 % t interval of the mean over n panoramas; where marked s.e., one standard error. FID has "
-    "neither and falls with n: compare it at equal n only. Peak memory: the highest. Bold: best of the column."
-)
-PAIRS = (
-    "Difference: the row less the one that it is compared with, mean over n pairs of the same prompt and noise, ± "
-    "half-width of its 95 % t interval; of FID, KID and Mean-GIQA over n disjoint blocks of seeds, without a test. "
-    "p: two-sided sign-flip permutation test. Better: pairs in which the row is the better one."
-)
-
 TEXTS = {"prompt": str, "method": str, "against": str}  # also one that reads "10" or "null"
-
-Cell = dict[str, Any]  # text, beside, best, value (a number or a word to sort by, None where there is nothing)
 
 
 def table_sections(folder: Path, results: Results) -> list[dict[str, Any]]:
-    """The whole set, the prompts one by one, and folder/comparisons.csv where it is there."""
-    study, there, compared = results.study, metrics_of(results), read_comparisons(folder)
-    notes = [MEANING, *explained(there), " ".join(provenance(results, there))]
-    if compared is not None:
-        notes[1:1] = dagger_note(study, there, compared)
-    each = [score_table(results, prompt, compared) for prompt in study.prompts]
+    """The whole set with what others published, the prompts one by one, and folder/comparisons.csv if it is there."""
+    compared = read_comparisons(folder)
+    known = no_comparisons() if compared is None else compared
+    whole = main_table(results, known)
+    sheet = score_sheet(results, whole)
+    notes = [*meaning_notes(results, whole, known), *(f"[{each}] {text}" for each, text in sheet.footnotes.items())]
+    prompts = [score_sheet(results, main_table(results, known, each), each) for each in results.study.prompts]
     sections = [
-        section("results", "Results", notes, [score_table(results, ALL_PROMPTS, compared)]),
-        section("by-prompt", "Prompt by prompt", ["As above, of one prompt."], each),
+        section("results", "Results", notes, [sheet]),
+        section("by-prompt", "Prompt by prompt", ["As above, of one prompt."], prompts),
     ]
     if compared is not None and len(compared):
-        tables = [comparison_table(rows, study) for _, rows in compared.groupby("prompt", sort=False)]
-        sections.append(section("comparisons", "Compared pair by pair", [PAIRS], tables))
+        sheets = [comparison_sheet(rows, results.study) for _, rows in compared.groupby("prompt", sort=False)]
+        sections.append(section("comparisons", "Compared pair by pair", [difference_note(results)], sheets))
     return sections
 
 
-def section(name: str, title: str, notes: Sequence[str], tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"id": name, "title": title, "notes": list(notes), "tables": list(tables)}
+def section(name: str, title: str, notes: Sequence[str], sheets: Sequence[Sheet]) -> dict[str, Any]:
+    return {"id": name, "title": title, "notes": list(notes), "tables": [page_table(sheet) for sheet in sheets]}
 
 
 def read_comparisons(folder: Path) -> pd.DataFrame | None:
@@ -62,92 +51,35 @@ def read_comparisons(folder: Path) -> pd.DataFrame | None:
     return pd.read_csv(path, dtype=TEXTS, keep_default_na=False, na_values=[""])
 
 
-def score_table(results: Results, prompt: str, compared: pd.DataFrame | None) -> dict[str, Any]:
-    """Rows of the study; n, metrics and cost as columns. A dagger where `compared` finds a difference."""
-    study, made = results.study, results.panoramas
-    if prompt != ALL_PROMPTS:
-        made = made[made["prompt"] == prompt]
-    counts = {row.label: int((made["method"] == row.label).sum()) for row in study.rows}
-    columns = [column("method"), column("n", "", "panoramas")]
-    cells = [[word(title) for title in titles(study).values()], [number(str(n), n) for n in counts.values()]]
-    for metric in (*metrics_of(results), *COSTS.values()):
-        found = {label: estimate(results, label, metric, prompt) for label in counts}
-        if not any(each.n for each in found.values()):
-            continue  # FID and KID of single prompts may not be there
-        differing = differing_labels(compared, prompt, metric)
-        best = best_labels(metric, found)
-        with_stderr = any(each.kind == STDERR for each in found.values())
-        columns.append(column(titled(metric), "± s.e." if with_stderr else "", f"{metric.better} is better"))
-        cells.append(
-            [
-                score_cell(metric, each, counts[label], label in best, label in differing)
-                for label, each in found.items()
-            ]
-        )
-    return {"name": shown(prompt), "columns": columns, "rows": [list(row) for row in zip(*cells, strict=True)]}
-
-
-def titled(metric: Metric) -> str:
-    return f"{metric.display}\N{NO-BREAK SPACE}{ARROWS[metric.better]}"
-
-
-def shown(prompt: str) -> str:
-    return "all prompts" if prompt == ALL_PROMPTS else prompt
-
-
-def differing_labels(compared: pd.DataFrame | None, prompt: str, metric: Metric) -> set[str]:
-    """Rows that differ from the one compared with, after Holm."""
-    if compared is None:
-        return set()
-    mine = compared[(compared["prompt"] == prompt) & (compared["metric"] == metric.name)]
-    return set(mine.loc[mine["p_holm"] <= ALPHA, "method"])
-
-
-def score_cell(metric: Metric, found: Estimate, n: int, best: bool, differs: bool) -> Cell:
-    """n stands beside every FID, and wherever it is not the row's."""
-    scale = 2**30 if metric.name == "peak_memory_bytes" else 1
-    cell = number(measured(found.value / scale, found.plus_minus), found.value, best)
-    cell["beside"] += "†" * differs
-    if found.n and (metric.name == "fid" or found.n != n):
-        cell["beside"] = f"{cell['beside']} (n={found.n})".lstrip()
-    return cell
-
-
-def number(text: str, value: float, best: bool = False) -> Cell:
-    """What follows ± stands beside the number, unless a power of ten embraces both."""
-    before, sign, after = (text, "", "") if text.startswith("(") else text.partition(" ± ")
-    known = None if math.isnan(value) else value
-    return {"text": before, "beside": f"± {after}" if sign else "", "best": best, "value": known}
-
-
-def word(text: str) -> Cell:
-    return {"text": text, "beside": "", "best": False, "value": text}
-
-
-def column(title: str, note: str = "", hint: str = "") -> dict[str, str]:
-    return {"title": title, "note": note, "hint": hint}
-
-
-def comparison_table(rows: pd.DataFrame, study: Study) -> dict[str, Any]:
-    """Rows of comparisons.csv, all of one prompt."""
-    headings = ("method", "compared with", "metric", "difference", "p", "p (Holm)", "better", "n")
-    title = titles(study)
+def page_table(sheet: Sheet) -> dict[str, Any]:
+    """A sheet as plain values for the page's JSON."""
     return {
-        "name": shown(rows["prompt"].iloc[0]),
-        "columns": [column(each) for each in headings],
-        "rows": [comparison_line(line, title) for line in rows.to_dict("records")],
+        "name": "all prompts" if sheet.name == ALL_PROMPTS else sheet.name,
+        "columns": [{"title": bound(each.title), "note": each.note, "hint": each.hint} for each in sheet.columns],
+        "rows": [[page_cell(cell) for cell in row] for row in sheet.rows],
     }
 
 
-def comparison_line(line: Mapping[str, Any], title: Mapping[str, str]) -> list[Cell]:
-    share = line["share_better"]
-    return [
-        word(title.get(line["method"], line["method"])),
-        word(title.get(line["against"], line["against"])),
-        word(titled(METRICS[line["metric"]]) if line["metric"] in METRICS else line["metric"]),
-        number(measured(line["difference"], (line["high"] - line["low"]) / 2), line["difference"]),
-        number(probability(line["p"]), line["p"]),
-        number(probability(line["p_holm"]), line["p_holm"]),
-        number(NOTHING if math.isnan(share) else f"{100 * share:.0f} %", share),
-        number(str(int(line["n"])), line["n"]),
-    ]
+def bound(text: str) -> str:
+    """An arrow stays on the line of the word before it."""
+    return f"{text[:-2]}\N{NO-BREAK SPACE}{text[-1]}" if text[-1:] in ARROWS.values() else text
+
+
+def page_cell(cell: SheetCell) -> Mapping[str, Any]:
+    """text: the value. beside: its uncertainty, † and n. published: numbers of others. marks: letters of footnotes.
+    value: a number or a word to sort by, None where there is nothing."""
+    text = cell.text
+    # What follows ± stands beside the number, unless a power of ten embraces both.
+    number, sign, uncertainty = (text, "", "") if cell.form == WORD or text.startswith("(") else text.partition(" ± ")
+    beside = (f"± {uncertainty}" if sign else "") + "†" * cell.differs
+    if cell.n is not None:
+        beside = f"{beside} (n={cell.n})".lstrip()
+    nothing = not isinstance(cell.value, str) and math.isnan(cell.value)
+    return {
+        "text": bound(number),
+        "beside": beside,
+        "best": cell.best,
+        "value": None if nothing else cell.value,
+        "published": "; ".join(cell.published),
+        "marks": ", ".join(cell.marks),
+    }

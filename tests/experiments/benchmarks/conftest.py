@@ -9,7 +9,7 @@ import pytest
 
 from experiments.benchmarks import run
 from experiments.benchmarks.cases import CASES, Case
-from syncdiffusion.backbones.backbone import load_backbone
+from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.sync import SyncDiffusionSettings
 from tests.metric_networks import load_or_skip
 

@@ -4,12 +4,12 @@ import pytest
 
 from experiments.benchmarks import samplers
 from experiments.benchmarks.panorama import panorama_pipeline, views_of
-from experiments.benchmarks.samplers import MULTIDIFFUSION, Task, panorama, panoramas
+from experiments.benchmarks.samplers import MULTIDIFFUSION, Job, panorama, panoramas
 
 
 @pytest.mark.parametrize("view_batch_size", [1, 2])
 def test_the_pipeline_with_our_windows_gives_our_latents(tiny, tiny_case, view_batch_size, monkeypatch):
-    task = Task(tiny, tiny_case.prompt, tiny_case.seed, tiny_case.timed[0])
+    task = Job(tiny, tiny_case.prompt, tiny_case.seed, tiny_case.timed[0])
     ours = MULTIDIFFUSION.latents(task)
     theirs = panorama(view_batch_size).latents(task)
     assert ours.shape == theirs.shape == (1, 4, 8, 16)
@@ -26,5 +26,5 @@ def test_the_pipeline_asks_for_the_views_that_were_put_in(tiny):
 
 
 def test_view_batch_sizes_end_at_all_views(tiny, tiny_case):
-    task = Task(tiny, tiny_case.prompt, tiny_case.seed, tiny_case.timed[0])
+    task = Job(tiny, tiny_case.prompt, tiny_case.seed, tiny_case.timed[0])
     assert [each.window_batch for each in panoramas(task)] == [1, 2, 3]  # three windows

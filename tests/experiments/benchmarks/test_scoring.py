@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,7 +180,7 @@ def colour_moments(crops: list[np.ndarray]) -> Tensor:
 def few(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Words for the quickest run there is: three crops, without Inception and CLIP, which take long to load."""
     quick = {"inception": FeatureNetwork("colour moments", colour_moments), "clip": None}
-    monkeypatch.setattr(scoring, "load_networks", lambda config: replace(load_networks(config), **quick))
+    monkeypatch.setattr(scoring, "load_networks", lambda config: load_networks(config) | quick)
     monkeypatch.setattr(scoring, "ASPECT", 3)
     monkeypatch.setattr(scoring, "REFERENCES", 9)
     monkeypatch.setattr(scoring, "COMPARED", 1)

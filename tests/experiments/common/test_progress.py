@@ -1,15 +1,18 @@
 """The time left, reckoned label by label."""
 
 import io
+import time
 
 import pytest
 
-from experiments.common.progress import Progress
+from experiments.common.progress import Progress, report_images
+
+NAMES = {"title": "generate", "noun": "panoramas"}
 
 
 def test_time_left_counts_each_method_at_its_own_cost():
     stream = io.StringIO()
-    progress = Progress(["slow"] * 3 + ["quick"] * 10, {}, stream, every=0.0)
+    progress = Progress(["slow"] * 3 + ["quick"] * 10, {}, stream, every=0.0, **NAMES)
     assert progress.time_left("slow", 0.0) == "?"
     progress.finish("slow", "one", 50.0)
     progress.finish("quick", "two", 2.0)
@@ -27,7 +30,11 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [({}, "generate 100%"), ({}, "1.0/1 panoramas, "), ({"title": "benchmark", "noun": "runs"}, "1.0/1 runs, ")],
+    [
+        ({"title": "generate", "noun": "panoramas"}, "generate 100%"),
+        ({"title": "generate", "noun": "panoramas"}, "1.0/1 panoramas, "),
+        ({"title": "benchmark", "noun": "runs"}, "1.0/1 runs, "),
+    ],
 )
 def test_a_terminal_is_told_what_is_counted(words, said):
     stream = Terminal()
@@ -38,13 +45,47 @@ def test_a_terminal_is_told_what_is_counted(words, said):
 
 
 def test_what_was_never_made_counts_as_the_cheapest_known():
-    progress = Progress(["seen", "new", "new"], {"seen": 10.0, "other": 3.0}, io.StringIO())
+    progress = Progress(["seen", "new", "new"], {"seen": 10.0, "other": 3.0}, io.StringIO(), **NAMES)
     assert progress.time_left("seen", 0.0) == "16 s"
 
 
 def test_what_another_process_made_is_no_longer_to_do():
     stream = io.StringIO()
-    progress = Progress(["one", "one", "one"], {}, stream, every=0.0)
+    progress = Progress(["one", "one", "one"], {}, stream, every=0.0, **NAMES)
     progress.skip("one")
     progress.finish("one", "it", 5.0)
     assert stream.getvalue() == "[1/2] it: 5.0 s; 5 s left\n"
+
+
+def test_steps_are_told_now_and_then_where_there_is_no_terminal(monkeypatch):
+    """A run of 100 s in 20 steps, a line every ten seconds; the time left follows from the steps alone."""
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(["slow", "slow"], {}, stream, every=10.0, **NAMES)
+    now[0] = 30.0  # the model was loaded
+    for step in range(1, 21):
+        now[0] += 5.0
+        progress.step("slow", step / 20, "slow, seed 3")
+    progress.finish("slow", "slow, seed 3", 100.0)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[1/2] slow, seed 3: 5 % of it; ? left"
+    assert lines[1] == "[1/2] slow, seed 3: 15 % of it; 3 min 05 s left"  # 85 s of this one, 100 s of the next
+    assert len(lines) == 11 and lines[-2] == "[1/2] slow, seed 3: 95 % of it; 1 min 45 s left"
+    assert lines[-1] == "[1/2] slow, seed 3: 100.0 s; 1 min 40 s left"
+
+
+def test_on_a_terminal_the_bar_tells_the_steps():
+    stream = Terminal()
+    progress = Progress(["one"], {}, stream, every=0.0, **NAMES)
+    progress.step("one", 0.5, "it")
+    progress.close()
+    assert "generate  50%" in stream.getvalue() and "% of it" not in stream.getvalue()
+
+
+def test_images_are_a_bar_on_a_terminal():
+    stream = Terminal()
+    say = report_images("score", stream)
+    assert stream.getvalue() == ""  # the networks are still being loaded
+    for done in (1, 2, 4):
+        say(done, 4)
+    assert "score: 100%" in stream.getvalue() and "4/4" in stream.getvalue()

@@ -1,6 +1,5 @@
 """The feature cache: exact, safe with several writers, and never believed where it is damaged."""
 
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -55,15 +54,14 @@ def test_an_entry_under_another_name_is_not_believed(tmp_path):
     assert np.array_equal(cache.get("a key"), np.zeros(3))
 
 
-def test_a_folder_that_cannot_be_written_costs_no_score(tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_costs_no_score(tmp_path):
     (tmp_path / "features").write_text("a file stands where the folder must be")
-    cache = FeatureCache(tmp_path / "features", "shared_dir")
-    with caplog.at_level(logging.WARNING, "experiments"):
-        for key in ("one", "two"):
-            cache.put(key, np.zeros(3))
-            assert cache.get(key) is None
-    (record,) = caplog.records
-    assert record.getMessage().startswith("features are not kept: shared_dir: cannot write")
+    cache = FeatureCache(tmp_path / "features")
+    assert cache.failure is None
+    for key in ("one", "two"):
+        cache.put(key, np.zeros(3))
+        assert cache.get(key) is None
+    assert cache.failure.path.is_relative_to(tmp_path / "features") and cache.failure.reason
 
 
 WORKER = """

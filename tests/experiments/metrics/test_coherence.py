@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from experiments.metrics.coherence import pair_distances, without_tone
+from experiments.metrics.coherence import pair_distances
+from experiments.metrics.definitions.layout_lpips import without_tone
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.distances import PerceptualLoss, load_perceptual
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.metrics.crops import grid_crops, load_image, random_crop
+from experiments.metrics.crops import decode_image, grid_crops, load_image, random_crop
 from syncdiffusion.errors import UsageError
 
 
@@ -66,3 +66,36 @@ def test_images_load_as_rgb_and_bad_files_are_named(tmp_path) -> None:
     for name in ("b.png", "none.png"):
         with pytest.raises(UsageError, match=name):
             load_image(tmp_path / name)
+
+
+def test_a_damaged_picture_is_one_line_that_names_it(tmp_path) -> None:
+    """2,000 PNGs with three bytes changed each: read, or refused in one line, whatever Pillow raised."""
+    path, random = tmp_path / "a.png", np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(2000):
+        data = bytearray(whole)
+        for place in random.integers(0, 100, 3):
+            data[place] = random.integers(256)
+        try:
+            assert decode_image(bytes(data), path).shape[2] == 3
+        except UsageError as error:
+            refused += 1
+            assert str(error).startswith(f"image {path} cannot be read (") and "\n" not in str(error)
+    assert refused > 1000
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path, monkeypatch) -> None:
+    Image.fromarray(ruler(40, 60)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses twice as many
+    with pytest.raises(UsageError, match="a.png cannot be read .more pixels than Pillow opens"):
+        load_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_is_rounded_not_clipped(suffix, tmp_path) -> None:
+    """257 times an 8-bit value is the same brightness in 16 bits; half of a step away it still rounds to it."""
+    values = np.arange(256).reshape(16, 16)
+    for offset in (0, 128):
+        Image.fromarray(np.minimum(values * 257 + offset, 65535).astype(np.uint16)).save(tmp_path / f"a.{suffix}")
+        np.testing.assert_array_equal(load_image(tmp_path / f"a.{suffix}"), np.stack([values] * 3, axis=2))

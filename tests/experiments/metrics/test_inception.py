@@ -43,9 +43,8 @@ def test_features_equal_those_of_clean_fids_graph(inception, picture, monkeypatc
     crops = [picture(seed, 128, 128) for seed in range(3)]
     graph = clean_fid_graph(monkeypatch)
     images = torch.stack([resize_clean(crop) for crop in crops])
-    official = "clean-fid" in inception.network
-    with torch.inference_mode():  # the two files differ in how they bring [0, 255] to [-1, 1]
-        expected = graph((images - 128) / 128 if official else images / 127.5 - 1)[0].flatten(1)
+    with torch.inference_mode():  # the original graph brings [0, 255] to [-1, 1) so, and clean-fid's file of it too
+        expected = graph((images - 128) / 128)[0].flatten(1)
     features = inception.features(crops, batch=2)
     assert features.shape == (3, 2048) and features.dtype == np.float64
     assert features.max() > 1

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from experiments.metrics import measure as module
 from experiments.metrics.cache import FeatureCache
-from experiments.metrics.clip_score import ClipNetwork, folder_clip
+from experiments.metrics.clip_network import ClipNetwork, folder_clip
 from experiments.metrics.coherence import PairNetwork
 from experiments.metrics.config import MetricsConfig
+from experiments.metrics.features import INCEPTION
 from experiments.metrics.inception import FeatureNetwork
-from experiments.metrics.measure import ImageFile, PanoramaImage, inception_features, measure, measurements
-from experiments.metrics.networks import MetricNetworks
+from experiments.metrics.measure import BoundMeasurement, ImageFile, Networks, PanoramaImage, measure, measurements
+from experiments.metrics.metric import Measurement
 from experiments.metrics.score import score_panoramas
 
-CONFIG = MetricsConfig(crop=32, batch=3, giqa_neighbours=2, device="cpu")
+CHOSEN = "fid kid giqa clip_score intra_lpips intra_style layout_lpips".split()
+CONFIG = MetricsConfig(metrics=CHOSEN, crop=32, batch=3, giqa_neighbours=2, device="cpu")
 
 
 @dataclass
@@ -38,9 +40,9 @@ class Counting:
     def pairs(self, name: str) -> PairNetwork:
         return PairNetwork(f"colours for {name}", lambda: ColourDistance(name, self.crops))
 
-    def networks(self, clip: ClipNetwork) -> MetricNetworks:
+    def networks(self, clip: ClipNetwork) -> Networks:
         lpips = self.pairs("intra_lpips")  # of two metrics: Intra-LPIPS and Layout-LPIPS
-        return MetricNetworks(lpips, self.pairs("intra_style"), self.inception(), clip, layout=lpips)
+        return {"lpips": lpips, "style": self.pairs("intra_style"), "inception": self.inception(), "clip": clip}
 
 
 class ColourDistance:
@@ -79,13 +81,8 @@ def test_a_second_pass_loads_no_network_and_gives_the_same_bits(images, clip_fol
     plain = score_panoramas(images, images, CONFIG, networks)
     first = score_panoramas(images, images, CONFIG, networks, cache=cache)
     assert first == plain
-    unloadable = MetricNetworks(
-        replace(networks.lpips, load=refuse),
-        replace(networks.style, load=refuse),
-        replace(networks.inception, embed=lambda crops: refuse()),
-        replace(networks.clip, load=refuse),
-        replace(networks.layout, load=refuse),
-    )
+    unloadable = {name: replace(networks[name], load=refuse) for name in ("lpips", "style", "clip")}
+    unloadable["inception"] = replace(networks["inception"], embed=lambda crops: refuse())
     again = score_panoramas(images, images, replace(CONFIG, batch=5), unloadable, cache=FeatureCache(cache.folder))
     assert again == first
     some = "kid mini_clip_score intra_lpips intra_style_sum layout_lpips".split()
@@ -106,16 +103,21 @@ def test_only_new_images_are_measured(images, clip_folder, tmp_path) -> None:
 
 
 def seen(
-    cache: FeatureCache, image: PanoramaImage, config: MetricsConfig = CONFIG, label: str = "net", fingerprint: str = ""
+    cache: FeatureCache,
+    image: PanoramaImage,
+    config: MetricsConfig = CONFIG,
+    label: str = "net",
+    fingerprint: str = "",
+    measurement: Measurement = INCEPTION,
 ) -> int:
     """How many crops the Inception stand-in was shown for one image."""
     counting = Counting()
-    wanted = [inception_features(config, FeatureNetwork(label, counting.embed, fingerprint))]
+    wanted = [BoundMeasurement(measurement, config, FeatureNetwork(label, counting.embed, fingerprint))]
     assert len(list(measure([image], wanted, config.batch, cache))) == 1
     return len(counting.crops)
 
 
-def test_whatever_decides_the_values_makes_another_entry(images, tmp_path, monkeypatch) -> None:
+def test_whatever_decides_the_values_makes_another_entry(images, tmp_path) -> None:
     cache, image = FeatureCache(tmp_path / "features"), images[0]
     assert (seen(cache, image), seen(cache, image)) == (1, 0)
     for changed in (
@@ -126,11 +128,10 @@ def test_whatever_decides_the_values_makes_another_entry(images, tmp_path, monke
         {"config": replace(CONFIG, seed=1)},
         {"label": "another net"},
         {"fingerprint": "other weights"},
+        {"measurement": replace(INCEPTION, version=-1)},
     ):
         given = {"image": image} | changed
         assert (seen(cache, **given), seen(cache, **given)) == (1, 0), changed
-    monkeypatch.setitem(module.VERSIONS, "inception", -1)
-    assert (seen(cache, image), seen(cache, image)) == (1, 0)
 
 
 def test_what_does_not_decide_the_values_makes_none(images, tmp_path) -> None:
@@ -139,7 +140,7 @@ def test_what_does_not_decide_the_values_makes_none(images, tmp_path) -> None:
     copy = tmp_path / "elsewhere.png"
     copy.write_bytes(image.path.read_bytes())
     assert seen(cache, replace(image, method="c", path=copy)) == 0
-    other = replace(CONFIG, device="cuda", batch=1, kid_subsets=7, giqa_neighbours=3, replicates=2, metrics=["fid"])
+    other = replace(CONFIG, device="cuda", batch=1, giqa_neighbours=3, replicates=2, metrics=["fid"])
     assert seen(cache, image, other) == 0
 
 
@@ -154,13 +155,14 @@ def test_no_two_measurements_of_an_image_share_an_entry(images, clip_folder) -> 
 
 
 def test_intra_metrics_do_not_depend_on_prompt_and_seed(images, tmp_path) -> None:
+    config = replace(CONFIG, metrics=["intra_lpips"])
     counting, cache = Counting(), FeatureCache(tmp_path / "features")
-    networks = MetricNetworks(counting.pairs("intra_lpips"), None, None, None)
-    score_panoramas([images[0]], [], CONFIG, networks, cache=cache)
+    networks = {"lpips": counting.pairs("intra_lpips")}
+    score_panoramas([images[0]], [], config, networks, cache=cache)
     counting.crops.clear()
-    score_panoramas([replace(images[0], prompt="another", seed=9)], [], CONFIG, networks, cache=cache)
+    score_panoramas([replace(images[0], prompt="another", seed=9)], [], config, networks, cache=cache)
     assert counting.crops == []
-    score_panoramas([images[0]], [], replace(CONFIG, crop=16), networks, cache=cache)
+    score_panoramas([images[0]], [], replace(config, crop=16), networks, cache=cache)
     assert len(counting.crops) == 12  # two rows of six
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.metrics import networks
-from experiments.metrics.config import METRIC_NAMES, MetricsConfig, check_config
+from experiments.metrics.config import MetricsConfig, check_config, metric_names
+from experiments.metrics.measure import measurements
 from experiments.metrics.networks import load_networks
 from syncdiffusion.errors import UsageError
 
@@ -19,8 +20,7 @@ def test_only_what_the_chosen_metrics_need_is_loaded(clip_folder, monkeypatch) -
     monkeypatch.setattr(networks, "network_label", refuse)
     monkeypatch.setattr(networks, "load_inception", refuse)
     bundle = load_networks(MetricsConfig(metrics=["clip_score"], clip_folder=str(clip_folder)))
-    assert bundle.clip.metric == "mini_clip_score"
-    assert (bundle.lpips, bundle.style, bundle.inception, bundle.layout) == (None, None, None, None)
+    assert list(bundle) == ["clip"] and bundle["clip"].metric == "mini_clip_score"
 
 
 def test_the_two_sets_ask_for_different_style_networks(monkeypatch) -> None:
@@ -29,7 +29,7 @@ def test_the_two_sets_ask_for_different_style_networks(monkeypatch) -> None:
     asked: list[tuple[str, str]] = []
     for name in ("mini", "paper"):
         found = load_networks(MetricsConfig(networks=name, metrics=["intra_style", "intra_lpips"], device="cpu"))
-        asked += [(each.network, each.load()) for each in (found.lpips, found.style)]
+        asked += [(each.network, each.load()) for each in (found["lpips"], found["style"])]
     names = ["lpips_vgg", "style", "lpips_vgg", "style_vgg19"]
     assert asked == [(f"weights of {name}", f"{name} on cpu") for name in names]
 
@@ -40,9 +40,9 @@ def test_layout_lpips_looks_through_the_network_of_intra_lpips(monkeypatch) -> N
         load_networks(MetricsConfig(metrics=names, device="cpu"))
         for names in (["intra_lpips", "layout_lpips"], ["layout_lpips"], ["intra_lpips"])
     )
-    assert both.layout is both.lpips is not None
-    assert (layout.lpips, layout.layout.network) == (None, "weights of lpips_vgg")
-    assert (intra.layout, intra.lpips.network) == (None, "weights of lpips_vgg")
+    assert list(both) == list(layout) == list(intra) == ["lpips"]
+    assert {each["lpips"].network for each in (both, layout, intra)} == {"weights of lpips_vgg"}
+    assert len(measurements(MetricsConfig(metrics=["intra_lpips", "layout_lpips"]), both)) == 2
 
 
 @pytest.mark.network
@@ -52,15 +52,14 @@ def test_networks_are_named_as_those_that_then_load() -> None:
         found = load_networks(MetricsConfig(metrics=["intra_style", "intra_lpips", "layout_lpips"], device="cpu"))
     except UsageError as error:
         pytest.skip(str(error))
-    every = (found.lpips, found.style, found.layout)
-    assert [each.network for each in every] == [each.load().network for each in every]
-    assert found.layout.load() is found.lpips.load()
+    assert sorted(found) == ["lpips", "style"]
+    assert [each.network for each in found.values()] == [each.load().network for each in found.values()]
 
 
 def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder, picture, monkeypatch) -> None:
     monkeypatch.setattr(networks, "load_inception", refuse)
     config = MetricsConfig(metrics=["kid"], clip_folder=str(clip_folder), device="cpu")
-    stand_in = load_networks(config).inception
+    stand_in = load_networks(config)["inception"]
     assert "mini-CLIP" in stand_in.network and "not Inception" in stand_in.network
     features = stand_in.features([picture(seed, 64, 64) for seed in range(3)], batch=2)
     assert features.shape == (3, 16)
@@ -75,7 +74,7 @@ def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder
         ({"networks": "papr"}, "metrics.networks=papr: choose paper or mini"),
         ({"metrics": ["fid", "lpips"]}, "metrics.metrics=lpips: choose from fid, kid"),
         ({"crop": 0}, "metrics.crop=0: 16 or more"),
-        ({"kid_subset_size": 1}, "metrics.kid_subset_size=1: 2 or more"),
+        ({"giqa_neighbours": 0}, "metrics.giqa_neighbours=0: 1 or more"),
         ({"replicates": 1}, "metrics.replicates=1: 2 or more"),
         ({"batch": 0}, "metrics.batch=0: 1 or more"),
         ({"device": "gpu"}, "metrics.device=gpu: choose auto, cpu"),
@@ -90,4 +89,4 @@ def test_bad_settings_are_refused_in_one_line(change, message) -> None:
 
 def test_the_defaults_are_valid() -> None:
     check_config(MetricsConfig())
-    assert MetricsConfig().metrics == list(METRIC_NAMES)
+    assert MetricsConfig().metrics == metric_names()

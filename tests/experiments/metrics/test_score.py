@@ -8,14 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.metrics.cache import FeatureCache
 from experiments.metrics.catalogue import METRICS
-from experiments.metrics.clip_score import clip_scores, folder_clip
+from experiments.metrics.clip_network import folder_clip
 from experiments.metrics.coherence import pair_distances
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import grid_crops, load_image, random_crop
-from experiments.metrics.distribution import fid, giqa_scores, kid
+from experiments.metrics.definitions.clip_score import clip_scores
+from experiments.metrics.definitions.fid import fid, fid_difference
+from experiments.metrics.definitions.giqa import giqa_difference, giqa_scores
+from experiments.metrics.definitions.kid import kid, kid_difference
 from experiments.metrics.inception import FeatureNetwork
-from experiments.metrics.networks import MetricNetworks, load_networks
+from experiments.metrics.measure import Networks
+from experiments.metrics.networks import load_networks
 from experiments.metrics.score import PanoramaImage, Scored, score_panoramas, seed_blocks
 from syncdiffusion.errors import UsageError
 
@@ -29,14 +34,16 @@ def colour_moments(crops: list[np.ndarray]) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def bundle(clip_folder) -> MetricNetworks:
+def bundle(clip_folder) -> Networks:
     clip = folder_clip(clip_folder, torch.device("cpu"))
-    return MetricNetworks(None, None, FeatureNetwork("colour moments", colour_moments), clip)
+    return {"inception": FeatureNetwork("colour moments", colour_moments), "clip": clip}
 
 
 @pytest.fixture
 def config() -> MetricsConfig:
-    return MetricsConfig(crop=32, batch=3, giqa_neighbours=4, device="cpu")
+    return MetricsConfig(
+        metrics=["fid", "kid", "giqa", "clip_score"], crop=32, batch=3, giqa_neighbours=4, device="cpu"
+    )
 
 
 def save(folder: Path, name: str, image: np.ndarray) -> Path:
@@ -51,7 +58,7 @@ def items(tmp_path, picture) -> list[PanoramaImage]:
         PanoramaImage(prompt, seed, method, save(tmp_path, f"{m}{p}{seed}", picture(100 * m + 10 * p + seed, 32, 112)))
         for m, method in enumerate(("joint", "single"))
         for p, prompt in enumerate(PROMPTS)
-        for seed in range(3)
+        for seed in range(6)
     ]
 
 
@@ -85,12 +92,13 @@ def test_scores_equal_the_metrics_called_by_hand(items, reference, config, bundl
             row = found[method, prompt, "fid"]
             assert row["value"] == pytest.approx(fid(x, y), rel=1e-9)
             assert (row["n"], row["stderr"], row["network"]) == (len(mine), None, "colour moments")
-            row, expected = found[method, prompt, "kid"], kid(x, y)
+            names = [i.prompt for i in mine], [i.prompt for i in reference if prompt in ("all", i.prompt)]
+            row, expected = found[method, prompt, "kid"], kid(x, y, *names)
             assert (row["value"], row["stderr"]) == pytest.approx((expected.value, expected.stderr), rel=1e-6)
             assert found[method, prompt, "giqa"]["value"] == pytest.approx(giqa_scores(x, y, 4).mean())
 
             crops = [random_crop(load_image(i.path), 32, i.prompt, i.seed) for i in mine]
-            similar = clip_scores(bundle.clip, crops, [i.prompt for i in mine], 16)
+            similar = clip_scores(bundle["clip"], crops, [i.prompt for i in mine], 16)
             row = found[method, prompt, "mini_clip_score"]
             assert row["value"] == pytest.approx(similar.mean(), abs=1e-3)
             assert row["stderr"] == pytest.approx(similar.std(ddof=1) / np.sqrt(len(mine)), abs=1e-3)
@@ -154,7 +162,7 @@ def test_intra_metrics_of_real_networks(tmp_path, picture) -> None:
     scored = score_panoramas(items, [], config, networks)
     rows, scores = scored.rows, scored.scores
     assert abs(rows[0]["intra_lpips"]) < 1e-6 and rows[1]["intra_lpips"] > 0.1
-    pairs = pair_distances(networks.style.load(), grid_crops(uneven, 32), 8)
+    pairs = pair_distances(networks["style"].load(), grid_crops(uneven, 32), 8)
     assert rows[1]["intra_style_sum"] == pytest.approx(pairs.sum(), rel=1e-5)
     assert rows[1]["intra_style_mean"] == pytest.approx(pairs.sum() / 3, rel=1e-5)
     assert rows[2]["intra_lpips"] is None and rows[2]["intra_style_sum"] is None
@@ -187,15 +195,16 @@ def test_layout_lpips_tells_copies_of_one_layout_from_different_ones(tmp_path, p
 
 
 def test_replicates_equal_the_metrics_called_by_hand_on_the_blocks(items, reference, config, bundle) -> None:
-    """Three seeds in two blocks, {0, 1} and {2}; both prompts in each; every reference image for all."""
+    """Six seeds in two blocks of three; both prompts in each; every reference image for all."""
     rows = score_panoramas(items, reference, replace(config, replicates=2), bundle).replicates
     found = {(row["method"], row["replicate"], row["metric"]): row for row in rows}
     assert len(found) == len(rows) == 2 * 2 * 3
     y = embedded(reference)
     for method in ("joint", "single"):
-        for replicate, seeds in enumerate(((0, 1), (2,))):
-            x = embedded([i for i in items if i.method == method and i.seed in seeds])
-            expected = {"fid": fid(x, y), "kid": kid(x, y).value, "giqa": giqa_scores(x, y, 4).mean()}
+        for replicate, seeds in enumerate(((0, 1, 2), (3, 4, 5))):
+            mine = [i for i in items if i.method == method and i.seed in seeds]
+            x, names = embedded(mine), ([i.prompt for i in mine], [i.prompt for i in reference])
+            expected = {"fid": fid(x, y), "kid": kid(x, y, *names).value, "giqa": giqa_scores(x, y, 4).mean()}
             for metric, value in expected.items():
                 row = found[method, replicate, metric]
                 assert row["value"] == pytest.approx(value, rel=1e-9)
@@ -203,13 +212,13 @@ def test_replicates_equal_the_metrics_called_by_hand_on_the_blocks(items, refere
 
 
 def test_replicates_of_methods_pair_where_panoramas_are_missing(items, reference, config, bundle) -> None:
-    """Blocks {0}, {1}, {2} of two images; what one method lacks moves no seed of another into another block."""
+    """Blocks {0, 1}, {2, 3}, {4, 5} of four images; what one method lacks moves no seed into another block."""
     config = replace(config, replicates=3)
     whole = score_panoramas(items, reference, config, bundle).replicates
-    lacking = [i for i in items if i.method == "joint" or i.seed != 1 or i.prompt != PROMPTS[0]]
+    lacking = [i for i in items if i.method == "joint" or i.seed != 2 or i.prompt != PROMPTS[0]]
     rows = score_panoramas(lacking, reference, config, bundle).replicates
     assert {row["replicate"] for row in rows if row["method"] == "joint"} == {0, 1, 2}
-    assert {row["replicate"] for row in rows if row["method"] == "single"} == {0, 2}  # block 1 has one image left
+    assert {row["replicate"] for row in rows if row["method"] == "single"} == {0, 2}  # block 1 has three images left
     kept = [row for row in whole if row["method"] == "joint" or row["replicate"] != 1]
     assert [{**row, "value": pytest.approx(row["value"], rel=1e-9)} for row in kept] == rows
     # nor does a method that lacks a seed altogether
@@ -220,14 +229,60 @@ def test_replicates_of_methods_pair_where_panoramas_are_missing(items, reference
 @pytest.mark.parametrize(
     ("seeds", "prompts", "replicates", "expected"),
     [
-        ((5, 3, 4, 10, 11), "pq", 2, [{3, 4, 5}, {10, 11}]),
-        ((0, 1, 2), "pq", 5, [{0}, {1}, {2}]),
-        ((0, 1, 2, 3, 4), "p", 5, [{0, 1, 2}, {3, 4}]),  # of one prompt a seed is one image: two of them a block
-        ((0, 1, 2), "p", 5, []),
+        ((5, 3, 4, 10, 11), "pq", 2, [{3, 4}, {5, 10}]),
+        (range(7), "pq", 5, [{0, 1}, {2, 3}, {4, 5}]),
+        (range(10), "pq", 5, [{0, 1}, {2, 3}, {4, 5}, {6, 7}, {8, 9}]),
+        (range(23), "p", 5, [{*range(4)}, {*range(4, 8)}, {*range(8, 12)}, {*range(12, 16)}, {*range(16, 20)}]),
+        ((0, 1, 2), "pq", 5, []),
         ((0,), "pqr", 2, []),
         ((), "", 2, []),
     ],
 )
-def test_blocks_are_disjoint_runs_of_seeds_as_even_as_can_be(seeds, prompts, replicates, expected) -> None:
+def test_blocks_are_disjoint_runs_of_equally_many_seeds(seeds, prompts, replicates, expected) -> None:
     items = [PanoramaImage(prompt, seed, "joint", Path()) for prompt in prompts for seed in seeds]
     assert seed_blocks(items, replicates) == expected
+
+
+def test_swaps_equal_the_differences_called_by_hand_on_the_pairs(items, reference, config, bundle) -> None:
+    """What one method lacks is no pair; the one compared with has no row."""
+    lacking = [i for i in items if i.method == "joint" or (i.prompt, i.seed) != (PROMPTS[0], 5)]
+    rows = score_panoramas(lacking[::-1], reference, config, bundle, against="joint").swaps
+    found = {row["metric"]: row for row in rows}
+    assert set(found) == {"fid", "kid", "giqa"} and len(rows) == 3
+    pairs = [i for i in lacking if i.method == "single"][::-1]
+    a = embedded(pairs)
+    b = embedded([next(j for j in items if (j.method, j.prompt, j.seed) == ("joint", i.prompt, i.seed)) for i in pairs])
+    y, names = embedded(reference), ([i.prompt for i in pairs], [i.prompt for i in reference])
+    expected = {
+        "fid": fid_difference(a, b, y),
+        "kid": kid_difference(a, b, y, *names),
+        "giqa": giqa_difference(a, b, y, names[0], 4),
+    }
+    for metric, difference in expected.items():
+        row = found[metric]
+        assert (row["method"], row["against"], row["n"], row["prompts"]) == ("single", "joint", 11, 2)
+        assert row["difference"] == pytest.approx(difference.value, rel=1e-6)
+        assert row["p"] == pytest.approx(difference.p, abs=2e-3)  # random swaps, of pairs in another order
+        assert (row["stderr"] is None) == (metric == "fid")
+    assert score_panoramas(items, reference, config, bundle).swaps == []
+    alone = [i for i in items if i.method == "single"]
+    assert score_panoramas(alone, reference, config, bundle, against="joint").swaps == []
+
+
+def test_kid_wants_two_images_of_every_prompt(items, reference, config, bundle) -> None:
+    few = [i for i in items if i.prompt == PROMPTS[0] or i.seed == 0]
+    scores = score_panoramas(few, reference, config, bundle).scores
+    assert {row["prompt"] for row in scores if row["metric"] == "kid"} == {PROMPTS[0]}
+    assert {row["prompt"] for row in scores if row["metric"] == "fid"} == {"all", PROMPTS[0]}
+
+
+def test_a_feature_that_is_no_number_names_its_file(items, reference, config, bundle, tmp_path) -> None:
+    def sometimes(crops: list[np.ndarray]) -> torch.Tensor:
+        seen = colour_moments(crops)
+        return torch.where(seen == seen.max(), torch.nan, seen) if len(crops) else seen
+
+    networks = bundle | {"inception": FeatureNetwork("half precision", sometimes)}
+    cache = FeatureCache(tmp_path / "features")
+    for _ in range(2):  # nothing of it is kept
+        with pytest.raises(UsageError, match=r"image .*\.png: inception \(half precision\) is no finite number"):
+            score_panoramas(items, reference, config, networks, cache=cache)

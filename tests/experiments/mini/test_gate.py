@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageFilter
 from scipy.ndimage import uniform_filter
 
-from experiments.metrics.distribution import Estimate
+from experiments.metrics.estimates import Estimate
 from experiments.mini import gate
 
 

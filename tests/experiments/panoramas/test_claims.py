@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock._soft
 import pytest
 
+from experiments.common.files import Unwritable
 from experiments.panoramas import claims
 from experiments.panoramas.claims import Claims, lost
 from syncdiffusion.errors import UsageError
@@ -19,6 +20,7 @@ from tests.experiments.composing import REPOSITORY
 HOLD = """
 import sys
 from pathlib import Path
+from experiments.common.files import Unwritable
 from experiments.panoramas import claims
 claims.LEASE = float(sys.argv[2])
 with claims.Claims(Path(sys.argv[1])).held("it") as claim:
@@ -177,8 +179,12 @@ def test_waiting_ends_when_the_holder_is_seen_alive(tmp_path, monkeypatch, capsy
 
 def test_waiting_goes_on_until_the_holder_ends(tmp_path, holder):
     process = holder(tmp_path)
-    threading.Timer(1.0, process.stdin.write, ["\n"]).start()
-    threading.Timer(1.0, process.stdin.flush).start()
+
+    def release() -> None:
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+    threading.Timer(1.0, release).start()
     began = time.monotonic()
     with Claims(tmp_path).awaited("it", "does this", forever=True) as claim:
         assert claim is not None and time.monotonic() - began >= 0.9
@@ -196,9 +202,10 @@ def test_sweeping_spares_the_living(tmp_path, holder):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "shared").write_text("")
-    with pytest.raises(UsageError, match="shared_dir: cannot write .*it.lock .*another shared_dir=FOLDER"):
-        with Claims(tmp_path / "shared" / "claims", "shared_dir").held("it"):
+    with pytest.raises(Unwritable, match="cannot write .*it.lock ") as raised:
+        with Claims(tmp_path / "shared" / "claims").held("it"):
             pass
+    assert raised.value.path == tmp_path / "shared" / "claims" / "it.lock"
 
 
 def test_another_lease_is_refused(tmp_path):

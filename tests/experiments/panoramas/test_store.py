@@ -10,18 +10,25 @@ import pytest
 from PIL import Image
 
 from experiments.common.files import write_whole
-from experiments.panoramas.store import Unit, made, read_record, save_panorama, slug, unit_key
+from experiments.panoramas.records import made, read_whole
+from experiments.panoramas.store import Unit, save_panorama, slug, unit_key
 from syncdiffusion.errors import UsageError
 
-MODEL = {"fingerprint": "f", "precision": "float32"}
-UNIT = Unit("label", "method", {"stride": 4, "window_batch": 2}, "hills", 3)
+MODEL = {"id": "m", "revision": None, "fingerprint": "f", "precision": "float32"}
+UNIT = Unit("label", "multidiffusion", {"stride": 4, "window_batch": 2}, "hills", 3)
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 48, 3), dtype=np.uint8)
 
 
 def saved(folder: Path) -> str:
     key = unit_key(UNIT, MODEL)
-    save_panorama(folder, UNIT, IMAGE, {"key": key, "model": MODEL})
+    save_panorama(folder, UNIT, IMAGE, record_of(key))
     return key
+
+
+def record_of(key: str) -> dict:
+    """What `make` writes of a panorama, beside its size and checksum."""
+    cost = {"seconds": 1.5, "peak_memory_bytes": 2**20, "device": "cpu"}
+    return {"key": key, "method": UNIT.method, "settings": dict(UNIT.settings), "model": MODEL, **cost}
 
 
 def test_slug_is_readable_and_unambiguous():
@@ -34,13 +41,13 @@ def test_slug_is_readable_and_unambiguous():
 
 def test_key_follows_what_decides_the_picture():
     key = unit_key(UNIT, MODEL)
-    same = Unit("another label", "method", {"window_batch": 21, "stride": 4}, "hills", 3)
+    same = Unit("another label", "multidiffusion", {"window_batch": 21, "stride": 4}, "hills", 3)
     assert unit_key(same, MODEL) == key
     for other in (
-        Unit("label", "method", {"stride": 8, "window_batch": 2}, "hills", 3),
-        Unit("label", "other", {"stride": 4, "window_batch": 2}, "hills", 3),
-        Unit("label", "method", {"stride": 4, "window_batch": 2}, "hill", 3),
-        Unit("label", "method", {"stride": 4, "window_batch": 2}, "hills", 4),
+        Unit("label", "multidiffusion", {"stride": 8, "window_batch": 2}, "hills", 3),
+        Unit("label", "profile_matching", {"stride": 4, "window_batch": 2}, "hills", 3),
+        Unit("label", "multidiffusion", {"stride": 4, "window_batch": 2}, "hill", 3),
+        Unit("label", "multidiffusion", {"stride": 4, "window_batch": 2}, "hills", 4),
     ):
         assert unit_key(other, MODEL) != key
     assert unit_key(UNIT, MODEL | {"fingerprint": "g"}) != key
@@ -72,7 +79,7 @@ def test_damage_is_noticed(tmp_path, damage):
     else:
         record.write_text(json.dumps([1]))
     assert made(UNIT.png(tmp_path), key) is None
-    assert read_record(tmp_path, UNIT) is None
+    assert read_whole(UNIT.png(tmp_path)) is None
 
 
 def test_leftover_of_a_killed_writer_goes(tmp_path):

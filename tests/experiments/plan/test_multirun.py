@@ -12,6 +12,7 @@ from submitit.core.utils import UncompletedJobError
 
 from experiments import run
 from experiments.plan.multirun import folder_name
+from experiments.stages import sequence
 from tests.experiments.composing import REPOSITORY, compose_plan
 
 
@@ -33,7 +34,7 @@ def command(monkeypatch, capsys, tmp_path):
         plans.clear()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["experiments.run", *words])
-        monkeypatch.setattr(run, "run", work)
+        monkeypatch.setattr(sequence, "run", work)
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         try:
             run.main()

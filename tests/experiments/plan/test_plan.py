@@ -1,21 +1,22 @@
 """The configuration: its schema mirrors the methods' settings, its defaults are the paper's, its plan is complete."""
 
+import shutil
 from dataclasses import MISSING, fields
 from typing import get_type_hints
 
 import pytest
 
-from experiments.plan.schema import METHOD_SCHEMAS, Stage
+from experiments.plan.schema import Stage, method_schema
+from syncdiffusion.backbones.sampling import SAMPLING_FILE
 from syncdiffusion.errors import UsageError
-from tests.experiments.composing import compose_plan
+from tests.experiments.composing import compose_plan, tiny_backbone
 
 
 def test_schemas_are_the_methods_settings():
     from baselines import METHODS
 
-    assert METHOD_SCHEMAS.keys() == METHODS.keys()
-    for name, schema in METHOD_SCHEMAS.items():
-        assert get_type_hints(schema) == {"name": str} | get_type_hints(METHODS[name].settings)
+    for method in METHODS.values():
+        assert get_type_hints(method_schema(method)) == {"name": str} | get_type_hints(method.settings)
 
 
 def test_paper_scale_is_the_defaults_of_the_methods():
@@ -40,11 +41,33 @@ def test_miniature_is_the_paper_at_a_quarter():
         assert 4 * mini[name] == paper[name]
     for name in ("weight", "decay", "every_n", "anchor", "loss"):
         assert mini[name] == paper[name]
-    # These belong to a model and its scale; conf/backbone/mini.yaml says why.
+    # These belong to a model and its scale; conf/backbone/mini.yaml and conf/tuned say why.
     assert (paper["steps"], mini["steps"]) == (50, 25)
     assert (paper["first_n"], mini["first_n"]) == (None, 10)
     assert (paper["guidance_scale"], mini["guidance_scale"]) == (7.5, 4)
     assert paper["weight"] == 20
+
+
+def test_auto_precision_is_resolved_in_the_plan():
+    """So that every record, key and table has it by name."""
+    assert compose_plan(["backbone.device=cpu"]).backbone["precision"] == "float32"
+    assert compose_plan(["backbone.device=cpu", "backbone.precision=bfloat16"]).backbone["precision"] == "bfloat16"
+
+
+def test_the_miniature_is_trained_on_the_papers_prompts():
+    from experiments.mini.captions import PAPER_PROMPTS
+
+    assert compose_plan(["prompts=paper"]).prompts == PAPER_PROMPTS
+
+
+def test_what_suits_a_model_is_read_from_its_folder(tiny_folder, tmp_path):
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    (copy / SAMPLING_FILE).write_text('{"every_method": {"steps": 7}, "syncdiffusion": {"weight": 3, "first_n": 2}}')
+    plan = compose_plan([*tiny_backbone(copy), "+method@baselines.multidiffusion=multidiffusion"])
+    sync, multi = (unit.settings for unit in plan.units[:2])
+    assert (sync["steps"], sync["weight"], sync["first_n"], multi["steps"]) == (7, 3.0, 2, 7)
+    typed = compose_plan([*tiny_backbone(copy), "method.weight=5", "steps=3"]).units[0].settings
+    assert (typed["weight"], typed["steps"]) == (5.0, 3)  # what is typed wins
 
 
 def test_demo_has_three_methods_two_prompts_of_the_paper_and_two_seeds():
@@ -97,6 +120,10 @@ def test_top_level_settings_reach_every_method():
         (["metrics.metrics=[fod]"], "metrics.metrics=fod: choose from fid"),
         (["backbone=folder"], "backbone.path=null: give the model's folder"),
         (["backbone=folder", "backbone.path=/no/such/folder"], "backbone.path=/no/such/folder: no such folder"),
+        (["backbone.window=64"], "backbone.window=64: this model's window is 128 px"),
+        (["backbone.factor=4"], "backbone.factor=4: this model's factor is 8 px"),
+        (["backbone.revision=deadbeef"], "backbone.revision=deadbeef: this model is a folder"),
+        (["window_batch=x"], "window_batch=x: use 1 or more, or auto"),
     ],
 )
 def test_refused(overrides, message):

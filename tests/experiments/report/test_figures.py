@@ -27,7 +27,7 @@ from experiments.report.figures.style import (
     place_labels,
 )
 from experiments.report.figures.sweeps import cost_figure, curves_figure, paired_figure
-from experiments.report.figures.values import measured, scale_of, swept_axis, swept_settings
+from experiments.report.figures.values import scale_of, swept_axis, swept_settings, value_of
 from experiments.results.study import Results, read_results
 from syncdiffusion.geometry.windows import place_windows
 from tests.experiments.composing import REPOSITORY
@@ -108,7 +108,7 @@ def test_paired_figure_is_of_differences_on_the_same_noise(skip):
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx(expected)
     assert line(figure.axes[0], "MultiDiffusion").get_ydata()[0] == 0
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    alone = measured(skip, "every_n=1", "intra_lpips")
+    alone = value_of(skip, "every_n=1", "intra_lpips")
     # The generator gives seeds a deviation four times that of a method's own: pairing takes most of it out.
     assert np.ptp(band) < (alone.high - alone.low)
 
@@ -256,11 +256,11 @@ def test_unfinished_and_small_runs_are_drawn_as_far_as_they_go():
 def test_kid_is_as_wide_as_its_replicates_say_else_its_standard_error(skip):
     blocks = skip.replicates.query("method == 'first_n=3' and metric == 'kid'")["value"].to_numpy()
     value = skip.scores.query("method == 'first_n=3' and metric == 'kid'")["value"].item()
-    found = measured(skip, "first_n=3", "kid")
+    found = value_of(skip, "first_n=3", "kid")
     half = stats.t.ppf(0.975, len(blocks) - 1) * blocks.std(ddof=1) / np.sqrt(len(blocks))
     assert (found.mean, found.low, found.high) == pytest.approx((value, value - half, value + half))
     few = Results(skip.study, skip.panoramas, skip.scores, skip.replicates[skip.replicates["replicate"] < 2])
-    assert measured(few, "first_n=3", "kid").high == pytest.approx(value + 1.96 * 0.004)
+    assert value_of(few, "first_n=3", "kid").high == pytest.approx(value + 1.96 * 0.004)
 
 
 def test_labels_keep_clear_of_points_and_each_other():

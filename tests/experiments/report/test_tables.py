@@ -17,7 +17,7 @@ from experiments.report.typeset import (
     latex_text,
     markdown_table,
     markdown_text,
-    measured,
+    number_text,
     probability,
 )
 from experiments.results import numbers as table_data
@@ -26,6 +26,7 @@ from experiments.results.study import Results, Row, Study
 
 HILLS, CITY = "hills", "a | city_\\ <b>*x*</b> $1 50% ~^{}#&\n[a](b)"
 LABELS = ("syncdiffusion", "multidiffusion", "mine")
+SIZE = {"height": 64, "width": 192, "stride": 4}
 LPIPS = {  # prompt, seed -> value of each label
     (HILLS, 0): (0.3, 0.5, 0.4),
     (HILLS, 1): (0.4, 0.5, 0.4),
@@ -37,9 +38,9 @@ T3 = 3.182446305284263  # Student's t, 3 degrees of freedom, 97.5 %: any table
 
 def study(**changes):
     rows = (
-        Row("syncdiffusion", "SyncDiffusion", "syncdiffusion", {"weight": 20.0}, None),
-        Row("multidiffusion", "MultiDiffusion", "multidiffusion", {}, None),
-        Row("mine", "mine_of_50%", "multidiffusion", {}, None),
+        Row("syncdiffusion", "SyncDiffusion", "syncdiffusion", SIZE | {"weight": 20.0}, None),
+        Row("multidiffusion", "MultiDiffusion", "multidiffusion", SIZE, None),
+        Row("mine", "mine_of_50%", "multidiffusion", SIZE, None),
     )
     facts = {
         "name": "by hand",
@@ -350,7 +351,7 @@ def test_direction_decides_what_is_best():
     ],
 )
 def test_numbers_are_rounded_by_their_uncertainty(arguments, text):
-    assert measured(*arguments) == text
+    assert number_text(*arguments) == text
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.0312, "0.031"), (4e-4, "< 0.001"), (1.0, "1.000"), (math.nan, "–")])

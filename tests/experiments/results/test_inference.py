@@ -177,12 +177,14 @@ def test_pairs_share_prompt_and_seed():
 
 def test_replicates_are_matched_by_their_number():
     replicates = frame(
-        "method replicate metric value",
-        ("a", 1, "kid", 0.1),
-        ("a", 0, "kid", 0.2),
-        ("b", 0, "kid", 0.5),
-        ("b", 1, "kid", 0.7),
-        ("b", 1, "fid", 70.0),
+        "method replicate metric value n",
+        ("a", 1, "kid", 0.1, 6),
+        ("a", 0, "kid", 0.2, 6),
+        ("b", 0, "kid", 0.5, 6),
+        ("b", 1, "kid", 0.7, 6),
+        ("b", 1, "fid", 70.0, 6),
+        ("a", 2, "kid", 0.3, 6),
+        ("b", 2, "kid", 0.9, 5),  # of fewer images: no pair
     )
     a, b = paired_replicates(replicates, "a", "b", "kid")
     assert (a.tolist(), b.tolist()) == ([0.2, 0.1], [0.5, 0.7])

@@ -1,14 +1,25 @@
 """Published numbers: what the files hold, and that a number stands beside ours only where everything agrees."""
 
 import csv
+from dataclasses import replace
 from decimal import Decimal
 
 import pandas as pd
 import pytest
 
+from experiments.metrics.catalogue import METRICS
 from experiments.report.tables import write_tables
 from experiments.results import numbers as table_data
-from experiments.results.published import FOLDER, Measured, beside, differences, is_papers, model_name, read_published
+from experiments.results.numbers import COSTS
+from experiments.results.published import (
+    FOLDER,
+    HowMeasured,
+    beside,
+    differences,
+    is_papers,
+    model_name,
+    read_published,
+)
 from experiments.results.study import Results, Row
 from tests.experiments.report.test_tables import HILLS, by_hand, first_table, study
 
@@ -91,7 +102,7 @@ def one(tmp_path, **changes):
     return found
 
 
-OURS = Measured("intra_lpips", 4, "V (registry)", "cpu")
+OURS = HowMeasured(METRICS["intra_lpips"], 4, "V (registry)", "cpu")
 SYNC = Row("syncdiffusion", "SyncDiffusion", "syncdiffusion", {"weight": 20.0, "first_n": None}, None)
 
 
@@ -122,18 +133,20 @@ def test_nothing_differs_where_everything_is_stated_and_ours(tmp_path):
     ],
 )
 def test_each_field_is_compared(tmp_path, published, ours, line):
-    assert differences(one(tmp_path, **published), study(**({"model": SD2} | ours)), SYNC, OURS) == (line,)
+    metric = METRICS["intra_style_mean" if published.get("metric") == "intra_style" else "intra_lpips"]
+    mine = replace(OURS, metric=metric)
+    assert differences(one(tmp_path, **published), study(**({"model": SD2} | ours)), SYNC, mine) == (line,)
 
 
 def test_n_and_network_are_those_of_our_number(tmp_path):
-    other = Measured("intra_lpips", 5, "W", "cpu")
+    other = HowMeasured(METRICS["intra_lpips"], 5, "W", "cpu")
     assert differences(one(tmp_path), study(model=SD2), SYNC, other) == ("panoramas 4 (here 5)", "network V (here W)")
 
 
 def test_costs_are_compared_by_device(tmp_path):
     known = one(tmp_path, metric="seconds", device="A10G", prompts="", panoramas="", network="")
-    assert differences(known, study(model=SD2), SYNC, Measured("seconds", 4, "", "A10G")) == ()
-    found = differences(known, study(model=SD2), SYNC, Measured("seconds", 4, "", "cpu"))
+    assert differences(known, study(model=SD2), SYNC, HowMeasured(COSTS["seconds"], 4, "", "A10G")) == ()
+    found = differences(known, study(model=SD2), SYNC, HowMeasured(COSTS["seconds"], 4, "", "cpu"))
     assert found == ("device A10G (here cpu)",)
 
 
@@ -148,7 +161,7 @@ def test_swept_rows_have_published_numbers_only_at_the_papers_settings():
 
     def shown(label, changes, metric="intra_lpips"):
         row = Row(label, label, "syncdiffusion", PAPERS | changes, None)
-        return [each.source for each in beside(known, row, metric)]
+        return [each.source for each in beside(known, row, (METRICS | COSTS)[metric])]
 
     assert shown("weight=20", {}) == ["CDGS"] and shown("first_n=50", {"first_n": 50}) == ["CDGS"]
     assert (

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from experiments.panoramas.index import read_index
 from experiments.panoramas.store import Unit, save_panorama
 from experiments.report import gallery
 from experiments.report.gallery import CELL_WIDTH, GAP, TEXT, choose_rows, write_comparison, write_gallery
 from experiments.results.study import read_study, study_of, write_study
-from experiments.run import run
 from experiments.stages.report import keep_headings, report, summary, titles_of
+from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan
 
@@ -53,7 +54,8 @@ def test_report_writes_tables_figures_page_and_pictures(finished, compose):
     assert read_study(again.folder).compare_with == "blended_latent"
     assert set(pd.read_csv(again.folder / "comparisons.csv")["against"]) == {"blended_latent"}
     with pytest.raises(UsageError, match="of other panoramas than those there; run stage=score"):
-        report(compose("tracking=disabled", "steps=2"))
+        other = compose("tracking=disabled", "steps=2")
+        report(other, read_index(other))
 
 
 def test_how_the_scores_were_made_is_not_rewritten(compose):
@@ -68,7 +70,7 @@ def test_how_the_scores_were_made_is_not_rewritten(compose):
 
 def test_report_wants_scores(compose):
     with pytest.raises(UsageError, match="not scored yet; run stage=score"):
-        report(compose())
+        report(compose(), read_index(compose()))
 
 
 def test_titles_are_full_names_and_swept_values():

@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.common.progress import counted
+from experiments.common.progress import report_images
 from experiments.metrics import networks
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.inception import FeatureNetwork
-from experiments.metrics.networks import MetricNetworks
 from experiments.metrics.score import PanoramaImage, score_panoramas
+from experiments.panoramas.index import read_index
 from experiments.results.study import read_results, study_of
 from experiments.stages.generate import generate
-from experiments.stages.score import keep_panoramas, score
+from experiments.stages.score import score
+from experiments.stages.score_files import keep_panoramas
 
 OPTIONS = ["reference.count=2", "metrics.giqa_neighbours=2", "metrics.metrics=[fid,kid,giqa]"]
 
@@ -31,26 +32,28 @@ def shown(monkeypatch) -> list[int]:
         values = np.stack(crops).astype(np.float64)
         return torch.from_numpy(np.concatenate([values.mean((1, 2)), values.std((1, 2))], axis=1) / 7)
 
-    found = MetricNetworks(None, None, FeatureNetwork("colour moments", embed), None)
+    found = {"inception": FeatureNetwork("colour moments", embed)}
     monkeypatch.setattr(networks, "load_networks", lambda config: found)
     return seen
 
 
-def test_the_four_files_hold_the_numbers_exactly(compose, shown):
-    plan = compose(*OPTIONS)
+def test_the_files_hold_the_numbers_exactly(compose, shown):
+    plan = compose(*OPTIONS, "seeds.count=4")
     generate(plan)
-    score(plan)
+    score(plan, read_index(plan))
     results = read_results(plan.folder)
     assert results.study == study_of(plan)
     images = [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit in plan.units]
     reference = [PanoramaImage(unit.prompt, unit.seed, unit.label, unit.png(plan.folder)) for unit in plan.references]
     config = MetricsConfig(**plan.metrics)
-    expected = score_panoramas(images, reference, config, networks.load_networks(config))
+    expected = score_panoramas(images, reference, config, networks.load_networks(config), against=plan.compare_with)
     assert list(results.scores.columns) == ["method", "prompt", "metric", "value", "stderr", "n", "network"]
     assert list(results.replicates.columns) == ["method", "replicate", "metric", "value", "n", "network"]
-    for frame, rows in ((results.scores, expected.scores), (results.replicates, expected.replicates)):
+    assert set(results.swaps["metric"]) == {"fid", "kid", "giqa"} and set(results.swaps["n"]) == {8}
+    frames = (results.scores, results.replicates, results.swaps)
+    for frame, rows in zip(frames, (expected.scores, expected.replicates, expected.swaps), strict=True):
         pd.testing.assert_frame_equal(frame, pd.DataFrame(rows, columns=frame.columns), check_exact=True)
-    assert set(results.replicates["replicate"]) == {0, 1}  # two seeds
+    assert set(results.replicates["replicate"]) == {0, 1}  # of two seeds each
     digits = results.scores["value"].map(lambda value: len(repr(value)))
     assert digits.max() > 15  # else the test of exactness tests nothing
 
@@ -60,15 +63,15 @@ def test_features_are_shared_by_runs_and_else_stay_in_the_run_folder(compose, sh
     alone = compose(*OPTIONS, f"run_dir={tmp_path / 'alone'}", "shared_dir=null")
     for plan in (first, other, alone):
         generate(plan)
-    score(first)
+    score(first, read_index(first))
     assert len(shown) == 8 + 4
     values = (first.folder / "scores.csv").read_bytes()
-    score(first)
+    score(first, read_index(first))
     assert len(shown) == 12 and (first.folder / "scores.csv").read_bytes() == values
-    score(other)  # seeds 1 and 2: one of two is known
+    score(other, read_index(other))  # seeds 1 and 2: one of two is known
     assert len(shown) == 12 + 4
     assert (first.shared / "features").is_dir() and not (first.folder / "features").exists()
-    score(alone)
+    score(alone, read_index(alone))
     assert len(shown) == 16 + 12
     assert (alone.folder / "features").is_dir() and (alone.folder / "scores.csv").read_bytes() == values
 
@@ -76,39 +79,23 @@ def test_features_are_shared_by_runs_and_else_stay_in_the_run_folder(compose, sh
 def test_scores_go_where_a_panorama_was_made_anew(compose, known_scores):
     plan = compose()
     generate(plan)
-    score(plan)
+    score(plan, read_index(plan))
     before = {path.name: path.read_bytes() for path in plan.folder.glob("*.csv")}
-    assert {"panoramas.csv", "scores.csv", "replicates.csv"} == before.keys()
+    assert {"panoramas.csv", "scores.csv", "replicates.csv", "swaps.csv"} == before.keys()
     generate(plan)
-    keep_panoramas(plan)
+    keep_panoramas(plan.folder, read_index(plan))
     assert {path.name: path.read_bytes() for path in plan.folder.glob("*.csv")} == before
     changed = compose("steps=2")
     generate(changed)
-    keep_panoramas(changed)
+    keep_panoramas(changed.folder, read_index(changed))
     assert [path.name for path in plan.folder.glob("*.csv")] == ["panoramas.csv"]
     assert "intra_lpips" not in pd.read_csv(plan.folder / "panoramas.csv")
-
-
-def test_an_interrupted_rescore_leaves_no_scores_rather_than_old_ones(compose, known_scores, monkeypatch):
-    from experiments.stages import score as stage
-
-    plan = compose()
-    generate(plan)
-    score(plan)
-
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(stage, "write_panoramas", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        score(plan)
-    assert not (plan.folder / "scores.csv").exists() and not (plan.folder / "replicates.csv").exists()
 
 
 def test_time_left_is_told_at_the_pace_of_late(monkeypatch):
     now, stream = [0.0], io.StringIO()
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    say = counted("score", stream, every=10.0)
+    say = report_images("score", stream, every=10.0)
     # the first image waits 100 s for the networks, 100 are found again within a second, then one takes 5 s
     for done in range(1, 141):
         now[0] += 100 if done == 1 else 0.01 if done <= 101 else 5

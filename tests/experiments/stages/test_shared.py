@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments.panoramas.index import read_index
 from experiments.panoramas.store import Unit, unit_key
 from experiments.stages import generate as generation
-from experiments.stages.generate import find_units, generate, model_facts
-from experiments.stages.score import on_disk
+from experiments.stages.estimate import estimate
+from experiments.stages.generate import find_pictures, generate, model_facts
 
 
 @pytest.fixture
@@ -47,6 +48,12 @@ def key_of(plan, unit: Unit) -> str:
     return unit_key(unit, model_facts(plan.backbone))
 
 
+def units_found(plan) -> set[Unit]:
+    """The plan's units whose picture is somewhere."""
+    found = find_pictures(plan, model_facts(plan.backbone))
+    return {unit for picture, record in found.items() if record is not None for unit in picture.units}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
 
@@ -65,14 +72,14 @@ def test_another_run_under_other_labels_makes_nothing(pair, no_model):
             json.loads(path.read_text()) for path in (mine.json(second.folder), theirs.json(first.folder))
         )
         assert record == original | {"label": mine.label}
-    assert len(on_disk(second, second.units)) == len(second.units)
+    assert len(read_index(second).panoramas) == len(second.units)
     assert not (first.shared / "claims").exists()
 
 
 def test_labels_of_one_run_that_come_to_the_same_are_made_once(pair, compose):
     _, second = pair("shared_dir=null")
     assert len(second.units) == 8 and generate(second) == 5
-    assert {unit.label for unit in find_units(second, model_facts(second.backbone))} == {
+    assert {unit.label for unit in units_found(second)} == {
         *("multidiffusion", "same", "blended_latent", "other", "stable_diffusion")
     }
     for unit in second.units:
@@ -89,9 +96,9 @@ def test_nothing_is_shared_where_it_is_not_wanted(pair, tmp_path):
 
 def test_a_count_of_what_is_there_writes_nothing(pair):
     first, second = pair()
-    assert find_units(first, model_facts(first.backbone)) == {} and not first.shared.exists()
+    assert units_found(first) == set() and not first.shared.exists()
     generate(first)
-    assert set(find_units(second, model_facts(second.backbone))) == {*second.units, *second.references}
+    assert units_found(second) == {*second.units, *second.references}
     assert not second.folder.exists()
 
 
@@ -139,6 +146,48 @@ def test_damage_to_both_is_made_anew(pair):
     assert all(after[name] == data for name, data in before.items() if name.endswith(".png"))
 
 
+DAMAGED_RECORDS = {
+    **{f"no {name}": {name: None} for name in ("key", "model", "seconds", "device", "method", "settings")},
+    "model is a word": {"model": "mini"},
+    "no fingerprint": {"model": {"id": "m", "revision": None, "precision": "float32"}},
+    "seconds are no number": {"seconds": "two"},
+    "seconds are NaN": {"seconds": float("nan")},
+    "memory is no number": {"peak_memory_bytes": [1]},
+}
+
+
+def damage_record(path: Path, changes: dict) -> None:
+    """None takes the entry out."""
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in record.items() if value is not None}))
+
+
+@pytest.mark.parametrize("changes", DAMAGED_RECORDS.values(), ids=DAMAGED_RECORDS)
+def test_a_record_that_lacks_what_is_read_is_made_again(pair, no_model, changes):
+    """Everywhere: in the run folder alone, in the shared folder alone, in both."""
+    first, second = pair()
+    generate(first)
+    unit = first.units[1]
+    own, shared = unit.json(first.folder), shared_png(first.shared, key_of(first, unit)).with_suffix(".json")
+    pictures = {name: data for name, data in contents(first.folder).items() if name.endswith(".png")}
+    whole = own.read_text()
+
+    damage_record(own, changes)
+    damage_record(shared, changes)
+    assert read_index(first).missing == (unit,) and unit not in units_found(first)
+    assert "| in all           |         1 |       4 |" in estimate(first)
+    assert generate(first) == 1
+    assert {name: data for name, data in contents(first.folder).items() if name.endswith(".png")} == pictures
+    assert json.loads(own.read_text()).keys() == json.loads(whole).keys() and read_index(first).missing == ()
+
+    no_model()
+    for path in (own, shared):
+        damage_record(path, changes)
+        assert generate(first) == 0 and read_index(first).missing == ()
+        assert json.loads(path.read_text()).keys() == json.loads(whole).keys()
+    assert generate(second) == 0
+
+
 def test_copies_do_where_there_are_no_links(pair, no_model, monkeypatch):
     def refused(*paths, **options):
         raise PermissionError("no links here")
@@ -162,5 +211,6 @@ def test_a_copy_of_the_model_is_the_same_model(pair, compose, no_model, tmp_path
         few = ["prompts.texts=[hills]", "reference.count=1", f"backbone.path={tmp_path / 'copy'}"]
         renamed = compose(*few, f"run_dir={tmp_path / folder}")
         assert generate(renamed) == 0
-        found = on_disk(renamed, (*renamed.units, *renamed.references))
-        assert len(found) == 5 and {record["model"]["id"] for _, record in found} == {"copy"}
+        index = read_index(renamed)
+        found = (*index.panoramas, *index.references)
+        assert len(found) == 5 and {each.record["model"]["id"] for each in found} == {"copy"}

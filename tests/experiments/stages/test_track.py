@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import wandb
 
-from experiments.run import run
+from experiments.stages.sequence import run
 from experiments.stages.track import logged_in, wandb_mode
 from tests.experiments.wandb_file import read_back
 

@@ -112,7 +112,6 @@ def test_the_command_runs(monkeypatch, tmp_path, tiny_folder, file):
     point = grid(config)[-1] | ({"prompts": {"value": "demo"}} if "prompts" in config["parameters"] else {})
     made_tiny = [
         *tiny_backbone(tiny_folder, width=128, stride=8),
-        "backbone.weight=1",
         "steps=2",
         "seeds.count=1",
         "prompts=demo",

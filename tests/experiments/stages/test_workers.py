@@ -12,11 +12,13 @@ from pathlib import Path
 
 from experiments.panoramas import claims
 from experiments.panoramas.claims import Claims
-from experiments.panoramas.store import made, unit_key
+from experiments.panoramas.index import read_index
+from experiments.panoramas.records import made
+from experiments.panoramas.store import unit_key
 from experiments.plan.plan import Plan
-from experiments.run import finish, run, versions_of_scores
 from experiments.stages import generate
-from experiments.stages.generate import missing, model_facts, share
+from experiments.stages.generate import model_facts, share
+from experiments.stages.sequence import finish, run, versions_of_scores
 from tests.experiments.composing import compose_plan
 from tests.experiments.panoramas.test_claims import foreign
 from tests.experiments.worker import note, read_diary, start_worker
@@ -149,7 +151,7 @@ def test_shards_are_disjoint_and_make_everything(compose):
     assert [len(part) for part in parts] == [4, 3, 3] and len(set(keys)) == 10
     for i, part in enumerate(parts, start=1):
         assert generate.generate(compose(f"shard={i}/3")) == len(part)
-    assert missing(compose()) == 0 and generate.generate(compose()) == 0
+    assert read_index(compose()).missing == () and generate.generate(compose()) == 0
 
 
 def test_the_last_shard_scores(compose, known_scores, capsys):
@@ -227,7 +229,7 @@ def test_what_others_make_is_waited_for_and_made_where_they_die(compose, monkeyp
         foreign(plan.shared / "claims", lease, unit_key(unit, model_facts(plan.backbone)))
     assert generate.generate(plan) == 4
     assert capsys.readouterr().err.count("waiting for 2 panoramas that other processes are making\n") == 1
-    assert missing(plan) == 0 and leftovers(plan.folder, plan.shared) == []
+    assert read_index(plan).missing == () and leftovers(plan.folder, plan.shared) == []
 
 
 def test_what_was_made_under_a_lost_claim_is_not_published(compose, monkeypatch):

@@ -1,20 +1,28 @@
 """Loading models: the embedded miniature, a local folder, and what cannot be loaded."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from baselines.released.literal import Ddim, literal_sample
-from syncdiffusion.backbones.backbone import Backbone, load_backbone
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.backbones.loading import choose_precision, load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, fingerprint_folder
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.loop import initial_noise
-from syncdiffusion.sync import SyncDiffusionSettings, sample_latents
+from syncdiffusion.joint.noise import initial_noise
+from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 from tests.metric_networks import library_lpips, load_or_skip
 
+REPOSITORY = Path(__file__).parents[3]
 PROMPT = "a photo of a mountain range at twilight"
 
 
@@ -40,7 +48,8 @@ def test_all_embedded_weights_weigh_at_most_25_megabytes():
 def test_diffusers_opens_the_miniature_and_draws_the_same(mini):
     from diffusers import StableDiffusionPipeline
 
-    from baselines.stable_diffusion import StableDiffusionSettings, generate
+    from baselines.stable_diffusion import METHOD as STABLE_DIFFUSION
+    from baselines.stable_diffusion import StableDiffusionSettings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -49,7 +58,7 @@ def test_diffusers_opens_the_miniature_and_draws_the_same(mini):
     noise = initial_noise([PROMPT], [0], (4, 16, 16))
     options = {"height": 128, "width": 128, "guidance_scale": 3.0}
     theirs = pipe(PROMPT, latents=noise, num_inference_steps=4, output_type="pt", **options).images
-    ours = generate(mini, [PROMPT], [0], StableDiffusionSettings(steps=4, **options))
+    ours = STABLE_DIFFUSION.generate(mini, [PROMPT], [0], StableDiffusionSettings(steps=4, **options))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)  # float32, four steps of the same networks
 
 
@@ -78,7 +87,7 @@ def test_syncdiffusion_on_the_miniature_equals_the_literal_loop():
     chosen = SyncDiffusionSettings(
         height=128, width=224, steps=4, stride=4, loss="lpips_alex", weight=20.0, first_n=3, window_batch=4
     )
-    ours = sample_latents(exact, [PROMPT], [3], chosen)
+    ours = METHOD.sample_latents(exact, [PROMPT], [3], chosen)
     noise = initial_noise([PROMPT], [3], ours.shape[1:]).double()
     options = {"stride": 4, "steps": 4, "guidance_scale": 7.5}
     literal = literal_sample(exact, PROMPT, noise, distance=distance, weight=20.0, first_n=3, **options)
@@ -97,7 +106,7 @@ def test_compiled_equals_eager(tiny_folder):
         height=64, width=96, steps=3, stride=4, weight=5.0, first_n=2, loss="lpips_alex", gradient_batch=1
     )
     eager, compiled = (
-        sample_latents(
+        METHOD.sample_latents(
             load_backbone(str(tiny_folder), device="cpu", precision="float64", compiled=each), [PROMPT], [0], chosen
         )
         for each in (False, True)
@@ -106,14 +115,58 @@ def test_compiled_equals_eager(tiny_folder):
     assert (eager - compiled).abs().max() <= 1e-9
 
 
-def test_where_nothing_can_compile_it_is_told_in_a_line(tiny_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no working C++ compiler\nmore of it"), "no working C++ compiler"),
+        (RuntimeError("backend raised:\nAssertionError: core.py\n\nmore"), "backend raised: AssertionError: core.py"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_where_nothing_can_compile_its_reason_is_told_in_a_line(tiny_folder, monkeypatch, error, reason):
     def fail(function):
-        raise RuntimeError("no working C++ compiler\nmore of it")
+        raise error
 
     monkeypatch.setattr(torch, "compile", fail)
-    with pytest.raises(UsageError, match=r"^compiled=true: .*\(no working C\+\+ compiler\); use false") as error:
+    with pytest.raises(UsageError) as told:
         load_backbone(str(tiny_folder), device="cpu", compiled=True)
-    assert "\n" not in str(error.value)
+    expected = f"compiled=true: torch.compile does not work here ({reason}); use false, or mend that"
+    assert str(told.value) == expected
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler for torch.compile")
+def test_a_missing_compiler_is_named(tiny_folder, tmp_path):
+    """In a process whose compiler is not there; torch looks for it once and remembers."""
+    program = (
+        "from syncdiffusion.backbones.loading import load_backbone\n"
+        "from syncdiffusion.errors import UsageError\n"
+        f"try:\n    load_backbone({str(tiny_folder)!r}, device='cpu', compiled=True)\n"
+        "except UsageError as error:\n    print(error)"
+    )
+    nowhere = {"CXX": str(tmp_path / "no-compiler"), "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=os.environ | nowhere, capture_output=True, text=True
+    )
+    assert "No working C++ compiler found" in done.stdout and done.stdout.count("\n") == 1, done.stderr
+
+
+def test_auto_precision_is_float32_on_a_cpu_and_float16_on_a_gpu(tiny_folder):
+    assert load_backbone(str(tiny_folder), device="cpu").precision == "float32"
+    assert choose_precision("auto", torch.device("cuda")) == "float16"
+    assert choose_precision("bfloat16", torch.device("cpu")) == "bfloat16"  # what is asked for is not changed
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_weights_that_are_not_there_are_not_drawn_at_random(tiny_folder, tmp_path, part):
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    (file,) = (copy / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = sorted(weights)[0]
+    save_file({f"other.{key}" if key == name else key: value for key, value in weights.items()}, file, {"format": "pt"})
+    with pytest.raises(UsageError) as told:
+        load_backbone(str(copy), device="cpu")
+    assert re.match(rf"backbone.model_id={copy}: 1 weights of its {part} were not found \(.*{name}", str(told.value))
+    assert "\n" not in str(told.value)
 
 
 def test_a_fingerprint_follows_the_weights_not_the_place(tiny_folder, tmp_path):
@@ -138,7 +191,7 @@ def test_weights_are_frozen_and_float32(mini):
     [
         ({"model_id": "./nowhere"}, "model_id=./nowhere: no such folder"),
         ({"model_id": "no-slash"}, "model_id=no-slash: no such folder"),
-        ({"precision": "int8"}, "precision=int8: use one of float64, float32"),
+        ({"precision": "int8"}, "precision=int8: use one of auto, float64, float32"),
         ({"device": "abacus"}, "device=abacus: not usable here"),
         ({"model_id": "nobody/no-such-model-at-all"}, "could not be loaded"),  # offline in the tests
     ],

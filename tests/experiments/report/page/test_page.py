@@ -131,7 +131,8 @@ def test_anchor_is_the_chosen_one_and_only_where_a_method_has_one():
     row = Row("a", "A", "syncdiffusion", settings | {"anchor": 0}, None)
     assert windows_of(row, CANVAS)["anchor"] == 0
     assert windows_of(replace(row, settings=settings), CANVAS)["anchor"] is None
-    assert windows_of(replace(row, settings={"height": 128, "width": 768}), CANVAS) is None
+    assert windows_of(replace(row, method="stable_diffusion", settings={"height": 128, "width": 768}), CANVAS) is None
+    assert windows_of(replace(row, method="a plugin that is not there"), CANVAS) is None
 
 
 def test_main_table_holds_means_with_their_intervals(run):

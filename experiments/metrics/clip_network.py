@@ -1,4 +1,4 @@
-"""CLIP score: 100 x cosine between a crop and its prompt, through open_clip."""
+"""The CLIP models that the CLIP score looks through, by open_clip."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,18 +58,6 @@ class ClipNetwork:
         with torch.inference_mode():
             tokens = self.loaded.tokenizer(list(prompts)).to(self.device)
             return normalize(self.loaded.model.encode_text(tokens).float(), dim=-1)
-
-
-def clip_scores(clip: ClipNetwork, crops: Sequence[np.ndarray], prompts: Sequence[str], batch: int) -> np.ndarray:
-    """100 x cosine of each crop with its own prompt, (n,) float64 (Hessel et al., 2021, unclipped)."""
-    distinct = list(dict.fromkeys(prompts))
-    texts = dict(zip(distinct, clip.embed_texts(distinct), strict=True))
-    scores = []
-    for start in range(0, len(crops), batch):
-        images = clip.embed_images(crops[start : start + batch])
-        own = torch.stack([texts[prompt] for prompt in prompts[start : start + batch]])
-        scores.append(100 * (images.double() * own.double()).sum(dim=-1))
-    return torch.cat(scores).cpu().numpy()
 
 
 def openai_clip(device: torch.device) -> ClipNetwork:

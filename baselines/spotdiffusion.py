@@ -1,0 +1,81 @@
+"""SpotDiffusion (Frolov et al., WACV 2025, arXiv 2407.15507): disjoint windows whose places change at every step.
+
+Windows side by side need a sixth of MultiDiffusion's network calls at the paper's sizes, and leave a seam wherever two
+meet. So at every step all windows are moved along the canvas, around its edge, by a shift drawn at random: no seam lies
+at one place twice, and the steps that follow smooth it.
+
+The official code rolls the canvas instead of moving the windows, and never rolls it back, so that its picture is a
+random rotation of this one; it draws the shifts from the global generator, here each panorama has a generator of its
+own. Columns that no window covers are zero there; here such a width is refused. As the windows go around the edge, left
+and right end of the latents meet; the decoder does not know that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from syncdiffusion.cost import NetworkCalls, Square, joint_calls
+from syncdiffusion.geometry.sizes import check_pixels, window_corners
+from syncdiffusion.method import Corners, Method
+from syncdiffusion.settings import SamplingSettings, window_batch_setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from syncdiffusion.geometry.windows import Windows
+    from syncdiffusion.joint.task import Step, Task
+
+
+@dataclass(frozen=True)
+class SpotDiffusionSettings(SamplingSettings):
+    """Settings of one SpotDiffusion panorama; height and width are multiples of the model's square."""
+
+    window_batch: int | str = window_batch_setting()
+
+
+def sample(task: Task, settings: SpotDiffusionSettings) -> Tensor:
+    """Denoised canvases [n, c, h, w]; UsageError for a canvas that squares do not tile."""
+    import torch
+
+    from syncdiffusion.joint.loop import denoise
+
+    tiles = task.windows(stride=task.backbone.window)
+    generators = task.generators("shift")
+    shifts = [0] * len(generators)
+
+    def windows(step: Step) -> Windows:
+        if step.index > 0:
+            for i, generator in enumerate(generators):
+                shifts[i] += int(torch.randint(tiles.width, (), generator=generator))
+        return tiles.shifted(shifts)
+
+    return denoise(task, windows)
+
+
+def corners(settings: SpotDiffusionSettings, square: Square) -> Corners:
+    """The tiles before the first shift; UsageError where they do not fill the canvas."""
+    height, width = (
+        check_pixels(name, getattr(settings, name), square.factor, square.window, square.window)
+        for name in ("height", "width")
+    )
+    return window_corners(height, width, square.window, square.window)
+
+
+def calls(settings: SpotDiffusionSettings, square: Square) -> NetworkCalls:
+    """Network calls of one panorama."""
+    count = len(corners(settings, square))
+    return joint_calls(count, settings.steps, settings.height, settings.width, square)
+
+
+METHOD = Method(
+    name="spotdiffusion",
+    title="SpotDiffusion",
+    settings=SpotDiffusionSettings,
+    sample=sample,
+    calls=calls,
+    corners=corners,
+    source="Frolov et al., WACV 2025, arXiv 2407.15507: disjoint windows, shifted at random from step to step",
+    mark=("#56b4e9", "P"),
+    moving=True,
+)

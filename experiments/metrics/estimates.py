@@ -1,0 +1,89 @@
+"""What a metric of a whole set is given, and what it gives back. NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error, None where there is no honest one."""
+
+    value: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The metric of one set less that of another, over n pairs of the same prompt and noise.
+
+    stderr: None where there is no honest one. p: two-sided, of the hypothesis that the two labels of each pair might as
+    well be swapped; NaN where the pairs are too few for any test.
+    """
+
+    value: float
+    stderr: float | None
+    p: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Features of images, (n, d), and the prompt of each."""
+
+    features: np.ndarray
+    prompts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def part(self, indices: Sequence[int]) -> ImageSet:
+        return ImageSet(self.features[list(indices)], tuple(self.prompts[i] for i in indices))
+
+
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """Mean of independent values and its standard error (None for a single value)."""
+    return stratified_mean(values, ("",) * np.size(values))
+
+
+def stratified_mean(values: np.ndarray, prompts: Sequence[str]) -> Estimate:
+    """Mean of values and its standard error over new seeds of the same prompts, (n,) and (n,).
+
+    Prompts are fixed, so only the spread within each counts: the variance of the mean is the sum of r s^2 / n^2 over
+    prompts with r values and variance s^2. A prompt of one value is taken to spread as the others do on the mean.
+    None where no prompt has two values.
+
+    Raises:
+        ValueError: no values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("the mean of no values")
+    groups = [values[[each == prompt for each in prompts]] for prompt in dict.fromkeys(prompts)]
+    freedom = sum(group.size - 1 for group in groups)
+    if not freedom:
+        return Estimate(float(values.mean()), None)
+    pooled = sum(np.square(group - group.mean()).sum() for group in groups) / freedom
+    variance = sum(group.size * (group.var(ddof=1) if group.size > 1 else pooled) for group in groups)
+    return Estimate(float(values.mean()), float(np.sqrt(variance) / values.size))
+
+
+def checked_features(generated: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64.
+
+    Raises:
+        ValueError: fewer than two rows, unequal d, or a value that is no finite number.
+    """
+    x, y = np.asarray(generated, np.float64), np.asarray(reference, np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"features of shapes {x.shape} and {y.shape}: (n, d) and (m, d) wanted")
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"{len(x)} generated and {len(y)} reference rows: two of each at least")
+    for name, rows in (("generated", x), ("reference", y)):
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{name} row {bad[0]} holds a value that is no finite number")
+    return x, y

@@ -1,0 +1,87 @@
+"""Methods and metrics from files outside the repository: `plugins=[my_method.py]`.
+
+A plugin is a Python file with a `METHOD` (`syncdiffusion.method.Method`), a `METRIC`, or both. It is run: give files
+that you trust. Its method gets a schema, help, a dry run, a title and a mark in figures as the built-in ones do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+
+import baselines
+from syncdiffusion.errors import UsageError
+
+_loaded: dict[Path, ModuleType] = {}
+
+
+def plugins_of(words: Sequence[str]) -> list[str]:
+    """The files that a command line's `plugins=[...]` names; needed before the configuration can be composed.
+
+    >>> plugins_of(["steps=3", "plugins=[a.py,b.py]"]), plugins_of(["plugins=a.py"]), plugins_of(["seeds.count=2"])
+    (['a.py', 'b.py'], ['a.py'], [])
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    found: list[str] = []
+    for word in words:
+        if word.lstrip("+").partition("=")[0] != "plugins":
+            continue
+        try:
+            value = OverridesParser.create().parse_overrides([word])[0].value()
+        except OverrideParseException:
+            continue  # Hydra will say so
+        found = [str(each) for each in value] if isinstance(value, list) else [str(value)]
+    return found
+
+
+def load_plugins(files: Sequence[str]) -> None:
+    """Run each file once and register what it holds.
+
+    Raises:
+        UsageError: no such file, one that fails, one without METHOD or METRIC, or with a name that is taken.
+    """
+    for name in files:
+        path = Path(name).expanduser().resolve()
+        if path not in _loaded:
+            _loaded[path] = _run(name, path)
+            _register(name, _loaded[path])
+
+
+def _run(name: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"plugins={name}: no such file; give a Python file")
+    # A name of its own: two plugins may have the same file name, and dataclasses look their module up.
+    module_name = f"plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"plugins={name}: not a Python file; its name must end in .py")
+    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == str(path)]
+        line = f", line {frames[-1].lineno}" if frames else ""
+        raise UsageError(f"plugins={name}{line}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _register(name: str, module: ModuleType) -> None:
+    from experiments.metrics import catalogue
+    from experiments.plan.schema import register_method
+
+    method = getattr(module, "METHOD", None)
+    metric = getattr(module, "METRIC", None)
+    if method is None and metric is None:
+        raise UsageError(f"plugins={name}: neither METHOD nor METRIC in it; see CONTRIBUTING.md")
+    if method is not None:
+        register_method(baselines.register(method), choice=True)
+    if metric is not None:
+        catalogue.register(metric)

@@ -1,0 +1,121 @@
+"""What a run does, stage after stage: generate, score, report, track; beside any number of other processes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.common.environment import environment
+from experiments.common.files import Unwritable, sweep_leftovers, write_json, write_whole
+from experiments.common.progress import say_step
+from experiments.panoramas.index import Index, read_index
+from experiments.panoramas.records import Checksums
+from experiments.plan.plan import Plan
+from experiments.plan.schema import Stage
+from experiments.stages.unwritable import unwritable_line
+from syncdiffusion.errors import UsageError
+
+
+def run(plan: Plan) -> None:
+    """All stages that the plan asks for; the last line of stdout names the run folder.
+
+    Raises:
+        UsageError: a mistake of the user's, or a folder that cannot be written, told with the setting that chose it.
+    """
+    try:
+        run_stages(plan)
+    except Unwritable as error:
+        raise UsageError(unwritable_line(error, plan)) from error
+
+
+def run_stages(plan: Plan) -> None:
+    if plan.dry_run:
+        from experiments.stages.estimate import estimate
+
+        print(estimate(plan), flush=True)
+        return
+    # Written first: a folder that cannot be written is found before minutes of work.
+    write_whole(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(plan.resolved))))
+    write_json(plan.folder / "environment.json", environment())
+    for folder in filter(None, (plan.folder, plan.shared)):
+        sweep_leftovers(folder)
+    say_step("run", f"{plan.name} in {plan.folder}")
+    before, checksums, index = versions_of_scores(plan.folder), Checksums(), None
+    if plan.stage in (Stage.all, Stage.generate):
+        from experiments.stages.generate import generate, model_facts
+
+        generate(plan, checksums)
+        index = read_index(plan, checksums, model_facts(plan.backbone)["fingerprint"])
+    if plan.shard and index is not None and index.missing:
+        note = f"{len(index.missing)} panoramas belong to other shards; the last to finish scores, or stage=score"
+        print(note, file=sys.stderr)
+    else:
+        finish(plan, before, index)
+    print(f"run folder: {plan.folder}", flush=True)
+
+
+def finish(plan: Plan, before: Mapping[str, Any], index: Index | None = None) -> None:
+    """Score and report, one process at a time.
+
+    Of several processes that make the panoramas of one run, the first to find them complete scores them, and the
+    others end.
+
+    Args:
+        before: the scores that were there when this process began; those written since are such a first one's.
+        index: the plan's panoramas; where none is given the disk is read when this process's turn has come.
+    """
+    from experiments.panoramas.claims import Claims
+    from experiments.stages.score import score
+    from experiments.stages.score_files import keep_panoramas
+
+    claims = Claims(plan.folder)
+    with claims.awaited("score", "scores this run folder", plan.stage in (Stage.score, Stage.report)) as claim:
+        if claim is None:
+            print(f"{claims.holder('score')} scores this run folder; nothing is left to do here", file=sys.stderr)
+            return
+        index = index or read_index(plan)
+        if plan.stage in (Stage.all, Stage.generate):
+            found = versions_of_scores(plan.folder)
+            keep_panoramas(plan.folder, index)
+            others = versions_of_scores(plan.folder) == found and not found.items() & before.items()
+            if plan.stage is Stage.all and others:
+                print("another process has scored these panoramas; nothing is left to do here", file=sys.stderr)
+                return
+        if plan.stage in (Stage.all, Stage.score):
+            score(plan, index)
+        if plan.stage in (Stage.all, Stage.report):
+            from experiments.stages.report import report
+            from experiments.stages.track import track
+
+            say_step("report", "tables, figures and the page")
+            print(report(plan, index), flush=True)
+            track(plan, index)
+        tell_results(plan, index)
+
+
+def tell_results(plan: Plan, index: Index) -> None:
+    """The files that a person opens next: of one panorama its PNG, else the report and the table."""
+    if len(index.panoramas) == 1:
+        print(f"panorama: {index.panoramas[0].png}")
+    if plan.stage in (Stage.all, Stage.report):
+        print(f"report: {plan.folder / 'report' / 'index.html'}")
+        print(f"table: {plan.folder / 'table.md'}")
+
+
+def versions_of_scores(folder: Path) -> dict[str, tuple[int, ...]]:
+    """What tells one version of each file that scoring and reporting write from the next; empty where it is not there.
+
+    No clock is asked: two machines' need not agree.
+    """
+    versions = {}
+    for name in ("panoramas.csv", "scores.csv", "table.md"):
+        try:
+            stat = (folder / name).stat()
+            versions[name] = (stat.st_ino, stat.st_mtime_ns)
+        except OSError:
+            versions[name] = ()
+    return versions

@@ -1,0 +1,21 @@
+"""What pyproject.toml cannot say: folders that lie beside the packages and ship inside one of them.
+
+`experiments.common.shipped` finds them in a checkout as in an installed package.
+"""
+
+from setuptools import find_packages, setup
+
+SHIPPED = {"experiments.conf": "conf", "experiments.published": "results/published"}
+
+setup(
+    packages=[*find_packages(include=["syncdiffusion*", "baselines*", "experiments*"]), *SHIPPED],
+    package_dir=SHIPPED,
+    include_package_data=False,
+    package_data={
+        "syncdiffusion": ["weights/**/*", "py.typed"],
+        "baselines": ["py.typed"],
+        "experiments": ["report/page/*.html", "report/page/*.css", "report/page/*.js"],
+        "experiments.conf": ["**/*.yaml"],
+        "experiments.published": ["*.csv"],
+    },
+)

@@ -1,0 +1,307 @@
+"""One panorama from one command: ``syncdiffusion "a photo of a lake at sunset" -o lake.png``.
+
+Any method of `baselines.METHODS`, with any of its settings. Sizes and sampling are the model's own unless they are
+given. The picture is a PNG that carries everything it was made with (`read_record`). How far it is stands on stderr;
+the last line of stdout is the picture's path. Exit status 0; 2 for a mistake of the user's, told in one line; 130 after
+Ctrl-C, 143 after SIGTERM.
+
+This is the one module here that knows the baselines, and no other module imports it. torch is imported only once all
+that can be checked without a model has been.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, get_args, get_type_hints
+
+from syncdiffusion import __version__
+from syncdiffusion.backbones.model_files import EMBEDDED, find_model
+from syncdiffusion.backbones.sampling import sampling_defaults
+from syncdiffusion.errors import UsageError
+from syncdiffusion.method import no_corners
+from syncdiffusion.picture import check_out, png_with_record, record_of, save
+from syncdiffusion.settings import facts_of
+
+if TYPE_CHECKING:
+    from syncdiffusion.backbones.backbone import Backbone
+    from syncdiffusion.method import Method
+
+WINDOWS_WIDE = 6  # the paper's shape: one window high and six wide
+OPTIONS = ("height", "width", "steps", "guidance_scale", "stride", "negative_prompt")  # settings with one of their own
+WORDS = {"null": None, "none": None, "true": True, "false": False}
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists the options")
+
+
+def parser() -> argparse.ArgumentParser:
+    from baselines import METHODS
+
+    found = Parser(
+        prog="syncdiffusion",
+        description="Make one panorama from a text.",
+        epilog="Options without a default here take the model's own, or the method's: one window high, six windows "
+        "wide, a quarter of a window from one window to the next.",
+        allow_abbrev=False,
+    )
+    say = found.add_argument
+    say("prompt", nargs="?", help="what the panorama shows, in any script; quote it")
+    say("-o", "--out", type=Path, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
+    say("--force", action="store_true", help="overwrite FILE.png where it exists")
+    say("--method", default="syncdiffusion", choices=sorted(METHODS), help="default: syncdiffusion")
+    say("--seed", type=int, default=0, help="0 or more; with the prompt it fixes the initial noise (default: 0)")
+    say("--width", metavar="PIXELS", help="of the panorama")
+    say("--height", metavar="PIXELS", help="of the panorama")
+    say("--steps", metavar="N", help="denoising steps")
+    say("--guidance-scale", metavar="SCALE", help="of classifier-free guidance")
+    say("--stride", metavar="CELLS", help="latent cells (of 8 pixels) from one window to the next")
+    say("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
+    say("--set", action="append", default=[], metavar="SETTING=VALUE", help="any setting of the method; repeat it")
+    say("--settings", action="store_true", help="list the settings of --method, with their defaults, and end")
+    say("--model", default=EMBEDDED, help="embedded (the miniature, the default), a folder in diffusers' layout, or a "
+        "hub id such as owner/name")  # fmt: skip
+    say("--revision", metavar="NAME", help="branch, tag or commit of a hub repository")
+    say("--precision", default="auto", metavar="NAME", help="auto (float16 on a GPU, else float32; the default), "
+        "float32, float16, bfloat16 or float64")  # fmt: skip
+    say("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ... (default: auto)")
+    say("--version", action="version", version=f"%(prog)s {__version__}")
+    return found
+
+
+def chosen_settings(method: Method, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line gives, of the types that the method wants.
+
+    Raises:
+        UsageError: a setting that the method does not have, one given twice, or a value of the wrong type.
+    """
+    given = {f"--{name.replace('_', '-')}": (name, getattr(arguments, name)) for name in OPTIONS}
+    words = [(option, name, text) for option, (name, text) in given.items() if text is not None]
+    for word in arguments.set:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(f"--set {word}: give SETTING=VALUE, such as --set steps=30")
+        words.append((f"--set {name}", name, text))
+    types = get_type_hints(method.settings)
+    known = [each.name for each in fields(method.settings)]
+    chosen: dict[str, Any] = {}
+    for option, name, text in words:
+        if name not in known:
+            raise UsageError(f"{option}: {method.name} has no such setting; it has {', '.join(known)}")
+        if name in chosen:
+            raise UsageError(f"{option}: {name} is given twice; give it once")
+        chosen[name] = value_of(option, text, types[name])
+    return chosen
+
+
+def value_of(option: str, text: str, wanted: Any) -> Any:
+    """A setting's value from its text.
+
+    >>> value_of("--set weight", "5", float), value_of("--set first_n", "null", int | None)
+    (5.0, None)
+
+    Raises:
+        UsageError: none of the types that the setting may have.
+    """
+    kinds = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+    word = WORDS.get(text.lower(), text)
+    if (word is None or isinstance(word, bool)) and type(word) in kinds:
+        return word
+    for kind in (int, float):
+        if kind in kinds:
+            with contextlib.suppress(ValueError):
+                return kind(text)
+    if str in kinds:
+        return text
+    names = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    raise UsageError(f"{option}={text}: must be {' or '.join(names[kind] for kind in kinds)}")
+
+
+def complete_settings(method: Method, backbone: Backbone, source: Path | str, chosen: Mapping[str, Any]) -> Any:
+    """The method's settings object: what was chosen, else what suits the model, else the method's default."""
+    side = backbone.window * backbone.factor
+    wide = 1 if method.corners is no_corners else WINDOWS_WIDE  # without windows: a square, as the model was trained on
+    sizes = {"height": side, "width": wide * side, "stride": max(1, backbone.window // 4)}
+    known = {each.name for each in fields(method.settings)}
+    suited = {name: value for name, value in sizes.items() if name in known}
+    suited |= sampling_defaults(source, method.name, method.settings)
+    return method.settings(**{**suited, **chosen})
+
+
+class StepProgress:
+    """How far the panorama is and how long it still takes: a bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, stream: TextIO, every: float = 2.0) -> None:
+        """every: least seconds between two lines where `stream` is no terminal."""
+        self.stream, self.every = stream, every
+        self.started = self.last_line = time.monotonic()
+        self.bar: Any = None
+
+    def __call__(self, step: Any) -> None:
+        """A step has ended; `step` has its `index` from 0, and `count`."""
+        done, now = step.index + 1, time.monotonic()
+        if self.stream.isatty():
+            if self.bar is None:
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=step.count, file=self.stream, unit="step")
+                self.bar.start_t -= now - self.started
+            self.bar.update()
+        elif done == step.count or now - self.last_line >= self.every:
+            self.last_line = now
+            left = (now - self.started) / done * (step.count - done)
+            print(f"step {done}/{step.count}; {left:.0f} s left", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """What the command prints: the settings that a method has, or the path of the panorama that was made.
+
+    Raises:
+        UsageError: as `make`.
+    """
+    from baselines import METHODS
+
+    if arguments.settings:
+        return told_settings(METHODS[arguments.method])
+    if arguments.prompt is None:
+        raise UsageError('prompt: none given; say what the panorama shows, such as "a photo of a lake at sunset"')
+    return str(make(arguments))
+
+
+def told_settings(method: Method) -> str:
+    """A line for each setting of a method: its name, its default, what it means."""
+    facts = facts_of(method.settings)
+    words = {each.name: f"{each.name}={written(each.default)}" for each in fields(method.settings)}
+    width = max(map(len, words.values()))
+    lines = [f"{words[name]:{width}}  {facts[name].means}" for name in words]
+    return "\n".join([f"{method.title}: {method.source}", *lines])
+
+
+def written(value: Any) -> str:
+    """A setting's value as it is given on the command line.
+
+    >>> written(None), written(True), written(1), written(20.0), written("off")
+    ('null', 'true', '1', '20', 'off')
+    """
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def make(arguments: argparse.Namespace) -> Path:
+    """Make the panorama that the command line asks for; returns its path.
+
+    Raises:
+        UsageError: a mistake in an option, a model that cannot be loaded, too little memory.
+    """
+    from baselines import METHODS
+
+    method = METHODS[arguments.method]
+    prompt = checked_prompt(arguments.prompt)
+    if arguments.seed < 0:
+        raise UsageError(f"--seed {arguments.seed}: use 0 or more")
+    chosen = chosen_settings(method, arguments)
+    method.settings(**chosen)  # refuses bad values before the model is loaded
+    source = find_model(arguments.model)
+    check_out(arguments.out, arguments.force)
+
+    backbone = open_backbone(arguments)
+    settings = complete_settings(method, backbone, source, chosen)
+    size = f"{settings.height}x{settings.width} px, {settings.steps} steps"
+    where = f"{backbone.model_id} on {backbone.device} in {backbone.precision}"
+    print(f"{method.title}: {size}, {where}", file=sys.stderr, flush=True)
+    progress = StepProgress(sys.stderr)
+    try:
+        image = method.generate(backbone, [prompt], [arguments.seed], settings, progress)[0]
+    finally:
+        progress.close()
+    record = record_of(method, settings, backbone, prompt, arguments.seed)
+    return save(png_with_record(image, record), arguments.out, arguments.force)
+
+
+def checked_prompt(prompt: str) -> str:
+    """The prompt; UsageError for an empty one, or one that is no text."""
+    if not prompt.strip():
+        raise UsageError("prompt: is empty; say what the panorama shows")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:  # bytes of another encoding reach Python as lone surrogates
+        raise UsageError("prompt: is not UTF-8 text; use a terminal that speaks UTF-8") from None
+    return prompt
+
+
+def open_backbone(arguments: argparse.Namespace) -> Backbone:
+    """Load the model that the command line names, with its libraries silent; UsageError where it cannot be."""
+    import diffusers
+    import transformers
+
+    from syncdiffusion.backbones.loading import load_backbone
+    from syncdiffusion.memory import keep_freed_memory
+
+    for library in (diffusers, transformers):  # a hub download keeps its own progress bar
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    keep_freed_memory()
+    return load_backbone(arguments.model, arguments.revision, arguments.device, arguments.precision)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated in the block, so that what is open is closed."""
+
+    def terminate(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status. words: its arguments, the process's own for None."""
+    # Threads that wait must sleep, not spin: beside another busy process spinning makes small models 80 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    downloads = logging.getLogger("syncdiffusion")  # weights that are fetched are told of
+    handler = logging.StreamHandler()
+    downloads.addHandler(handler)
+    downloads.setLevel(logging.INFO)
+    try:
+        with terminable():
+            print(run(parser().parse_args(words)))
+        return 0
+    except UsageError as error:
+        return fail(str(error).replace("backbone.model_id=", "--model "), 2)
+    except KeyboardInterrupt as stop:
+        word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        return fail(f"{word}: nothing was written", status, prefix="")
+    finally:
+        downloads.removeHandler(handler)
+
+
+def fail(line: str, status: int, prefix: str = "error: ") -> int:
+    print(f"{prefix}{line}", file=sys.stderr)
+    return status

@@ -1,0 +1,156 @@
+"""A task: everything that panoramas need besides a method. The four axes meet here.
+
+Model (`backbone`), what it is told (`conditioning`), where windows lie (`windows`), and how a step goes from noise
+to less noise (`scheduler`). A method takes a task and its own settings.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from syncdiffusion.conditioning.text import Conditioning, encode
+from syncdiffusion.errors import UsageError
+from syncdiffusion.geometry.sizes import check_pixels, check_stride
+from syncdiffusion.geometry.windows import Windows, place_windows
+from syncdiffusion.joint.finite import always_finite
+from syncdiffusion.joint.noise import initial_noise, noise_generator
+from syncdiffusion.memory import Batch, by_batches
+from syncdiffusion.settings import AUTO, SamplingSettings
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
+
+    from syncdiffusion.backbones.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a sampler: its number from 0, how many there are, the timestep that it starts from."""
+
+    index: int
+    count: int
+    timestep: int
+
+
+OnStep = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """n panoramas to be made together.
+
+    prompts, seeds: one of each per panorama.
+    height, width: of the canvases in pixels.
+    conditioning: a row per panorama.
+    scheduler: diffusers' DDIM with the task's steps set; none but this task's.
+    window_batch: windows through the UNet at once, or "auto"; fewer where they do not fit into memory.
+    on_step, on_pull: see `Method.generate`.
+    """
+
+    backbone: Backbone
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    height: int
+    width: int
+    conditioning: Conditioning
+    scheduler: DDIMScheduler
+    window_batch: int | str = AUTO
+    on_step: OnStep | None = None
+    on_pull: Callable[[Any], None] | None = None
+    _batches: dict[str, Batch] = field(default_factory=dict, compare=False, repr=False)
+
+    @functools.cached_property
+    def noise(self) -> Tensor:
+        """The canvases that sampling starts from: standard normal [n, c, h, w] in the backbone's dtype, on its device.
+
+        All methods share them, so that methods can be compared panorama by panorama.
+        """
+        factor = self.backbone.factor
+        shape = (self.backbone.channels, self.height // factor, self.width // factor)
+        return initial_noise(self.prompts, self.seeds, shape).to(self.backbone.device, self.backbone.dtype)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The scheduler's steps, from most noise to none."""
+        timesteps = self.scheduler.timesteps.tolist()
+        return tuple(Step(index, len(timesteps), int(t)) for index, t in enumerate(timesteps))
+
+    def generators(self, stream: str) -> list[torch.Generator]:
+        """A CPU generator for each panorama, for what else a method draws; `stream` names the purpose."""
+        return [noise_generator(p, s, stream) for p, s in zip(self.prompts, self.seeds, strict=True)]
+
+    def windows(self, stride: int, loop_closure: str = "off") -> Windows:
+        """The model's windows on the canvas; UsageError where they cannot cover it."""
+        return windows_for(self.backbone, self.height, self.width, stride, loop_closure)
+
+    def predict_noise(self, step: Step, windows: Windows, views: Tensor) -> Tensor:
+        """The guided noise prediction of all windows [n, N, c, s, s], in as many batches as fit into memory."""
+        told = self.conditioning.for_windows(windows)
+        batch = self._batches.setdefault(
+            "prediction",
+            Batch(self.window_batch, "window_batch", ("prediction", self.backbone.precision), self.backbone.row_bytes),
+        )
+
+        @torch.no_grad()
+        def predict(model: Backbone, latents: Tensor, which: Tensor) -> tuple[Tensor]:
+            return (model.predict_noise(latents, step.timestep, told.rows(which)),)
+
+        rows = views.flatten(0, 1)
+        everyone = torch.arange(len(rows), device=rows.device)
+        return by_batches(always_finite(self.backbone, predict), batch, rows, everyone)[0].view_as(views)
+
+    def advance(self, step: Step, views: Tensor, noise: Tensor) -> Tensor:
+        """One DDIM step (Song et al., ICLR 2021, Eq. 12 with eta = 0) of latents of any shape [n, ...]."""
+        return self.scheduler.step(noise, step.timestep, views).prev_sample
+
+    def foresee(self, step: Step, views: Tensor, noise: Tensor) -> Tensor:
+        """The clean latents that noisy ones are foreseen to become: DDIM's x0, of the same shape."""
+        return self.scheduler.step(noise, step.timestep, views).pred_original_sample
+
+    def told(self, step: Step) -> None:
+        """Tells whoever waits that a step is done."""
+        if self.on_step is not None:
+            self.on_step(step)
+
+
+def new_task(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    on_step: OnStep | None = None,
+    on_pull: Callable[[Any], None] | None = None,
+) -> Task:
+    """The task of a method's settings; arguments as in `Method.generate`.
+
+    Raises:
+        UsageError: no prompt, or not as many seeds as prompts.
+    """
+    if not prompts or len(prompts) != len(seeds):
+        raise UsageError(f"prompts, seeds: {len(prompts)} and {len(seeds)} of them; give one seed for each prompt")
+    return Task(
+        backbone,
+        tuple(prompts),
+        tuple(int(seed) for seed in seeds),
+        settings.height,
+        settings.width,
+        encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale),
+        backbone.steps(settings.steps),
+        getattr(settings, "window_batch", AUTO),
+        on_step,
+        on_pull,
+    )
+
+
+def windows_for(backbone: Backbone, height: int, width: int, stride: int, loop_closure: str = "off") -> Windows:
+    """The model's windows on a canvas given in pixels; UsageError where they cannot cover it."""
+    check_stride(stride, backbone.window)
+    square = (backbone.factor, backbone.window, stride)
+    rows, columns = check_pixels("height", height, *square), check_pixels("width", width, *square)
+    return place_windows(rows, columns, backbone.window, stride, loop_closure)

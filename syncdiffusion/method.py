@@ -1,0 +1,106 @@
+"""What a method is to the rest of the house: one description, in the method's own file. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from syncdiffusion.cost import NetworkCalls, Square
+from syncdiffusion.geometry.sizes import check_pixels, check_stride, window_corners
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from syncdiffusion.backbones.backbone import Backbone
+    from syncdiffusion.joint.task import OnStep, Task
+
+Corners = tuple[tuple[int, int], ...]  # (top, left) of windows in latent cells
+
+
+def overlapping_corners(settings: Any, square: Square) -> Corners:
+    """The windows of WindowedSettings.
+
+    Raises:
+        UsageError: they cannot cover the canvas.
+    """
+    check_stride(settings.stride, square.window)
+    height, width = (
+        check_pixels(name, getattr(settings, name), square.factor, square.window, settings.stride)
+        for name in ("height", "width")
+    )
+    return window_corners(height, width, square.window, settings.stride, settings.loop_closure)
+
+
+def no_corners(settings: Any, square: Square) -> Corners:
+    """For a method without windows."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method, told without torch.
+
+    name: in configurations, and the name of its file.
+    title: in tables and figures.
+    settings: the frozen dataclass of its settings.
+    sample: makes latents: (task, settings) -> denoised canvases [n, c, h, w].
+    calls: the network calls of one panorama: (settings, square) -> NetworkCalls.
+    corners: where its windows lie; raises UsageError for a canvas that they cannot cover.
+    source: what it is and where it is from.
+    mark: colour and matplotlib marker in every figure; None takes what is left.
+    moving: its windows lie elsewhere at every step, so that `corners` are those of the first step alone.
+    """
+
+    name: str
+    title: str
+    settings: type
+    sample: Callable[[Task, Any], Tensor]
+    calls: Callable[[Any, Square], NetworkCalls]
+    source: str
+    corners: Callable[[Any, Square], Corners] = overlapping_corners
+    mark: tuple[str, str] | None = None
+    moving: bool = False
+
+    def sample_latents(
+        self,
+        backbone: Backbone,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: Any,
+        on_step: OnStep | None = None,
+        on_pull: Callable[[Any], None] | None = None,
+    ) -> Tensor:
+        """Denoised canvases [n, c, h, w] on the backbone's device; arguments as in `generate`."""
+        from syncdiffusion.joint.task import new_task
+
+        return self.sample(new_task(backbone, prompts, seeds, settings, on_step, on_pull), settings)
+
+    def generate(
+        self,
+        backbone: Backbone,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: Any,
+        on_step: OnStep | None = None,
+        on_pull: Callable[[Any], None] | None = None,
+    ) -> Tensor:
+        """Panoramas.
+
+        Args:
+            prompts, seeds: one of each per panorama; together they fix the initial noise.
+            settings: an object of the method's settings dataclass.
+            on_step: called after every step of the sampler.
+            on_pull: called at every step that pulls, with what it saw (`syncdiffusion.joint.foresee.Pull`); only
+                methods with a gradient do. A look inside changes no latent.
+
+        Returns:
+            images [n, 3, height, width] in [0, 1], float32 on the CPU.
+
+        Raises:
+            UsageError: no prompt, lists of unequal length, a canvas that the windows cannot cover, an anchor that does
+                not exist.
+        """
+        from syncdiffusion.joint.decode import decode_canvas
+
+        return decode_canvas(backbone, self.sample_latents(backbone, prompts, seeds, settings, on_step, on_pull))

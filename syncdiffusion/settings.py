@@ -1,0 +1,207 @@
+"""Settings of methods: a frozen dataclass each, whose fields carry everything that is known of a setting.
+
+The configuration's schema and help, the check of values, table titles, axis labels and a panorama's key are all read
+from here, so that a fact of a setting stands in one place. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
+
+from syncdiffusion.errors import UsageError
+from syncdiffusion.geometry.sizes import LOOP_CLOSURES
+
+LONGEST = 2**17  # pixels: beyond any panorama, and short of what would end in a lack of memory without a word
+PRECISION_NAMES = ("float64", "float32", "float16", "bfloat16")  # of torch's dtypes
+AUTO = "auto"  # a batch: as many windows as the free memory holds
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a setting besides its type and its default.
+
+    means: one line for help.
+    choices: the words that it may be; empty for anything of its type.
+    least, most: bounds of a number, themselves allowed; above, below: bounds that are not.
+    symbol: what tables call it; "" for its own name.
+    axis: the label of an axis over its values; "" for its own name.
+    null: what None means, in labels; "" for "null".
+    speed_only: it decides time and memory and not the picture, up to rounding; such settings are not in a key.
+    added: a setting that came after panoramas had been made has its value of then: at that value it is as if it
+        were not there, and old keys stay good. (value,), or () for a setting that was always there.
+    shared: the run has one value of it for all methods, under the same name.
+    """
+
+    means: str
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    symbol: str = ""
+    axis: str = ""
+    null: str = ""
+    speed_only: bool = False
+    added: tuple[Any, ...] = ()
+    shared: bool = False
+
+
+def setting(default: Any, means: str, **facts: Any) -> Any:
+    """A field of a settings dataclass: its default, one line of what it means, and what else `Facts` holds."""
+    return field(default=default, metadata={"facts": Facts(means, **facts)})
+
+
+def facts_of(settings: type) -> dict[str, Facts]:
+    """The facts of every field of a settings dataclass; of a field without `setting` they are empty."""
+    return {each.name: each.metadata.get("facts", Facts("")) for each in fields(settings)}
+
+
+def _types(settings: type) -> dict[str, tuple[type, ...]]:
+    """The types that each field of a settings dataclass may have."""
+    hints = get_type_hints(settings)
+    return {
+        each.name: get_args(hints[each.name]) if isinstance(hints[each.name], UnionType) else (hints[each.name],)
+        for each in fields(settings)
+    }
+
+
+def check_settings(settings: Any) -> None:
+    """Refuse a value of the wrong type or outside its bounds.
+
+    Raises:
+        UsageError: names the setting, its value and what would do.
+    """
+    for name, facts in facts_of(type(settings)).items():
+        value, types = getattr(settings, name), _types(type(settings))[name]
+        if not (_has_type(value, types) and _is_allowed(value, facts)):
+            raise UsageError(f"{name}={value}: use {allowed(facts, types)}")
+
+
+def _has_type(value: Any, types: Sequence[type]) -> bool:
+    if isinstance(value, bool) or value is None:
+        return (bool if value is not None else NoneType) in types
+    if isinstance(value, str):
+        return str in types
+    # A whole number may stand where a number is wanted; NumPy's numbers are numbers too.
+    return (isinstance(value, Integral) and (int in types or float in types)) or (
+        isinstance(value, Real) and float in types
+    )
+
+
+def _is_allowed(value: Any, facts: Facts) -> bool:
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, str):
+        return not facts.choices or value in facts.choices
+    number = float(value)
+    return (
+        math.isfinite(number)
+        and (facts.least is None or number >= facts.least)
+        and (facts.most is None or number <= facts.most)
+        and (facts.above is None or number > facts.above)
+        and (facts.below is None or number < facts.below)
+    )
+
+
+def allowed(facts: Facts, types: Sequence[type]) -> str:
+    """The values that a setting may have, in words.
+
+    >>> allowed(Facts("", least=1), (int,)), allowed(Facts("", above=0, most=1), (float,))
+    ('1 or more', 'a number above 0 and up to 1')
+    """
+    words = []
+    if int in types or float in types:
+        words.append(_range(facts, "a whole number" if int in types else "a number"))
+    elif bool in types:
+        words.append("true or false")
+    if facts.choices:
+        one_of = "" if len(facts.choices) == 1 else "one of "
+        words.append(one_of + ", ".join(facts.choices))
+    elif str in types:
+        words.append("text")
+    if NoneType in types:
+        words.append(f"null for {facts.null}" if facts.null else "null")
+    return ", or ".join(words)
+
+
+def _range(facts: Facts, kind: str) -> str:
+    low, high = facts.least, facts.most
+    if low is not None and high is None and facts.below is None:
+        return f"{low:g} or more"
+    if low is not None and high is not None:
+        return f"{low:g} to {high:g}"
+    if facts.above is not None and facts.below is not None:
+        return f"{kind} between {facts.above:g} and {facts.below:g}"
+    lower = "" if low is None else f" from {low:g}"
+    lower = lower if facts.above is None else f" above {facts.above:g}"
+    upper = "" if high is None else f" up to {high:g}"
+    upper = upper if facts.below is None else f" below {facts.below:g}"
+    return kind + " and".join(filter(None, (lower, upper)))
+
+
+def window_batch_setting() -> Any:
+    """The same in every method with windows."""
+    return setting(AUTO, "windows through the UNet at once", choices=(AUTO,), least=1, speed_only=True, shared=True)
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What every method has. Defaults are the paper's: Stable Diffusion 2.0 at 512x3072 px."""
+
+    height: int = setting(512, "pixels", least=1, most=LONGEST, shared=True)
+    width: int = setting(3072, "pixels", least=1, most=LONGEST, shared=True)
+    steps: int = setting(50, "denoising steps", least=1, shared=True)
+    guidance_scale: float = setting(7.5, "of classifier-free guidance; 1 is none", least=0, shared=True)
+    negative_prompt: str = setting("", "what guidance leads away from", shared=True)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class WindowedSettings(SamplingSettings):
+    """What every method with overlapping windows has."""
+
+    stride: int = setting(
+        16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True
+    )
+    loop_closure: str = setting(
+        "off",
+        "windows that wrap around the right edge: none, the released code's, or as many as cover any other place",
+        choices=LOOP_CLOSURES,
+    )
+    window_batch: int | str = window_batch_setting()
+
+
+def decay_setting() -> Any:
+    """The same in every method that pulls."""
+    return setting(0.95, "the pull of step i is times decay^i", above=0, most=1, axis="decay of w per step")
+
+
+def first_n_setting() -> Any:
+    return setting(
+        None, "pull in the first n steps only", least=0, null="all", symbol="first N", axis="gradient steps:\nfirst N"
+    )
+
+
+def anchor_setting() -> Any:
+    return setting(
+        None, "number of the window that the others are pulled toward", least=0, null="centre",
+        axis="anchor window,\nnumber",
+    )  # fmt: skip
+
+
+def label_of(name: str, facts: Facts, value: Any) -> str:
+    """A setting's value as a label.
+
+    >>> label_of("first_n", Facts("", null="all"), None), label_of("weight", Facts(""), 20.0)
+    ('first_n=all', 'weight=20')
+    """
+    if value is None:
+        return f"{name}={facts.null or 'null'}"
+    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"

@@ -1,0 +1,81 @@
+"""What documents and code say of each other: cited sections exist, links lead somewhere, versions agree."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from syncdiffusion import __version__
+
+REPOSITORY = Path(__file__).parents[1]
+CODE = ("syncdiffusion", "baselines", "experiments", "conf", "tests")
+DOCUMENTS = ("README.md", "PROTOCOL.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md")
+
+
+def sources() -> list[Path]:
+    found = [p for folder in CODE for p in (REPOSITORY / folder).rglob("*") if p.suffix in (".py", ".yaml")]
+    return [path for path in found if path != Path(__file__)]
+
+
+def test_every_cited_section_of_the_protocol_exists():
+    sections = set(re.findall(r"^## (\d+)\. ", (REPOSITORY / "PROTOCOL.md").read_text(), re.MULTILINE))
+    assert sections == {"1", "2", "3", "4", "5"}
+    texts = {path: path.read_text() for path in sources()}
+    cited = [match for text in texts.values() for match in re.findall(r"PROTOCOL\.md, section (\d+)", text)]
+    assert len(cited) >= 5 and set(cited) <= sections
+    # A citation of any other kind has no reader.
+    unread = [path for path, text in texts.items() if re.search(r"[Pp]rotocol §|\(protocol\b", text)]
+    assert unread == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name):
+    document = REPOSITORY / name
+    text = document.read_text()
+    anchors = {anchor_of(title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors or f'name="{target[1:]}"' in text, target
+        elif "://" not in target:
+            assert (document.parent / target.partition("#")[0]).exists(), target
+
+
+def anchor_of(title: str) -> str:
+    """The anchor that a rendered heading has.
+
+    >>> anchor_of("What `run` does, and where")
+    'what-run-does-and-where'
+    """
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def test_the_citation_is_of_this_version_and_names_the_paper():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # the format's required ones
+    assert str(citation["version"]) == __version__ and citation["license"] == "Apache-2.0"
+    (paper,) = citation["references"]
+    assert [each["family-names"] for each in paper["authors"]] == ["Lee", "Kim", "Kim", "Sung"]
+    assert paper["identifiers"][0]["value"] == "arXiv:2306.05178" and paper["year"] == 2023
+
+
+def test_the_changelog_has_this_version_and_room_for_the_next():
+    text = (REPOSITORY / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[([^\]]+)\]", text, re.MULTILINE)
+    assert versions[0] == "Unreleased" and __version__ in versions
+
+
+def test_commands_in_contributing_are_of_this_repository():
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    targets = set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE))
+    rules = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    assert targets and targets <= rules
+    modules = set(re.findall(r"python -m (experiments\.[\w.]+)", text))
+    assert modules
+    for module in modules:
+        assert (REPOSITORY / f"{module.replace('.', '/')}.py").is_file(), module
+
+
+def test_the_command_of_continuous_integration_can_be_read_by_a_shell():
+    subprocess.run(["bash", "-n", str(REPOSITORY / ".ci" / "run")], check=True)
