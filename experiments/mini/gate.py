@@ -1,6 +1,7 @@
 """The gate of the miniature model: is what ships good enough? Measures it and writes its numbers beside it.
 
     python -m experiments.mini.gate
+    python -m experiments.mini.gate --autoencoder WORK/vae     # what it alone decides, while it trains
 
 - reconstruction: PSNR and LPIPS of held-out scenes through the autoencoder;
 - KID of guided samples against held-out scenes of the same prompts, beside two floors measured alike on a
@@ -37,9 +38,11 @@ from experiments.metrics.measure import Networks
 from experiments.metrics.networks import load_networks
 from experiments.mini.autoencoder_model import psnr_values, reconstruct
 from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
+from experiments.mini.diffusion_data import load_vae
 from experiments.mini.diffusion_model import sample
 from experiments.mini.files import contact_sheet, write_json
 from experiments.mini.panoramas import make_panorama
+from experiments.mini.picture_numbers import colour_spread, detail, likeness
 from experiments.mini.scenes import render_window, sample_scene
 from experiments.mini.training import say
 from syncdiffusion.backbones.loading import load_backbone, pick_device
@@ -152,37 +155,11 @@ def measure_agreement(
     return rows
 
 
-def detail(images: np.ndarray) -> np.ndarray:
-    """Energy of the finest detail of each of uint8 [n, h, w, 3]: [n], in squared levels of luma (Rec. 709).
-
-    The mean square of what a blur over 3x3 pixels takes away: edges, lit windows, outlines; nearly nothing of fog.
-    """
-    luma = images.astype(np.float64) @ np.array([0.2126, 0.7152, 0.0722])
-    inner = sum(luma[:, y : y + luma.shape[1] - 2, x : x + luma.shape[2] - 2] for y in range(3) for x in range(3)) / 9
-    return ((luma[:, 1:-1, 1:-1] - inner) ** 2).mean((1, 2))
-
-
-def likeness(values: np.ndarray, reference: np.ndarray, groups: int) -> Estimate:
-    """How alike two sets of numbers are in mean, group by group: the mean of min(a / b, b / a), 1 for alike.
-
-    Args:
-        values, reference: [groups * k], group after group, positive.
-    """
-    a, b = (part.reshape(groups, -1).mean(1) for part in (values, reference))
-    return Estimate(float(np.minimum(a / b, b / a).mean()), None)
-
-
 def measure_sharpness(reference: np.ndarray, others: dict[str, np.ndarray], groups: int) -> list[Row]:
     """Likeness of detail of each set of pictures and the reference, caption by caption."""
     own = detail(reference)
     found = {name: likeness(detail(images), own, groups) for name, images in others.items()}
     return [row(f"sharpness_{name}", value, len(others[name]), "none") for name, value in found.items()]
-
-
-def colour_spread(images: np.ndarray) -> float:
-    """Root mean square distance of the pictures' mean colours from their own mean, in levels; uint8 [n, h, w, 3]."""
-    colours = images.reshape(len(images), -1, 3).mean(1)
-    return float(np.sqrt(((colours - colours.mean(0)) ** 2).sum(1).mean()))
 
 
 def measure_spread(reference: np.ndarray, others: dict[str, np.ndarray], groups: int) -> list[Row]:
@@ -227,9 +204,56 @@ def failures(rows: Sequence[Row], limits: dict[str, tuple[str, float]] = LIMITS)
     return lines
 
 
+def heldout_sets(per_caption: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of windows of held-out scenes, `per_caption` for each of CAPTIONS in order: uint8 [n, 128, 128, 3]."""
+    say("gate", f"renders {2 * per_caption * len(CAPTIONS)} scenes")
+    first, second = (
+        np.stack([heldout_scene(c, seed, 2 * i + half) for c in CAPTIONS for i in range(per_caption)])
+        for half in range(2)
+    )
+    return first, second
+
+
+def measure_sets(networks: Networks, reference: np.ndarray, sets: dict[str, np.ndarray], batch: int) -> list[Row]:
+    """Of each set of pictures, caption after caption as the reference: KID, agreement, sharpness and spread."""
+    per_caption = len(reference) // len(CAPTIONS)
+    paper = slice(0, per_caption * len(PAPER_PROMPTS))
+    answers = [i for i in range(len(CAPTIONS)) for _ in range(per_caption)]
+    prompted = {name: images[paper] for name, images in sets.items()}
+    say("gate", "measures KID")
+    rows = measure_kid(networks, reference[paper], prompted, batch)
+    say("gate", "measures caption agreement")
+    rows += measure_agreement(networks, sets, answers, batch)
+    rows += measure_sharpness(reference, sets, len(CAPTIONS))
+    return rows + measure_spread(reference[paper], prompted, len(PAPER_PROMPTS))
+
+
+def open_networks(clip_folder: Path | None, device: torch.device) -> Networks:
+    """What the gate looks through; None takes the embedded mini-CLIP."""
+    clip = str(clip_folder) if clip_folder else None
+    wanted = ["intra_lpips", "kid", "clip_score"]
+    return load_networks(MetricsConfig(metrics=wanted, clip_folder=clip, device=str(device)))
+
+
+def evaluate_autoencoder(
+    folder: Path, networks: Networks, per_caption: int, seed: int, device: torch.device, batch: int = 16
+) -> tuple[list[Row], list[list[np.ndarray]]]:
+    """The numbers of the gate that an autoencoder alone decides, and a sheet of decoded scenes and scenes."""
+    first, second = heldout_sets(per_caption, seed)
+    rows, decoded = measure_reconstruction(load_vae(folder, device), second, networks["lpips"].load(), device)
+    rows += measure_sets(networks, first, {"decoded_renders": decoded}, batch)
+    return rows, side_by_side(decoded, second, per_caption)
+
+
+def side_by_side(made: np.ndarray, true: np.ndarray, per_caption: int) -> list[list[np.ndarray]]:
+    """Rows of a contact sheet: up to four of either for each caption."""
+    columns = min(4, per_caption)
+    return [[*made[i : i + columns], *true[i : i + columns]] for i in range(0, len(made), per_caption)]
+
+
 def evaluate(
     folder: Path,
-    clip_folder: Path | None,
+    networks: Networks,
     per_caption: int,
     steps: int,
     guidance: float,
@@ -241,7 +265,6 @@ def evaluate(
 
     Args:
         folder: the model, in diffusers' layout.
-        clip_folder: an open_clip folder; None takes the embedded mini-CLIP.
         per_caption: samples, and scenes of each of two sets, for each of CAPTIONS.
     """
     from diffusers import StableDiffusionPipeline
@@ -250,40 +273,23 @@ def evaluate(
         raise UsageError(f"model={folder}: no model_index.json there; run experiments.mini.train_diffusion first")
     pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    clip = str(clip_folder) if clip_folder else None
-    wanted = ["intra_lpips", "kid", "clip_score"]
-    networks = load_networks(MetricsConfig(metrics=wanted, clip_folder=clip, device=str(device)))
+    first, second = heldout_sets(per_caption, seed)
     captions = [caption for caption in CAPTIONS for _ in range(per_caption)]
-    answers = [i for i in range(len(CAPTIONS)) for _ in range(per_caption)]
-    paper = slice(0, per_caption * len(PAPER_PROMPTS))
-
-    say("gate", f"renders {2 * len(captions)} scenes")
-    first, second = (
-        np.stack([heldout_scene(c, seed, 2 * (i % per_caption) + half) for i, c in enumerate(captions)])
-        for half in range(2)
-    )
     say("gate", f"draws {len(captions)} samples")
     samples = sample(pipeline, captions, seed, steps, guidance)
     say("gate", "measures the autoencoder")
     rows, decoded = measure_reconstruction(pipeline.vae, second, networks["lpips"].load(), device)
-    say("gate", "measures KID")
-    sets = {"samples": samples, "decoded_renders": decoded, "renders": second}
-    rows += measure_kid(networks, first[paper], {name: images[paper] for name, images in sets.items()}, batch)
-    say("gate", "measures caption agreement")
-    rows += measure_agreement(networks, sets, answers, batch)
-    rows += measure_sharpness(first, sets, len(CAPTIONS))
-    rows += measure_spread(first[paper], {name: images[paper] for name, images in sets.items()}, len(PAPER_PROMPTS))
+    rows += measure_sets(networks, first, {"samples": samples, "decoded_renders": decoded, "renders": second}, batch)
     say("gate", "draws panoramas")
     rows += measure_panoramas(folder, networks, guidance, seed, device, batch)
-    starts = range(0, len(captions), per_caption)
-    columns = min(4, per_caption)
-    return rows, [[*samples[i : i + columns], *second[i : i + columns]] for i in starts]
+    return rows, side_by_side(samples, second, per_caption)
 
 
 @one_line_errors(exits=True)
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the miniature model that ships with the package.")
     parser.add_argument("--model", type=Path, default=Path("syncdiffusion/weights/mini"))
+    parser.add_argument("--autoencoder", type=Path, help="measure this one alone; writes nothing but a sheet")
     parser.add_argument("--clip", type=Path, help="an open_clip folder (default: the embedded mini-CLIP)")
     parser.add_argument("--out", type=Path, help="folder of gate.json and gate.png (default: the model's)")
     parser.add_argument("--per-caption", type=int, default=48, help="samples, and held-out scenes, a caption")
@@ -295,8 +301,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.per_caption < 2 or options.steps < 1:
         raise UsageError(f"per_caption={options.per_caption}, steps={options.steps}: use 2 or more, and 1 or more")
     device = pick_device(options.device)
+    networks = open_networks(options.clip, device)
+    if options.autoencoder:
+        rows, sheet = evaluate_autoencoder(options.autoencoder, networks, options.per_caption, options.seed, device)
+        print(tabulate([asdict(entry) for entry in rows], headers="keys", floatfmt=".4f"))
+        contact_sheet(sheet, (options.out or options.autoencoder) / "gate.png")
+        return
     chosen = (options.per_caption, options.steps, options.guidance, options.seed)
-    rows, sheet = evaluate(options.model, options.clip, *chosen, device)
+    rows, sheet = evaluate(options.model, networks, *chosen, device)
     print(tabulate([asdict(entry) for entry in rows], headers="keys", floatfmt=".4f"))
     out, missed = options.out or options.model, failures(rows)
     settings = {name: getattr(options, name) for name in ("per_caption", "steps", "guidance", "seed")}
