@@ -203,5 +203,8 @@ def test_a_run_of_the_installed_runner(full, tiny_folder, tmp_path):
     words = ["experiment=panorama", "method=multidiffusion", "metrics.metrics=[layout_lpips]", "stage=generate"]
     done = call(full / "syncdiffusion-experiments", *words, *model, *sizes, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "run folder: runs/panorama\n"
+    assert done.stdout == (
+        "panorama: runs/panorama/panoramas/multidiffusion/a-photo-of-a-mountain-range-at-twilight/0.png\n"
+        "run folder: runs/panorama\n"
+    )
     assert len(list((tmp_path / "runs" / "panorama" / "panoramas").rglob("*.png"))) == 1

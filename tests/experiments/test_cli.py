@@ -70,7 +70,7 @@ def test_mistake_in_a_setting(command, tmp_path, words, message):
         (["steps=0"], "multidiffusion: steps=0: use 1 or more"),
         (["+method@baselines.sync=syncdiffusion", "baselines.sync.weight=-1"], "sync: weight=-1.0: use 0 or more"),
         (["method.loop_closure=on"], "multidiffusion: loop_closure=on: use one of"),
-        (["backbone.precision=float8"], "precision=float8: use one of"),
+        (["backbone.precision=float8"], "backbone.precision=float8: use one of"),
         (["backbone.device=abacus"], "device=abacus: not usable here"),
         (["backbone.window=128", "height=128"], "backbone.window=128: this model's window is 64 px"),
     ],
