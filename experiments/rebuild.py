@@ -15,6 +15,7 @@ from pathlib import Path
 
 from experiments.common.command_line import one_line_errors
 from experiments.common.files import Unwritable
+from experiments.plan.plugins import load_plugins
 from experiments.results.study import read_results
 from syncdiffusion.errors import UsageError
 
@@ -45,7 +46,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.rebuild", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run folder, or one under results/")
     parser.add_argument("--page", action="store_true", help="the page also where there are no panoramas to show")
+    plugin_help = "the run's plugins, which its metrics and methods come from"
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help=plugin_help)
     arguments = parser.parse_args(words)
+    load_plugins(arguments.plugins)
     for folder in arguments.folders:
         try:
             rebuild(folder, arguments.page or (folder / "panoramas").is_dir())
