@@ -10,6 +10,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+# One process per core and one file of tests at a time in each; more than four would want too much memory.
+PYTEST := $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile -rs --durations=15 -q
 INSTALLED := $(VENV)/installed.txt
 # The first Python that runs and is new enough; `make BASE_PYTHON=/path/to/python demo` takes another.
 BASE_PYTHON ?= $(shell for p in python3.11 python3 python; do \
@@ -19,10 +21,10 @@ demo: $(INSTALLED)
 	@$(PYTHON) -m experiments.run experiment=demo
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest -m "not slow" -rs --durations=10 -q
+	$(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)
-	$(PYTHON) -m pytest -rs --durations=10 -q
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -11,6 +11,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 # Threads that wait actively slow each other down many times over as soon as another process is busy.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Beside other processes of tests each has its share of the cores, and no more.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 @pytest.fixture(scope="session")
