@@ -71,7 +71,7 @@ def sample(task: Task, settings: ProfileMatchingSettings) -> Tensor:
         if settings.first_n is not None and step.index >= settings.first_n:
             return views
         x0 = task.foresee(step, views, noise)
-        signal = task.scheduler.alphas_cumprod[step.timestep].sqrt()
+        signal = task.signal(step).sqrt()
         share = settings.strength * settings.decay**step.index
         return views + signal * toward_anchor(x0, anchor, share, settings.match)
 

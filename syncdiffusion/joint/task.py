@@ -113,6 +113,15 @@ class Task:
         """The clean latents that noisy ones are foreseen to become: DDIM's x0, of the same shape."""
         return self.scheduler.step(noise, step.timestep, views).pred_original_sample
 
+    def signal(self, step: Step) -> Tensor:
+        """Alpha-bar at the start of a step: the share of a canvas's variance that is picture, in (0, 1]."""
+        return self.scheduler.alphas_cumprod[step.timestep]
+
+    def signal_after(self, step: Step) -> Tensor:
+        """Alpha-bar after a step, where its window has less noise; after the last it is the scheduler's final one."""
+        after = step.timestep - self.scheduler.config.num_train_timesteps // step.count
+        return self.scheduler.alphas_cumprod[after] if after >= 0 else self.scheduler.final_alpha_cumprod
+
     def told(self, step: Step) -> None:
         """Tells whoever waits that a step is done."""
         if self.on_step is not None:
