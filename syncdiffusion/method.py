@@ -19,7 +19,7 @@ Corners = tuple[tuple[int, int], ...]  # (top, left) of windows in latent cells
 
 
 def overlapping_corners(settings: Any, square: Square) -> Corners:
-    """The windows of WindowedSettings.
+    """The windows of settings with a stride, and with a loop closure or without.
 
     Raises:
         UsageError: they cannot cover the canvas.
@@ -29,7 +29,8 @@ def overlapping_corners(settings: Any, square: Square) -> Corners:
         check_pixels(name, getattr(settings, name), square.factor, square.window, settings.stride)
         for name in ("height", "width")
     )
-    return window_corners(height, width, square.window, settings.stride, settings.loop_closure)
+    loop_closure = getattr(settings, "loop_closure", "off")
+    return window_corners(height, width, square.window, settings.stride, loop_closure)
 
 
 def no_corners(settings: Any, square: Square) -> Corners:
