@@ -75,7 +75,7 @@ def moved(corners: Corners, last: int, cells: int) -> Corners:
 def crop_fused(windows: Windows, views: Tensor, own: float) -> Tensor:
     """Windows [n, N, c, s, s] that took over their left neighbours' values, one after the other."""
     views = views.clone()
-    for j, (top, left) in enumerate(windows.corners):
+    for j, (_, left) in enumerate(windows.corners):
         if left > 0:
             overlap = windows.size - (left - windows.corners[j - 1][1])  # rows of windows are numbered from the left
             neighbour = views[:, j - 1, ..., windows.size - overlap :]
