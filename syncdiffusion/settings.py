@@ -168,18 +168,26 @@ class SamplingSettings:
         check_settings(self)
 
 
-@dataclass(frozen=True)
-class WindowedSettings(SamplingSettings):
-    """What every method with overlapping windows has."""
+def stride_setting() -> Any:
+    """The same in every method with overlapping windows."""
+    return setting(16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True)
 
-    stride: int = setting(
-        16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True
-    )
-    loop_closure: str = setting(
+
+def loop_closure_setting() -> Any:
+    """The same in every method whose windows may go around the right edge."""
+    return setting(
         "off",
         "windows that wrap around the right edge: none, the released code's, or as many as cover any other place",
         choices=LOOP_CLOSURES,
     )
+
+
+@dataclass(frozen=True)
+class WindowedSettings(SamplingSettings):
+    """What every method with overlapping windows has."""
+
+    stride: int = stride_setting()
+    loop_closure: str = loop_closure_setting()
     window_batch: int | str = window_batch_setting()
 
 
