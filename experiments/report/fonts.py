@@ -126,7 +126,7 @@ def tell_missing(texts: Iterable[str]) -> None:
     if missing:
         some = ", ".join(f"U+{ord(each):04X}" for each in missing[:5]) + (", …" if len(missing) > 5 else "")
         print(
-            f"report: no font here draws {len(missing)} characters of the prompts ({some}): pictures name them instead; "
+            f"report: no font here draws {len(missing)} characters of the prompts ({some}): pictures name them; "
             "install fonts that do, such as Noto Sans CJK and Noto Emoji (not in colour), and run stage=report",
             file=sys.stderr,
         )
