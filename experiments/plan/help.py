@@ -88,7 +88,7 @@ def help_text(cfg: DictConfig) -> str:
     parts.append(("Scoring", [*references, *metric_lines(cfg.metrics)]))
     parts.append(("The run", lines_of(RunSchema, cfg, "", RUNNING)))
     parts.append(("Weights & Biases", lines_of(TrackingSchema, cfg.tracking, "tracking.")))
-    return "\n\n".join([INTRODUCTION, *(section(heading, lines) for heading, lines in parts), ENDING])
+    return "\n\n".join([INTRODUCTION, *(section(*part) for part in parts if part[1]), ENDING])
 
 
 def choice_lines(group: str) -> list[Line]:
@@ -111,19 +111,13 @@ def metric_lines(node: DictConfig) -> list[Line]:
 
 
 def first_sentence(path: Path) -> str:
-    """Of the comment that a configuration file begins with.
-
-    Raises:
-        ValueError: it begins with none.
-    """
+    """Of the comment that a configuration file begins with; "" where it begins with none."""
     words: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):
             words += line.lstrip("# ").split()
-    if not words:
-        raise ValueError(f"{path}: no comment says what it is")
     return re.split(r"(?<=[^.]\w[.])\s", " ".join(words))[0].rstrip(".")
 
 

@@ -25,6 +25,7 @@ PREFERRED = (
     "malgun", "applesdgothic", "wqy", "droidsansfallback", "ipaexg", "ipag", "takao", "vlgothic",
     "notoemoji", "notosanssymbols", "symbola", "seguiemj", "seguisym", "notosans", "arialuni", "unifont",
 )  # fmt: skip
+NORMAL = 400  # weight
 SLANTED_OR_HEAVY = re.compile("bold|black|heavy|thin|light|italic|oblique|mono|serif|condensed")
 DROPPED = re.compile("[\u200b\u2060\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # no width, variation selectors
 JOINING = "\u200c\u200d\u200e\u200f"  # they shape their neighbours, and stay with the one before
@@ -134,7 +135,7 @@ def tell_missing(texts: Iterable[str]) -> None:
 
 def families(texts: Iterable[str]) -> list[str]:
     """Matplotlib's `font.family` that draws these texts: DejaVu Sans, and the fallbacks that they take."""
-    from matplotlib.font_manager import fontManager
+    from matplotlib.font_manager import FontEntry, fontManager
 
     files = dict.fromkeys(font_of(each) for text in texts for each in text)
     names = ["DejaVu Sans"]
@@ -143,8 +144,9 @@ def families(texts: Iterable[str]) -> list[str]:
         if found is None:
             continue
         name = found[0].family_name
-        if not any(entry.name == name for entry in fontManager.ttflist):
-            fontManager.addfont(path)
+        if not any(entry.name == name and entry.weight == NORMAL for entry in fontManager.ttflist):
+            # By hand: a font of one weight, whichever, serves as the normal one without a warning at every text.
+            fontManager.ttflist.append(FontEntry(fname=str(path), name=name, weight=NORMAL))
         names.append(name)
     return list(dict.fromkeys(names))
 
