@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,15 @@ class Plan:
     strict: bool
     dry_run: bool
     shard: tuple[int, int] | None  # (i, n), i from 1
+    panoramas_at_once: int  # of one label through the networks together
     backbone: Mapping[str, Any]
     prompts: tuple[str, ...]
+    prompt_ids: Mapping[str, str]  # what a file of prompts calls them, of those that have a name there
     entries: tuple[Entry, ...]  # methods in table order, those under study first
     compare_with: str  # the label that every other is compared with
     units: tuple[Unit, ...]  # every panorama of every label
     references: tuple[Unit, ...]  # the reference squares
+    settings: Mapping[str, Any]  # label -> the method's own settings object, of references too
     metrics: Mapping[str, Any]
     tracking: Mapping[str, Any]
     resolved: Mapping[str, Any]  # the whole configuration as plain values
@@ -83,8 +87,9 @@ def plan_run(cfg: DictConfig) -> Plan:
     check_prompts(prompts)
     entries = entries_of(cfg)
     references = reference_entry(cfg)
-    check_methods((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
-    seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
+    settings = checked_settings((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
+    first_seeds = first_seeds_of(resolved["prompts"], cfg.seeds.first)
+    seeds = {prompt: seeds_from(prompt, firsts, cfg.seeds.count) for prompt, firsts in first_seeds.items()}
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
     return Plan(
         name=cfg.name,
@@ -94,12 +99,15 @@ def plan_run(cfg: DictConfig) -> Plan:
         strict=cfg.strict,
         dry_run=cfg.dry_run,
         shard=parse_shard(cfg.shard),
+        panoramas_at_once=checked_at_once(cfg.panoramas_at_once),
         backbone={**resolved["backbone"], "precision": precision_of(resolved["backbone"])},
         prompts=prompts,
+        prompt_ids=ids_of(resolved["prompts"]),
         entries=entries,
         compare_with=compared_label(cfg.compare_with, entries),
-        units=units_of(entries, prompts, seeds),
-        references=units_of((references,), prompts, reference_seeds),
+        units=units_of(entries, seeds),
+        references=units_of((references,), dict.fromkeys(prompts, reference_seeds)),
+        settings=settings,
         metrics=resolved["metrics"],
         tracking=resolved["tracking"],
         resolved=resolved,
@@ -211,14 +219,56 @@ def entry_of(setting: str, label: str, settings: Any, swept: tuple[str, Any] | N
     return Entry(label, name, {str(key): value for key, value in values.items() if key != "name"}, swept)
 
 
-def units_of(entries: tuple[Entry, ...], prompts: tuple[str, ...], seeds: range) -> tuple[Unit, ...]:
+def units_of(entries: tuple[Entry, ...], seeds: Mapping[str, Sequence[int]]) -> tuple[Unit, ...]:
     """Prompt by prompt and seed by seed, all methods of one before the next, so that an unfinished run compares."""
     return tuple(
         Unit(entry.label, entry.method, entry.settings, prompt, seed)
-        for prompt in prompts
-        for seed in seeds
+        for prompt, its in seeds.items()
+        for seed in its
         for entry in entries
     )
+
+
+def first_seeds_of(prompts: Mapping[str, Any], first: int) -> dict[str, list[int]]:
+    """Prompt -> the seeds from which its panoramas are counted: its own where a file of prompts has some, else `first`.
+
+    Raises:
+        UsageError: not as many lists as prompts, or a seed that none can have.
+    """
+    texts, own = prompts["texts"], prompts["seeds"] or [[] for _ in prompts["texts"]]
+    if len(own) != len(texts):
+        raise UsageError(f"prompts.seeds: {len(own)} lists for {len(texts)} prompts; give one for each")
+    for seed in (seed for seeds in own for seed in seeds):
+        if not 0 <= seed <= LARGEST_SEED:
+            raise UsageError(f"prompts.seeds: {seed} is there; must be 0 to {LARGEST_SEED}")
+    return {prompt: seeds or [first] for prompt, seeds in zip(texts, own, strict=True)}
+
+
+def seeds_from(prompt: str, firsts: Sequence[int], count: int) -> list[int]:
+    """`count` seeds from each of `firsts` on; UsageError where two come to the same."""
+    seeds = [first + index for first in firsts for index in range(count)]
+    if len(set(seeds)) < len(seeds):
+        twice = next(seed for seed in seeds if seeds.count(seed) > 1)
+        raise UsageError(f"prompts.seeds: '{prompt}' has seed {twice} twice at seeds.count={count}; give others")
+    return seeds
+
+
+def ids_of(prompts: Mapping[str, Any]) -> dict[str, str]:
+    """Prompt -> its name, of those that have one. UsageError where two have the same, or there are too few."""
+    ids = prompts["ids"] or [""] * len(prompts["texts"])
+    if len(ids) != len(prompts["texts"]):
+        raise UsageError(f"prompts.ids: {len(ids)} of them for {len(prompts['texts'])} prompts; give one for each")
+    named = {prompt: name for prompt, name in zip(prompts["texts"], ids, strict=True) if name}
+    twice = [name for name, count in Counter(named.values()).items() if count > 1]
+    if twice:
+        raise UsageError(f"prompts.ids: '{twice[0]}' names two prompts; give each its own")
+    return named
+
+
+def checked_at_once(number: int) -> int:
+    if number < 1:
+        raise UsageError(f"panoramas_at_once={number}: use 1 or more")
+    return number
 
 
 def check_prompts(prompts: tuple[str, ...]) -> None:
@@ -267,9 +317,13 @@ def check_folder(backbone: DictConfig) -> None:
             raise UsageError(f"backbone.{name}={backbone[name]}: this model's {name} is {own} px; give that")
 
 
-def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop: int) -> None:
-    """Refuse values that a method refuses, windows that cannot cover the canvas, crops that do not fit on it."""
+def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop: int) -> dict[str, Any]:
+    """Label -> the method's own settings object.
+
+    Refuses values that a method refuses, windows that cannot cover the canvas, crops that do not fit on it.
+    """
     square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
+    built = {}
     for entry in entries:
         method = METHODS[entry.method]
         try:
@@ -284,6 +338,8 @@ def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop:
                 f"metrics.crop={crop}: {entry.label} has {settings.height}x{settings.width} px; "
                 f"use {min(settings.height, settings.width)} or less"
             )
+        built[entry.label] = settings
+    return built
 
 
 def precision_of(backbone: Mapping[str, Any]) -> str:

@@ -62,6 +62,8 @@ class BackboneSchema:
 class PromptsSchema:
     name: str = MISSING
     texts: list[str] = MISSING
+    seeds: list[list[int]] = field(default_factory=list)  # of each prompt, in place of seeds.first; empty for that
+    ids: list[str] = field(default_factory=list)  # a name of each prompt, for records; "" for none
 
 
 @dataclass
@@ -95,6 +97,7 @@ class RunSchema:
     shared_dir: str | None = None  # where panoramas and features are found again by their content
     dry_run: bool = False  # count and price what would be made, without loading a model
     shard: str | None = None  # "i/n": this process makes every n-th panorama, from the i-th on (from 1)
+    panoramas_at_once: int = 1  # of one method through the networks together; decides their last digits
     plugins: list[str] = field(default_factory=list)  # Python files with methods or metrics of your own
     height: int = MISSING
     width: int = MISSING

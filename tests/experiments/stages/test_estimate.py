@@ -3,8 +3,9 @@
 import pytest
 
 from experiments.panoramas.store import Unit
-from experiments.stages.estimate import KnownTime, estimate, predict
+from experiments.stages.estimate import estimate
 from experiments.stages.generate import generate
+from experiments.stages.work import KnownTime, predict
 from tests.experiments.composing import compose_plan
 
 

@@ -147,7 +147,7 @@ def test_sigterm_is_answered_like_ctrl_c(tiny_settings, tmp_path):
 
 def test_shards_are_disjoint_and_make_everything(compose):
     parts = [share(compose(f"shard={i}/3"), model_facts(compose().backbone)) for i in (1, 2, 3)]
-    keys = [picture.key for part in parts for picture in part]
+    keys = [picture.key for part in parts for group in part for picture in group]
     assert [len(part) for part in parts] == [4, 3, 3] and len(set(keys)) == 10
     for i, part in enumerate(parts, start=1):
         assert generate.generate(compose(f"shard={i}/3")) == len(part)
