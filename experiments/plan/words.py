@@ -68,9 +68,8 @@ def prompt_settings(lines: Sequence[Line]) -> list[str]:
             texts.append(line.prompt)  # twice, where it was typed twice: refused with all other prompts
         if line.name:
             if ids.setdefault(line.prompt, line.name) != line.name:
-                raise UsageError(
-                    f"prompt_file: '{line.prompt}' has the ids {ids[line.prompt]} and {line.name}; give one"
-                )
+                both = f"{ids[line.prompt]} and {line.name}"
+                raise UsageError(f"prompt_file: '{line.prompt}' has the ids {both}; an id names a prompt, give it one")
         seeds.setdefault(line.prompt, []).extend([] if line.seed is None else [line.seed])
     words = [f"prompts.texts=[{','.join(map(quoted, texts))}]"]
     if any(seeds.values()):
