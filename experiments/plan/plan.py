@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,16 +16,16 @@ from experiments.common.command_line import error_line, refuse_unknown, unknown_
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
+from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
 from experiments.plan.schema import Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import check_files
 from syncdiffusion.geometry.sizes import choose_anchor
 from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 
 LONGEST_LABEL = 100  # a file name's 255 bytes hold it, and what is written beside it
-MOST_SEEDS = 10**5  # per prompt in one run: a list of more would take minutes and the memory
-LARGEST_SEED = 2**62
 
 
 @dataclass(frozen=True)
@@ -229,69 +228,10 @@ def units_of(entries: tuple[Entry, ...], seeds: Mapping[str, Sequence[int]]) -> 
     )
 
 
-def first_seeds_of(prompts: Mapping[str, Any], first: int) -> dict[str, list[int]]:
-    """Prompt -> the seeds from which its panoramas are counted: its own where a file of prompts has some, else `first`.
-
-    Raises:
-        UsageError: not as many lists as prompts, or a seed that none can have.
-    """
-    texts, own = prompts["texts"], prompts["seeds"] or [[] for _ in prompts["texts"]]
-    if len(own) != len(texts):
-        raise UsageError(f"prompts.seeds: {len(own)} lists for {len(texts)} prompts; give one for each")
-    for seed in (seed for seeds in own for seed in seeds):
-        if not 0 <= seed <= LARGEST_SEED:
-            raise UsageError(f"prompts.seeds: {seed} is there; must be 0 to {LARGEST_SEED}")
-    return {prompt: seeds or [first] for prompt, seeds in zip(texts, own, strict=True)}
-
-
-def seeds_from(prompt: str, firsts: Sequence[int], count: int) -> list[int]:
-    """`count` seeds from each of `firsts` on; UsageError where two come to the same."""
-    seeds = [first + index for first in firsts for index in range(count)]
-    if len(set(seeds)) < len(seeds):
-        twice = next(seed for seed in seeds if seeds.count(seed) > 1)
-        raise UsageError(f"prompts.seeds: '{prompt}' has seed {twice} twice at seeds.count={count}; give others")
-    return seeds
-
-
-def ids_of(prompts: Mapping[str, Any]) -> dict[str, str]:
-    """Prompt -> its name, of those that have one. UsageError where two have the same, or there are too few."""
-    ids = prompts["ids"] or [""] * len(prompts["texts"])
-    if len(ids) != len(prompts["texts"]):
-        raise UsageError(f"prompts.ids: {len(ids)} of them for {len(prompts['texts'])} prompts; give one for each")
-    named = {prompt: name for prompt, name in zip(prompts["texts"], ids, strict=True) if name}
-    twice = [name for name, count in Counter(named.values()).items() if count > 1]
-    if twice:
-        raise UsageError(f"prompts.ids: '{twice[0]}' names two prompts; give each its own")
-    return named
-
-
 def checked_at_once(number: int) -> int:
     if number < 1:
         raise UsageError(f"panoramas_at_once={number}: use 1 or more")
     return number
-
-
-def check_prompts(prompts: tuple[str, ...]) -> None:
-    if not prompts:
-        raise UsageError("prompts.texts=[]: give at least one prompt")
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise UsageError(f"prompts.texts: {prompt} is no text; put a prompt in quotes, or give prompt=TEXT")
-        if prompts.count(prompt) > 1:
-            raise UsageError(f"prompts.texts: '{prompt}' is there twice; name each prompt once")
-        if not prompt.strip() or prompt == "all":
-            raise UsageError(f"prompts.texts: '{prompt}' cannot be a prompt (empty, or the tables' word for all)")
-
-
-def check_seeds(cfg: DictConfig) -> None:
-    for setting, value, least, most in (
-        ("seeds.count", cfg.seeds.count, 1, MOST_SEEDS),
-        ("seeds.first", cfg.seeds.first, 0, LARGEST_SEED),
-        ("reference.count", cfg.reference.count, 0, MOST_SEEDS),
-        ("reference.first_seed", cfg.reference.first_seed, 0, LARGEST_SEED),
-    ):
-        if not least <= value <= most:
-            raise UsageError(f"{setting}={value}: must be {least} {'or more' if value < least else f'to {most}'}")
 
 
 def check_folder(backbone: DictConfig) -> None:
@@ -328,6 +268,7 @@ def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], cr
         method = METHODS[entry.method]
         try:
             settings = method.settings(**entry.settings)
+            check_files(settings)
             corners = method.corners(settings, square)
             if hasattr(settings, "anchor"):
                 choose_anchor(settings.anchor, len(corners))

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from baselines import METHODS, facts
 from experiments.common.shipped import shipped
 from experiments.plan.prompt_file import Line, read_prompts
 from syncdiffusion.errors import UsageError
@@ -45,7 +46,7 @@ def plain_words(words: Sequence[str]) -> list[str]:
             prompts.append(Line(checked_prompt(text)))
         elif setting == "prompt_file" and equals:
             prompts += read_prompts(text)
-        elif setting in FOLDERS and not readable(word):
+        elif (setting in FOLDERS or names_file(setting)) and not readable(word):
             kept.append(f"{setting}={quoted(text)}")
         elif setting == "negative_prompt" and not sweep and not is_quoted(text):
             kept.append(f"{setting}={quoted(text)}")
@@ -77,6 +78,12 @@ def prompt_settings(lines: Sequence[Line]) -> list[str]:
     if ids:
         words.append(f"prompts.ids=[{','.join(quoted(ids.get(text, '')) for text in texts)}]")
     return words
+
+
+def names_file(setting: str) -> bool:
+    """Whether the value of a setting of any method is a file's name."""
+    name = setting.rpartition(".")[2]
+    return any(facts(method, name).file for method in METHODS)
 
 
 def is_choice(word: str) -> bool:

@@ -16,6 +16,7 @@ from experiments.common.progress import clock
 from experiments.panoramas.store import Unit
 from experiments.plan.plan import Plan
 from experiments.stages.flops import calls, flops, matrix_rate
+from experiments.stages.model import load_libraries, model_facts, source_of
 from experiments.stages.work import RESULTS, KnownTime, committed, device_here, measured_rate, predict
 from syncdiffusion.backbones.model_files import find_model
 from syncdiffusion.prompts import unknown_words_line
@@ -36,13 +37,17 @@ HEADERS = (
 
 def estimate(plan: Plan) -> str:
     """The dry run of a plan, as text to be printed."""
-    from experiments.stages.generate import find_pictures, load_libraries, model_facts, source_of
+    from experiments.stages.generate import find_pictures
 
     load_libraries("dry run")
     found = find_pictures(plan, model_facts(plan.backbone))
     device = device_here(plan.backbone["device"])
-    there = [record for record in found.values() if record is not None]
-    known = [KnownTime(each["method"], each["settings"], each["seconds"]) for each in there]
+    # The plan's own settings: a record tells of a file by its content.
+    known = [
+        KnownTime(picture.units[0].method, picture.units[0].settings, record["seconds"])
+        for picture, record in found.items()
+        if record is not None
+    ]
     known += committed(RESULTS, plan.backbone, device)
     pricing = Pricing(plan.backbone, known, device)
     labels = dict.fromkeys(unit.label for unit in (*plan.units, *plan.references))

@@ -5,35 +5,42 @@ from __future__ import annotations
 import datetime
 import os
 import socket
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.environment import RECORDED, git_state, versions
 from experiments.common.progress import Progress, say_step
 from experiments.common.resources import Cost, measure_cost
-from experiments.common.signals import importing
 from experiments.panoramas.claims import Claims, Waiting, lost
-from experiments.panoramas.index import named_model
+from experiments.panoramas.groups import Group, groups_of, told
 from experiments.panoramas.records import Checksums, ModelFacts, Record
-from experiments.panoramas.store import Picture, Place, look, pictures_of, places_of, save_panorama, settle
+from experiments.panoramas.store import (
+    Picture,
+    Place,
+    look,
+    pictures_of,
+    places_of,
+    save_panorama,
+    settle,
+    unit_key,
+)
 from experiments.plan.plan import Plan
+from experiments.stages.model import device_name, load_libraries, model_facts, open_backbone, source_of
 from experiments.stages.work import expected_work
-from syncdiffusion.backbones.model_files import find_model, fingerprint
+from syncdiffusion.backbones.model_files import find_model
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import by_content
 from syncdiffusion.prompts import unknown_words_line
+from syncdiffusion.settings import facts_of
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
     from torch import Tensor
 
     from syncdiffusion.backbones.backbone import Backbone
-
-Group = tuple[Picture, ...]  # pictures of one label that go through the networks together
 
 
 @dataclass(frozen=True)
@@ -178,17 +185,23 @@ def make(job: Job, group: Group, missing: Mapping[Picture, SoftFileLease], studi
     """
     import torch
 
+    from baselines import METHODS
+
     images, cost = develop(job, group, len(missing), studio)
     written = 0
     for picture, image in zip(group, images, strict=True):
         if picture not in missing or lost(missing[picture]):
             continue
         unit = picture.units[0]
+        if unit_key(unit, job.model) != picture.key:
+            raise UsageError(
+                f"{unit.label}: a file that its settings name has changed since this run began; start it again"
+            )
         record = {
             "key": picture.key,
             "label": unit.label,
             "method": unit.method,
-            "settings": dict(unit.settings),
+            "settings": by_content(unit.settings, facts_of(METHODS[unit.method].settings)),
             "prompt": unit.prompt,
             "seed": unit.seed,
             **({"prompt_id": job.plan.prompt_ids[unit.prompt]} if unit.prompt in job.plan.prompt_ids else {}),
@@ -235,13 +248,6 @@ def develop(job: Job, group: Group, counted: int, studio: Studio) -> tuple[Tenso
     return images, cost
 
 
-def told(group: Group) -> str:
-    """A group in words."""
-    unit = group[0].units[0]
-    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
-    return f"{unit.label}, seed {unit.seed}, {unit.prompt!r}{more}"
-
-
 def pictures(plan: Plan, model: ModelFacts) -> tuple[Picture, ...]:
     """Every picture of the plan once, references last."""
     return pictures_of((*plan.units, *plan.references), model)
@@ -251,19 +257,6 @@ def share(plan: Plan, model: ModelFacts) -> tuple[Group, ...]:
     """The groups that are this process's to make: all, or with a shard i/n every n-th from the i-th on."""
     first, every = plan.shard or (1, 1)
     return groups_of(pictures(plan, model), plan.panoramas_at_once)[first - 1 :: every]
-
-
-def groups_of(pictures: Sequence[Picture], size: int) -> tuple[Group, ...]:
-    """Pictures of one label in groups of `size`, the last of a label may be smaller; in the order of their first ones.
-
-    What is on the disk has no part in it: rounding depends on what shares a batch, and gradient steps amplify it.
-    """
-    of_label: dict[str, list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        of_label[picture.label].append(picture)
-    groups = [tuple(each[i : i + size]) for each in of_label.values() for i in range(0, len(each), size)]
-    place = {picture: index for index, picture in enumerate(pictures)}
-    return tuple(sorted(groups, key=lambda group: place[group[0]]))
 
 
 def tell_unknown_words(plan: Plan) -> None:
@@ -288,18 +281,6 @@ def claims_of(plan: Plan) -> Claims:
     return Claims((plan.shared or plan.folder) / "claims")
 
 
-def load_libraries(stage: str) -> None:
-    """Import what takes seconds, where it is not there already, and say so."""
-    if "torch" in sys.modules and "diffusers" in sys.modules:
-        return
-    say_step(stage, "loading libraries")
-    with importing():
-        import diffusers  # noqa: F401
-
-        import baselines  # noqa: F401
-        import syncdiffusion.backbones.loading  # noqa: F401
-
-
 @contextmanager
 def naming(label: str) -> Iterator[None]:
     """Say which method refuses a setting."""
@@ -307,49 +288,3 @@ def naming(label: str) -> Iterator[None]:
         yield
     except UsageError as error:
         raise UsageError(f"{label}: {error}") from None
-
-
-def open_backbone(config: Mapping[str, Any]) -> Backbone:
-    """Load the model that a `backbone` section names; UsageError where it cannot be, or has another window."""
-    import diffusers
-    import transformers
-
-    from syncdiffusion.backbones.loading import load_backbone
-
-    # They report on loading at length; what matters raises. A hub download keeps its own progress bar.
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    chosen = (config[name] for name in ("revision", "device", "precision", "compiled"))
-    backbone = load_backbone(source_of(config), *chosen)
-    window = backbone.window * backbone.factor
-    for name, own in (("window", window), ("factor", backbone.factor)):
-        if own != config[name]:
-            raise UsageError(f"backbone.{name}={config[name]}: this model's {name} is {own} px; give that")
-    return backbone
-
-
-def model_facts(config: Mapping[str, Any]) -> ModelFacts:
-    """What identifies the model of a `backbone` section in a record, told without loading it."""
-    named = named_model(config)
-    return {
-        "name": config["name"],
-        "id": named["id"],
-        "revision": named["revision"],
-        "fingerprint": fingerprint(source_of(config), config["revision"]),
-        "precision": named["precision"],
-        "compiled": config["compiled"],
-    }
-
-
-def source_of(config: Mapping[str, Any]) -> str:
-    """The folder, hub id or "embedded" that a `backbone` section names."""
-    return config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
-
-
-def device_name(backbone: Backbone) -> str:
-    if backbone.device.type != "cuda":
-        return str(backbone.device)
-    import torch
-
-    return torch.cuda.get_device_name(backbone.device)
