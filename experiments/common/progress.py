@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+WORTH_COUNTING = 3.0  # seconds that a piece of work has taken before it is counted how much is left
+
 
 class Progress:
     """How far a piece of work is that consists of runs: panoramas being made, or a benchmark's runs.
@@ -27,7 +29,7 @@ class Progress:
         stream: TextIO | None = None,
         every: float = 10.0,
         *,
-        work: Mapping[str, float] | None = None,
+        work: Callable[[], Mapping[str, float]] | None = None,
         title: str,
         noun: str,
     ) -> None:
@@ -37,7 +39,8 @@ class Progress:
             known_seconds: label -> seconds that one run took earlier.
             stream: where to say it; stderr where none is given.
             every: least seconds between two lines where `stream` is no terminal.
-            work: label -> how much work one run is, in any unit, such as FLOPs; empty where that is not known.
+            work: gives label -> how much work one run is, in any unit, such as FLOPs; nothing where that is not known.
+                It may take seconds, so it is asked once, between two runs, and only where these take long too.
             title, noun: what a terminal's bar calls the work, and what it counts.
         """
         from tqdm import tqdm
@@ -45,7 +48,8 @@ class Progress:
         self.left = Counter(labels)
         self.total = sum(self.left.values())
         self.seconds = dict(known_seconds)
-        self.work = dict(work or {})
+        self.work: Mapping[str, float] = {}
+        self.count_work, self.began = work, time.monotonic()
         self.stream, self.every = stream or sys.stderr, every
         self.done, self.part, self.last_line = 0, 0.0, time.monotonic()
         self.first_step: tuple[float, float] | None = None  # of the run in hand: (when, how far it was)
@@ -78,6 +82,9 @@ class Progress:
         self.left[label] -= count
         self.done, self.part = self.done + count, 0.0
         now = time.monotonic()
+        unseen = any(left and name not in self.seconds for name, left in self.left.items())
+        if self.count_work is not None and unseen and now - self.began >= WORTH_COUNTING:
+            self.work, self.count_work = self.count_work(), None
         if self.bar is None and (now - self.last_line >= self.every or self.done in (count, self.total)):
             self.say(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {self.time_left(label, 0.0)} left")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import socket
 from collections import defaultdict
@@ -87,7 +88,7 @@ def generate(plan: Plan, checksums: Checksums | None = None) -> int:
         load_libraries("generate")
         tell_unknown_words(plan)
     known = {label: sum(each) / len(each) for label, each in seconds.items()}
-    work = expected_work(plan, {picture.label: picture.units[0] for picture in absent}, known)
+    work = functools.partial(expected_work, plan)
     progress = Progress((picture.label for picture in absent), known, work=work, title="generate", noun="pictures")
     todo = [group for group in groups if any((each := found[picture]) is None or each.lacking for picture in group)]
     try:

@@ -83,17 +83,13 @@ def measured_rate(backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> fl
     return sum(filter(None, counted)) / seconds
 
 
-def expected_work(plan: Plan, units: Mapping[str, Unit], known: Mapping[str, float]) -> dict[str, float]:
+def expected_work(plan: Plan) -> dict[str, float]:
     """Label -> how much work one picture of it is, in a unit that is the same for all: to tell one's time by another's.
 
     As measured before, by the same model on the same kind of device, for all labels; else in FLOPs. Empty where neither
-    is known, or it is not needed.
-
-    units: label -> one of its pictures that are to be made; known: label -> seconds, where some were made already.
+    is known.
     """
-    if not units.keys() - known.keys() or len(units.keys() | known.keys()) < 2:
-        return {}
-    every = {unit.label: unit for unit in (*plan.units, *plan.references) if unit.label in units.keys() | known.keys()}
+    every = {unit.label: unit for unit in (*plan.units, *plan.references)}
     try:
         earlier = committed(RESULTS, plan.backbone, device_here(plan.backbone["device"]))
     except UsageError:  # results that cannot be read: no reason to stop a run

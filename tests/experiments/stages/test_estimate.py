@@ -118,12 +118,14 @@ def test_what_was_measured_gives_the_rate_of_what_was_not():
 
 def test_rates_of_another_model_of_the_same_name_are_not_taken(monkeypatch):
     """The miniature that was trained anew is no longer the one that the committed results are of."""
-    plan = compose_plan(["experiment=demo", "backbone.precision=float32"])
-    assert expected_work(plan, {unit.label: unit for unit in plan.units}, {}).keys() == {*plan.labels}
+    plan = compose_plan(["experiment=demo", "backbone.precision=float32", "backbone.device=cpu"])
+    measured = expected_work(plan)
+    assert measured.keys() == {*plan.labels, "stable_diffusion"} and 100 < measured["syncdiffusion"] < 130  # seconds
     monkeypatch.setattr(model_files, "fingerprint", lambda *words: "another")
     assert committed(RESULTS, plan.backbone, "cpu") == []
-    found = expected_work(plan, {unit.label: unit for unit in plan.units}, {})
-    assert found == {unit.label: flops(unit.method, unit.settings, plan.backbone) for unit in plan.units}
+    every = {unit.label: unit for unit in (*plan.units, *plan.references)}
+    expected = {label: flops(unit.method, unit.settings, plan.backbone) for label, unit in every.items()}
+    assert expected_work(plan) == expected
 
 
 def test_words_that_the_model_does_not_know_are_told(compose, capsys):
