@@ -189,7 +189,10 @@ class _ImageBar:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=self.title, file=self.stream, **known_shape(self.stream))
+            shape = "{desc}: {percentage:3.0f}% |{bar}| {n}/{total} images, {elapsed} so far, {remaining} left"
+            self.bar = tqdm(
+                total=total, desc=self.title, file=self.stream, bar_format=shape, **known_shape(self.stream)
+            )
         self.bar.update(done - self.bar.n)
         if done == total:
             self.bar.close()
@@ -215,7 +218,17 @@ class _ImageLines:
 
 def say_step(title: str, what: str) -> None:
     """A line on stderr before something that takes long, so that nobody waits in silence."""
-    print(f"{title}: {what}", file=sys.stderr, flush=True)
+    say_line(f"{title}: {what}")
+
+
+def say_line(line: str) -> None:
+    """A line on stderr; a bar that stands there steps aside."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def plural(n: int, thing: str) -> str:

@@ -6,12 +6,13 @@ import os
 import pty
 import re
 import struct
+import sys
 import termios
 import time
 
 import pytest
 
-from experiments.common.progress import Progress, Stand, report_images
+from experiments.common.progress import Progress, Stand, report_images, say_step
 
 NAMES = {"title": "generate", "noun": "panoramas"}
 
@@ -116,6 +117,16 @@ def test_a_listener_is_told_every_step_and_every_run():
         Stand(1, 2, "one", 0.0, 5.0),
         Stand(2, 2, "two", 0.0, 7.0),
     ]
+
+
+def test_a_line_does_not_run_into_a_bar(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress(["one"], {}, stream, **NAMES)
+    say_step("generate", "loading the model")
+    progress.close()
+    told = re.split("[\r\n]+", stream.getvalue())
+    assert "generate: loading the model" in told  # a line of its own
 
 
 def test_images_are_a_bar_on_a_terminal():
