@@ -35,6 +35,7 @@ def record_of(method: Method, settings: Any, backbone: Backbone, prompt: str, se
         "settings": asdict(settings),
         "model": {"id": backbone.model_id, "revision": backbone.revision, "fingerprint": backbone.fingerprint},
         "precision": backbone.precision,
+        "execution": backbone.execution,
         "device": str(backbone.device),
         "versions": {name: metadata.version(name) for name in LIBRARIES},
     }

@@ -17,7 +17,7 @@ from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.schema import Stage
-from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
+from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, configurations, find_model, square_of
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import choose_anchor
@@ -253,7 +253,13 @@ def check_folder(backbone: DictConfig) -> None:
         raise UsageError("backbone.path=null: give the model's folder, backbone.path=FOLDER")
     if backbone.path is None and backbone.model_id != EMBEDDED:
         return
-    folder = EMBEDDED_FOLDER if backbone.path is None else Path(backbone.path).expanduser()
+    given = EMBEDDED_FOLDER if backbone.path is None else Path(backbone.path).expanduser()
+    folder = configurations(given)
+    if given.is_file():
+        try:
+            find_model(str(given))
+        except UsageError as error:
+            raise UsageError(str(error).replace("backbone.model_id=", "backbone.path=")) from None
     if not (folder / "model_index.json").is_file():
         reason = "no model_index.json there" if folder.is_dir() else "no such folder"
         raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")

@@ -42,8 +42,10 @@ class BackboneSchema:
     name: str = MISSING
     model_id: str = MISSING  # "embedded" or a hub repository
     revision: str | None = None  # of the hub repository; part of every result
-    path: str | None = None  # a diffusers folder on this machine, in place of model_id
-    precision: str = "auto"  # float16 under autocast on a GPU, else float32; or one of them by name, bfloat16, float64
+    path: str | None = None  # a diffusers folder on this machine, or a .safetensors file, in place of model_id
+    # float16 under autocast on a GPU, else float32; or one of them by name, tf32 (float32, faster on CUDA), bfloat16,
+    # float64
+    precision: str = "auto"
     device: str = "auto"  # cuda where there is one
     compiled: bool = False  # noise predictions without a gradient through torch.compile: speed, not the result
     window: int = MISSING  # pixels, the side of the squares that the model was trained on

@@ -19,8 +19,9 @@ from experiments.common.resources import measure_cost
 from experiments.common.signals import importing
 from experiments.panoramas.claims import Claims, Waiting, lost
 from experiments.panoramas.index import named_model
+from experiments.panoramas.latents import Latents, keep_latents, kept_latents
 from experiments.panoramas.records import Checksums, ModelFacts, Record
-from experiments.panoramas.store import Picture, Place, look, pictures_of, places_of, save_panorama, settle
+from experiments.panoramas.store import Picture, Place, latents_of, look, pictures_of, places_of, save_panorama, settle
 from experiments.plan.plan import Plan
 from syncdiffusion.backbones.model_files import fingerprint
 from syncdiffusion.errors import UsageError
@@ -132,6 +133,7 @@ def open_studio(plan: Plan, model: ModelFacts) -> Studio:
     common = {
         "model": dict(model),
         "device": device_name(backbone),
+        "execution": backbone.execution,
         "worker": {"host": socket.gethostname(), "process": os.getpid()},
         "versions": versions(RECORDED),
         "git": git_state(),
@@ -140,7 +142,11 @@ def open_studio(plan: Plan, model: ModelFacts) -> Studio:
 
 
 def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileLease, studio: Studio) -> bool:
-    """Make one panorama and write it with its record to all its places; False where the claim was lost meanwhile."""
+    """Make one panorama and write it with its record to all its places; False where the claim was lost meanwhile.
+
+    Its latents are kept beside it until it is whole: should the decoder run out of memory, or the system end this
+    process for that, the next run goes on from them.
+    """
     import torch
 
     from baselines import METHODS
@@ -152,8 +158,20 @@ def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileL
         job.progress.step(unit.label, (step.index + 1) / step.count, what)
 
     backbone, settings = studio.backbone, studio.settings[unit.label]
-    with naming(unit.label), measure_cost(str(backbone.device)) as cost:
-        image = METHODS[unit.method].generate(backbone, [unit.prompt], [unit.seed], settings, on_step)[0]
+    method, kept = METHODS[unit.method], latents_of(unit.png(job.plan.folder))
+    sampled = kept_latents(kept, picture.key)
+    with naming(unit.label):
+        if sampled is None:
+            with measure_cost(str(backbone.device)) as cost:
+                latents = method.sample_latents(backbone, [unit.prompt], [unit.seed], settings, on_step)
+            sampled = Latents(latents, cost.seconds, cost.peak_memory_bytes)
+            keep_latents(kept, picture.key, sampled)
+        try:
+            with measure_cost(str(backbone.device)) as cost:
+                image = method.decode(backbone, sampled.latents.to(backbone.device), settings)[0]
+        except UsageError as error:
+            raise UsageError(f"{error}; the latents are kept in {kept}, and the next run goes on from them") from None
+    seconds = sampled.seconds + cost.seconds
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     if lost(claim):
         return False
@@ -164,14 +182,14 @@ def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileL
         "settings": dict(unit.settings),
         "prompt": unit.prompt,
         "seed": unit.seed,
-        "seconds": round(cost.seconds, 3),
-        "peak_memory_bytes": cost.peak_memory_bytes,
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": max(sampled.peak_memory_bytes, cost.peak_memory_bytes),
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **studio.common,
     }
     save_panorama(job.plan.folder, unit, pixels, record, job.checksums)
     settle(places, picture.key, job.checksums)
-    job.progress.finish(unit.label, what, cost.seconds)
+    job.progress.finish(unit.label, what, seconds)
     return True
 
 
@@ -246,7 +264,8 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     chosen = (config[name] for name in ("revision", "device", "precision", "compiled"))
-    backbone = load_backbone(source_of(config), *chosen)
+    with naming_path(config):
+        backbone = load_backbone(source_of(config), *chosen)
     window = backbone.window * backbone.factor
     for name, own in (("window", window), ("factor", backbone.factor)):
         if own != config[name]:
@@ -257,14 +276,26 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
 def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     """What identifies the model of a `backbone` section in a record, told without loading it."""
     named = named_model(config)
+    with naming_path(config):
+        found = fingerprint(source_of(config), config["revision"])
     return {
         "name": config["name"],
         "id": named["id"],
         "revision": named["revision"],
-        "fingerprint": fingerprint(source_of(config), config["revision"]),
+        "fingerprint": found,
         "precision": named["precision"],
         "compiled": config["compiled"],
     }
+
+
+@contextmanager
+def naming_path(config: Mapping[str, Any]) -> Iterator[None]:
+    """Name what was given, where that is a folder."""
+    try:
+        yield
+    except UsageError as error:
+        given = "model_id" if config["path"] is None else "path"
+        raise UsageError(str(error).replace("backbone.model_id=", f"backbone.{given}=")) from None
 
 
 def source_of(config: Mapping[str, Any]) -> str:
