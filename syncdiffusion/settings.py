@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -35,6 +36,8 @@ class Facts:
     added: a setting that came after panoramas had been made has its value of then: at that value it is as if it
         were not there, and old keys stay good. (value,), or () for a setting that was always there.
     shared: the run has one value of it for all methods, under the same name.
+    file: it names a file. A key holds the hash of the file's content, a record its name and hash, neither its place.
+    picture: the file is a picture, which is looked at before the work begins.
     """
 
     means: str
@@ -49,6 +52,8 @@ class Facts:
     speed_only: bool = False
     added: tuple[Any, ...] = ()
     shared: bool = False
+    file: bool = False
+    picture: bool = False
 
 
 def setting(default: Any, means: str, **facts: Any) -> Any:
@@ -163,18 +168,26 @@ class SamplingSettings:
         check_settings(self)
 
 
-@dataclass(frozen=True)
-class WindowedSettings(SamplingSettings):
-    """What every method with overlapping windows has."""
+def stride_setting() -> Any:
+    """The same in every method with overlapping windows."""
+    return setting(16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True)
 
-    stride: int = setting(
-        16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True
-    )
-    loop_closure: str = setting(
+
+def loop_closure_setting() -> Any:
+    """The same in every method whose windows may go around the right edge."""
+    return setting(
         "off",
         "windows that wrap around the right edge: none, the released code's, or as many as cover any other place",
         choices=LOOP_CLOSURES,
     )
+
+
+@dataclass(frozen=True)
+class WindowedSettings(SamplingSettings):
+    """What every method with overlapping windows has."""
+
+    stride: int = stride_setting()
+    loop_closure: str = loop_closure_setting()
     window_batch: int | str = window_batch_setting()
 
 
@@ -204,4 +217,6 @@ def label_of(name: str, facts: Facts, value: Any) -> str:
     """
     if value is None:
         return f"{name}={facts.null or 'null'}"
+    if facts.file:
+        return f"{name}={Path(value).name}"
     return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"

@@ -20,6 +20,7 @@ from experiments.plan.schema import Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, configurations, find_model, square_of
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import check_files
 from syncdiffusion.geometry.sizes import choose_anchor
 from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 
@@ -280,6 +281,7 @@ def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop:
         method = METHODS[entry.method]
         try:
             settings = method.settings(**entry.settings)
+            check_files(settings)
             corners = method.corners(settings, square)
             if hasattr(settings, "anchor"):
                 choose_anchor(settings.anchor, len(corners))

@@ -21,10 +21,22 @@ from experiments.panoramas.claims import Claims, Waiting, lost
 from experiments.panoramas.index import named_model
 from experiments.panoramas.latents import Latents, keep_latents, kept_latents
 from experiments.panoramas.records import Checksums, ModelFacts, Record
-from experiments.panoramas.store import Picture, Place, latents_of, look, pictures_of, places_of, save_panorama, settle
+from experiments.panoramas.store import (
+    Picture,
+    Place,
+    latents_of,
+    look,
+    pictures_of,
+    places_of,
+    save_panorama,
+    settle,
+    unit_key,
+)
 from experiments.plan.plan import Plan
 from syncdiffusion.backbones.model_files import fingerprint
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import by_content
+from syncdiffusion.settings import facts_of
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -173,13 +185,17 @@ def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileL
             raise UsageError(f"{error}; the latents are kept in {kept}, and the next run goes on from them") from None
     seconds = sampled.seconds + cost.seconds
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    if unit_key(unit, job.model) != picture.key:
+        raise UsageError(
+            f"{unit.label}: a file that its settings name has changed since this run began; start it again"
+        )
     if lost(claim):
         return False
     record = {
         "key": picture.key,
         "label": unit.label,
         "method": unit.method,
-        "settings": dict(unit.settings),
+        "settings": by_content(unit.settings, facts_of(METHODS[unit.method].settings)),
         "prompt": unit.prompt,
         "seed": unit.seed,
         "seconds": round(seconds, 3),

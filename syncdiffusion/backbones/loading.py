@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
 from syncdiffusion.backbones.model_files import (
@@ -183,9 +183,7 @@ def _index(source: str | Path, where: dict[str, Any]) -> Any:
     """What model_index.json says."""
     if isinstance(source, Path):
         return json.loads((configurations(source) / "model_index.json").read_text(encoding="utf-8"))
-    from diffusers import DiffusionPipeline
-
-    return DiffusionPipeline.load_config(source, **where)
+    return json.loads(Path(hf_hub_download(source, "model_index.json", **where)).read_text(encoding="utf-8"))
 
 
 def _parts_of_file(file: Path, shown: str) -> dict[str, Any]:

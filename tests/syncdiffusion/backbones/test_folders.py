@@ -118,17 +118,15 @@ def test_the_runner_names_the_path_that_was_given(folder):
 
 def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
     """The libraries look into the hub's cache alone then."""
-    from diffusers import DiffusionPipeline
-
     asked, options = [], []
 
-    def load_config(source, **where):
+    def download(source, name, **where):
         options.append(where)
         raise OSError("Cannot find an appropriate cached snapshot folder\nand more")
 
     monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(loading, "reachable", lambda url: asked.append(url))
-    monkeypatch.setattr(DiffusionPipeline, "load_config", load_config)
+    monkeypatch.setattr(loading, "hf_hub_download", download)
     message = refusal("owner/name")
     assert asked == [loading.constants.ENDPOINT] and options == [{"local_files_only": True}]
     assert message.startswith("backbone.model_id=owner/name: could not be loaded (https://")

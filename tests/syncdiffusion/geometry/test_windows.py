@@ -70,7 +70,8 @@ def test_a_loop_may_be_as_narrow_as_a_window(width):
         windows = place_windows(16, width, 16, 4, closure)
         assert len(windows) == count
         columns = [(left + i) % width for _, left in windows.corners for i in range(16)]
-        assert {columns.count(column) for column in range(width)} == ({4} if closure == "full" else {3, 4})
+        covered = {columns.count(column) for column in range(width)}
+        assert covered == ({4} if closure == "full" else {3, 4} if width > 16 else {3})
 
 
 @pytest.mark.parametrize(
