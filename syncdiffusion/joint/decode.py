@@ -56,7 +56,8 @@ def decode_canvas(backbone: Backbone, canvas: Tensor, circular: bool = False) ->
     Each is decoded whole, as the released code does, where it fits into memory; else in tiles that overlap by what the
     decoder sees to each side. Where that is all it sees (`Decoder.local`: AutoencoderTiny), tiles are equal to the
     whole up to rounding. AutoencoderKL's group norms and its attention see the whole canvas: its tiles differ from the
-    whole, which a warning tells, so that the whole is tried wherever all of the free memory could hold it.
+    whole, which a warning tells, so that the whole is tried wherever all of the free memory could hold it. Of a random
+    one with pixels of standard deviation 0.33, two tiles differ from the whole by 0.015 on average and 0.23 at most.
 
     circular: the canvas is a ring. As much of its other end as the decoder sees is decoded with each end, so that the
         picture's last column and its first meet as any two others do.
