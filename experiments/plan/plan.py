@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -258,10 +259,8 @@ def check_folder(backbone: DictConfig) -> None:
     given = EMBEDDED_FOLDER if backbone.path is None else Path(backbone.path).expanduser()
     folder = configurations(given)
     if given.is_file():
-        try:
+        with naming_path(backbone):
             find_model(str(given))
-        except UsageError as error:
-            raise UsageError(str(error).replace("backbone.model_id=", "backbone.path=")) from None
     if not (folder / "model_index.json").is_file():
         reason = "no model_index.json there" if folder.is_dir() else "no such folder"
         raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")
@@ -269,10 +268,21 @@ def check_folder(backbone: DictConfig) -> None:
         raise UsageError(
             f"backbone.revision={backbone.revision}: this model is a folder; only a hub repository has one"
         )
-    square = square_of(folder)
+    with naming_path(backbone):
+        square = square_of(folder)
     for name, own in (("factor", square.factor), ("window", square.pixels)):
         if backbone[name] != own:
             raise UsageError(f"backbone.{name}={backbone[name]}: this model's {name} is {own} px; give that")
+
+
+@contextmanager
+def naming_path(backbone: Mapping[str, Any] | DictConfig) -> Iterator[None]:
+    """Have a mistake in a model's folder name `backbone.path`, where that is what was given."""
+    try:
+        yield
+    except UsageError as error:
+        given = "model_id" if backbone["path"] is None else "path"
+        raise UsageError(str(error).replace("backbone.model_id=", f"backbone.{given}=")) from None
 
 
 def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop: int) -> None:

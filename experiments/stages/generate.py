@@ -32,7 +32,7 @@ from experiments.panoramas.store import (
     settle,
     unit_key,
 )
-from experiments.plan.plan import Plan
+from experiments.plan.plan import Plan, naming_path
 from syncdiffusion.backbones.model_files import fingerprint
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import by_content
@@ -313,16 +313,6 @@ def model_facts(config: Mapping[str, Any]) -> ModelFacts:
         "precision": named["precision"],
         "compiled": config["compiled"],
     }
-
-
-@contextmanager
-def naming_path(config: Mapping[str, Any]) -> Iterator[None]:
-    """Name what was given, where that is a folder."""
-    try:
-        yield
-    except UsageError as error:
-        given = "model_id" if config["path"] is None else "path"
-        raise UsageError(str(error).replace("backbone.model_id=", f"backbone.{given}=")) from None
 
 
 def source_of(config: Mapping[str, Any]) -> str:
