@@ -7,7 +7,7 @@ at one place twice, and the steps that follow smooth it.
 The official code rolls the canvas instead of moving the windows, and never rolls it back, so that its picture is a
 random rotation of this one; it draws the shifts from the global generator, here each panorama has a generator of its
 own. Columns that no window covers are zero there; here such a width is refused. As the windows go around the edge, left
-and right end of the latents meet; the decoder does not know that.
+and right end of the latents meet, and the canvas is decoded as the ring that it is.
 """
 
 from __future__ import annotations
@@ -78,4 +78,5 @@ METHOD = Method(
     source="Frolov et al., WACV 2025, arXiv 2407.15507: disjoint windows, shifted at random from step to step",
     mark=("#56b4e9", "P"),
     moving=True,
+    closed=lambda settings: True,
 )

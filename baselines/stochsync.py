@@ -14,8 +14,8 @@ put back to what was there, z with the same noise at that step's level.
 The paper projects views of a sphere to a picture; here all is done in latents, where windows are plain cuts and nothing
 is resampled, decoded or encoded. The released code's rounds, shares and mask are the defaults; it solves with 25 steps
 of DPM-Solver++ (50 of DDIM in the refined rounds) and adds a negative prompt of its own, here `steps` counts the steps
-of the whole schedule, of the task's sampler. The ends of the panorama meet in the latents; the decoder does not know
-that. A panorama takes rounds · steps · 0.6 steps, more or less; see `calls`.
+of the whole schedule, of the task's sampler. The ends of the panorama meet, and it is decoded as the ring
+that it is. A panorama takes rounds · steps · 0.6 steps, more or less; see `calls`.
 """
 
 from __future__ import annotations
@@ -128,4 +128,5 @@ METHOD = Method(
     source="ICLR 2025, arXiv 2501.15445, on a flat ring: denoised to the end many times, windows moved in between",
     mark=("#dd77aa", "8"),
     moving=True,
+    closed=lambda settings: True,
 )

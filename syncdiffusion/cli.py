@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     say = found.add_argument
     say("prompt", nargs="?", help="what the panorama shows, in any script; quote it. The words that the "
         f"embedded miniature knows: {EMBEDDED_FOLDER / WORDS_FILE}")  # fmt: skip
+    say("--prompt", dest="named_prompt", metavar="TEXT", help="the same, as an option")
     say("-o", "--out", type=Path, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
     say("--force", action="store_true", help="overwrite FILE.png where it exists")
     say("--method", default="syncdiffusion", choices=sorted(METHODS), help="default: syncdiffusion")
@@ -73,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         "hub id such as owner/name")  # fmt: skip
     say("--revision", metavar="NAME", help="branch, tag or commit of a hub repository")
     say("--precision", default="auto", metavar="NAME", help="auto (float16 on a GPU, else float32; the default), "
-        "float32, float16, bfloat16 or float64")  # fmt: skip
+        "float32, tf32, float16, bfloat16 or float64")  # fmt: skip
     say("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ... (default: auto)")
     say("--version", action="version", version=f"%(prog)s {__version__}")
     return found
@@ -177,6 +178,10 @@ def run(arguments: argparse.Namespace) -> str:
 
     if arguments.settings:
         return told_settings(METHODS[arguments.method])
+    if arguments.prompt is not None and arguments.named_prompt is not None:
+        raise UsageError(f"--prompt {arguments.named_prompt}: a prompt stands before it already; give one of the two")
+    if arguments.prompt is None:
+        arguments.prompt = arguments.named_prompt
     if arguments.prompt is None:
         raise UsageError('prompt: none given; say what the panorama shows, such as "a photo of a lake at sunset"')
     return str(make(arguments))

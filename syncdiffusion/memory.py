@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,12 @@ from syncdiffusion.errors import UsageError
 
 # Of the free memory: the rest is for what no tensor tells of, such as a convolution's workspace and fragmentation.
 USABLE = {"cuda": 0.8, "cpu": 0.5}  # a CPU's memory is shared with other processes, and running out ends this one
+
+
+# What a RuntimeError says where a CPU's memory has run out: of PyTorch's allocator, C++'s, and oneDNN (no more).
+NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "could not create a primitive", "could not create a memory")
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -77,14 +83,12 @@ def bytes_of_row(function: Callable[..., tuple[Tensor, ...]], batch: Batch, rows
     return batch.known[batch.kind]
 
 
-def unless_out_of_memory(
-    function: Callable[..., tuple[Tensor, ...]], rows: Sequence[Tensor]
-) -> tuple[Tensor, ...] | None:
+def unless_out_of_memory(function: Callable[..., Result], rows: Sequence[Tensor]) -> Result | None:
     """`function(*rows)`, or None where memory ran out; what the attempt held is free by then."""
     try:
         return function(*rows)
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises no kind of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU no kind of its own is raised
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
     # Out here the traceback, which holds the attempt's tensors, is gone.
     if torch.cuda.is_available():
@@ -104,7 +108,17 @@ def free_memory(device: torch.device) -> float:
         return USABLE["cuda"] * (torch.cuda.mem_get_info(device)[0] + cached)
     import psutil
 
-    return USABLE["cpu"] * psutil.virtual_memory().available
+    return USABLE["cpu"] * min(psutil.virtual_memory().available, _below_limit(psutil.Process().memory_info().vms))
+
+
+def _below_limit(taken: int) -> float:
+    """Bytes that a process of `taken` bytes may yet take, by its own limit (`ulimit -v`, which clusters set)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else max(0, limit - taken)
 
 
 @dataclass

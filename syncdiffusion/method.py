@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square
@@ -45,6 +45,11 @@ def no_corners(settings: Any, square: Square) -> Corners:
     return ()
 
 
+def closes_loop(settings: Mapping[str, Any]) -> bool:
+    """Whether windows wrap around the right edge, by WindowedSettings' own setting."""
+    return settings.get("loop_closure", "off") != "off"
+
+
 @dataclass(frozen=True)
 class Method:
     """A method, told without torch.
@@ -58,6 +63,8 @@ class Method:
     source: what it is and where it is from.
     mark: colour and matplotlib marker in every figure; None takes what is left.
     moving: its windows lie elsewhere at every step, so that `corners` are those of the first step alone.
+    closed: whether its panoramas are rings, whose last column is the neighbour of the first, told by the settings'
+        names and values; rings are decoded as rings.
     """
 
     name: str
@@ -69,6 +76,7 @@ class Method:
     corners: Callable[[Any, Square], Corners] = overlapping_corners
     mark: tuple[str, str] | None = None
     moving: bool = False
+    closed: Callable[[Mapping[str, Any]], bool] = closes_loop
 
     def sample_latents(
         self,
@@ -82,7 +90,15 @@ class Method:
         """Denoised canvases [n, c, h, w] on the backbone's device; arguments as in `generate`."""
         from syncdiffusion.joint.task import new_task
 
-        return self.sample(new_task(backbone, prompts, seeds, settings, on_step, on_pull), settings)
+        with backbone.running():
+            return self.sample(new_task(backbone, prompts, seeds, settings, on_step, on_pull), settings)
+
+    def decode(self, backbone: Backbone, latents: Tensor, settings: Any) -> Tensor:
+        """Images [n, 3, height, width] of `sample_latents`; UsageError where not even a window fits into memory."""
+        from syncdiffusion.joint.decode import decode_canvas
+
+        with backbone.running():
+            return decode_canvas(backbone, latents, circular=self.closed(asdict(settings)))
 
     def generate(
         self,
@@ -107,8 +123,7 @@ class Method:
 
         Raises:
             UsageError: no prompt, lists of unequal length, a canvas that the windows cannot cover, an anchor that does
-                not exist.
+                not exist, too little memory.
         """
-        from syncdiffusion.joint.decode import decode_canvas
-
-        return decode_canvas(backbone, self.sample_latents(backbone, prompts, seeds, settings, on_step, on_pull))
+        latents = self.sample_latents(backbone, prompts, seeds, settings, on_step, on_pull)
+        return self.decode(backbone, latents, settings)

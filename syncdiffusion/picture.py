@@ -37,6 +37,7 @@ def record_of(method: Method, settings: Any, backbone: Backbone, prompt: str, se
         "settings": by_content(asdict(settings), facts_of(type(settings))),
         "model": {"id": backbone.model_id, "revision": backbone.revision, "fingerprint": backbone.fingerprint},
         "precision": backbone.precision,
+        "execution": backbone.execution,
         "device": str(backbone.device),
         "versions": {name: metadata.version(name) for name in LIBRARIES},
     }

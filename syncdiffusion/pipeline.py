@@ -5,6 +5,7 @@ image = pipe("a photo of a forest with a misty fog", width=3072, seed=1).images[
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
 from syncdiffusion.backbones.loading import freeze
 from syncdiffusion.errors import UsageError
 from syncdiffusion.sync import METHOD, SyncDiffusionSettings
+
+OUTPUT_TYPES = ("pil", "np", "pt")
 
 
 class SyncDiffusionPipeline(DiffusionPipeline):
@@ -70,11 +73,12 @@ class SyncDiffusionPipeline(DiffusionPipeline):
             UsageError: the networks are of two dtypes, or of one that no diffusion model runs in.
         """
         dtypes = {module.dtype for module in (self.vae, self.unet)}
-        names = [name for name, dtype in PRECISIONS.items() if dtypes == {dtype}]
+        names = [name for name, dtype in PRECISIONS.items() if dtypes == {dtype} and name != "tf32"]
         if not names:
             found = ", ".join(sorted(str(each).removeprefix("torch.") for each in dtypes))
             raise UsageError(
-                f"torch_dtype: UNet and autoencoder in {found}; load both in one of {', '.join(PRECISIONS)}"
+                f"torch_dtype: UNet and autoencoder in {found}; load both in one of "
+                f"{', '.join(name for name in PRECISIONS if name != 'tf32')}"
             )
         return names[0]
 
@@ -96,16 +100,18 @@ class SyncDiffusionPipeline(DiffusionPipeline):
             settings: fields of SyncDiffusionSettings: steps, stride, weight, first_n, ...
 
         Raises:
-            UsageError: a setting that makes no sense, or a size that the windows cannot cover.
+            UsageError: a setting or an output type that makes no sense, or a size that the windows cannot cover.
         """
+        if output_type not in OUTPUT_TYPES:
+            raise UsageError(f"output_type={output_type}: use one of {', '.join(OUTPUT_TYPES)}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+        seeds = [int(seed)] * len(prompts) if isinstance(seed, int | Integral) else list(seed)
         backbone = self.backbone()
         side = backbone.window * backbone.factor
         chosen = {
             "stride": max(1, backbone.window // 4),
-            "height": height or side,
-            "width": width or 6 * side,
+            "height": side if height is None else height,
+            "width": 6 * side if width is None else width,
             **settings,
         }
         with self.progress_bar(total=chosen.get("steps", SyncDiffusionSettings.steps)) as bar:

@@ -19,7 +19,7 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import LOOP_CLOSURES
 
 LONGEST = 2**17  # pixels: beyond any panorama, and short of what would end in a lack of memory without a word
-PRECISION_NAMES = ("float64", "float32", "float16", "bfloat16")  # of torch's dtypes
+PRECISION_NAMES = ("float64", "float32", "tf32", "float16", "bfloat16")  # torch's dtypes, and CUDA's shorter float32
 AUTO = "auto"  # a batch: as many windows as the free memory holds
 
 

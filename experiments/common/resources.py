@@ -16,6 +16,10 @@ class Cost:
     seconds: float = 0.0
     peak_memory_bytes: int = 0  # of the GPU where one is used, else resident memory of the process
 
+    def and_then(self, other: Cost) -> Cost:
+        """Of both, one after the other."""
+        return Cost(self.seconds + other.seconds, max(self.peak_memory_bytes, other.peak_memory_bytes))
+
 
 @contextmanager
 def measure_cost(device: str) -> Iterator[Cost]:

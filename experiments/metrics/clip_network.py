@@ -1,10 +1,12 @@
 """The CLIP models that the CLIP score looks through, by open_clip."""
 
+import json
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -122,8 +124,19 @@ def load_clip_folder(folder: Path, device: torch.device) -> OpenClip:
 
     try:
         model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
-        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **_no_code(folder))
+    except pickle.UnpicklingError:
+        raise UsageError(
+            f"metrics.clip_folder={folder}: its weights file holds more than weights, which is not opened; "
+            "give open_clip_model.safetensors, or a file that torch.load opens with weights_only=True"
+        ) from None
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         line = str(error).splitlines()[0]
         raise UsageError(f"metrics.clip_folder={folder}: open_clip cannot open it ({line})") from error
     return OpenClip(model.eval().requires_grad_(False), preprocess, tokenizer)
+
+
+def _no_code(folder: Path) -> dict[str, Any]:
+    """Options by which a tokenizer of transformers neither runs code of the folder nor asks whether it may."""
+    text = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+    return {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}

@@ -44,6 +44,7 @@ class Record(TypedDict):
     width: NotRequired[int]
     height: NotRequired[int]
     png_sha256: NotRequired[str]
+    execution: NotRequired[dict[str, Any]]
     made: NotRequired[str]
     worker: NotRequired[dict[str, Any]]
     versions: NotRequired[dict[str, str | None]]

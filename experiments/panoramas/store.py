@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines import facts
+from baselines import METHODS, facts
 from experiments.common.files import Unwritable, discard, png_bytes, replacing, write_json, write_whole
 from experiments.panoramas.records import Checksums, ModelFacts, Record, made
 from syncdiffusion.files import by_content
@@ -72,6 +72,8 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
         "prompt": unit.prompt,
         "seed": unit.seed,
     }
+    if unit.method in METHODS and METHODS[unit.method].closed(unit.settings):
+        content["decoder"] = "circular"  # earlier rings were decoded as if they had ends
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -188,8 +190,14 @@ def put_link(source: Path, target: Path) -> None:
         write_whole(target, source.read_bytes())
 
 
+def latents_of(png: Path) -> Path:
+    """Where a panorama's latents are kept until it is whole."""
+    return png.with_suffix(".latents.safetensors")
+
+
 def discard_leftovers(png: Path) -> None:
-    """Remove what a process killed while writing this panorama left."""
+    """Remove what a process killed while making this panorama left."""
+    discard(latents_of(png))
     for leftover in png.parent.glob(f".{png.stem}.*.tmp"):
         discard(leftover)
 

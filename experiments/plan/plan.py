@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
 from experiments.plan.schema import Stage
-from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
+from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, configurations, find_model, square_of
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import check_files
@@ -243,7 +244,11 @@ def check_folder(backbone: DictConfig) -> None:
         raise UsageError("backbone.path=null: give the model's folder, backbone.path=FOLDER")
     if backbone.path is None and backbone.model_id != EMBEDDED:
         return
-    folder = EMBEDDED_FOLDER if backbone.path is None else Path(backbone.path).expanduser()
+    given = EMBEDDED_FOLDER if backbone.path is None else Path(backbone.path).expanduser()
+    folder = configurations(given)
+    if given.is_file():
+        with naming_path(backbone):
+            find_model(str(given))
     if not (folder / "model_index.json").is_file():
         reason = "no model_index.json there" if folder.is_dir() else "no such folder"
         raise UsageError(f"backbone.path={backbone.path}: {reason}; give a folder in diffusers' layout")
@@ -251,10 +256,21 @@ def check_folder(backbone: DictConfig) -> None:
         raise UsageError(
             f"backbone.revision={backbone.revision}: this model is a folder; only a hub repository has one"
         )
-    square = square_of(folder)
+    with naming_path(backbone):
+        square = square_of(folder)
     for name, own in (("factor", square.factor), ("window", square.pixels)):
         if backbone[name] != own:
             raise UsageError(f"backbone.{name}={backbone[name]}: this model's {name} is {own} px; give that")
+
+
+@contextmanager
+def naming_path(backbone: Mapping[str, Any] | DictConfig) -> Iterator[None]:
+    """Have a mistake in a model's folder name `backbone.path`, where that is what was given."""
+    try:
+        yield
+    except UsageError as error:
+        given = "model_id" if backbone["path"] is None else "path"
+        raise UsageError(str(error).replace("backbone.model_id=", f"backbone.{given}=")) from None
 
 
 def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop: int) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class BackboneSchema:
     name: str = setting(MISSING, "what tables and figures call the model")
     model_id: str = setting(MISSING, "a hub repository, or embedded")
     revision: str | None = setting(None, "of the hub repository; part of every result")
-    path: str | None = setting(None, "a diffusers folder on this machine, in place of model_id")
+    path: str | None = setting(None, "a diffusers folder or a .safetensors file on this machine, in place of model_id")
     precision: str = setting(
         "auto", "auto: float16 under autocast on a GPU, else float32", choices=("auto", *PRECISION_NAMES)
     )

@@ -17,10 +17,12 @@ from experiments.common.progress import Progress, Stand, plural, say_step
 from experiments.common.resources import Cost, measure_cost
 from experiments.panoramas.claims import Claims, Waiting, lost
 from experiments.panoramas.groups import Group, groups_of, told
+from experiments.panoramas.latents import Latents, keep_latents, kept_latents
 from experiments.panoramas.records import Checksums, ModelFacts, Record
 from experiments.panoramas.store import (
     Picture,
     Place,
+    latents_of,
     look,
     pictures_of,
     places_of,
@@ -179,6 +181,7 @@ def open_studio(plan: Plan, model: ModelFacts) -> Studio:
     common = {
         "model": dict(model),
         "device": device_name(backbone),
+        "execution": backbone.execution,
         "worker": {"host": socket.gethostname(), "process": os.getpid()},
         "versions": versions(RECORDED),
         "git": git_state(),
@@ -234,6 +237,9 @@ def make(job: Job, group: Group, missing: Mapping[Picture, SoftFileLease], studi
 def develop(job: Job, group: Group, counted: int, studio: Studio) -> tuple[Tensor, Cost]:
     """The images of a group [n, 3, h, w] in [0, 1], and what they cost together; `counted` of them are to be made.
 
+    Their latents are kept beside the first one until it is whole: should the decoder run out of memory, or the system
+    end this process for that, the next run goes on from them.
+
     Raises:
         UsageError: they do not fit into memory together, or the method refuses them.
     """
@@ -247,16 +253,29 @@ def develop(job: Job, group: Group, counted: int, studio: Studio) -> tuple[Tenso
     def on_step(step: Any) -> None:
         job.progress.step(label, (step.index + 1) / step.count, told(group), counted)
 
-    def generate_all() -> Tensor:
-        return method.generate(studio.backbone, prompts, seeds, settings, on_step)
+    backbone, kept = studio.backbone, latents_of(units[0].png(job.plan.folder))
+    key = "+".join(picture.key for picture in group)
 
-    with naming(label), measure_cost(str(studio.backbone.device)) as cost:
-        images = unless_out_of_memory(generate_all, ())
-    if images is None:
-        size = job.plan.panoramas_at_once
-        advice = "give panoramas_at_once=1" if size > 1 else "use a smaller canvas or a lower precision"
-        raise UsageError(f"panoramas_at_once={size}: {told(group)}: out of memory; {advice}")
-    return images, cost
+    def sample() -> Tensor:
+        return method.sample_latents(backbone, prompts, seeds, settings, on_step)
+
+    sampled = kept_latents(kept, key)
+    with naming(label):
+        if sampled is None:
+            with measure_cost(str(backbone.device)) as cost:
+                latents = unless_out_of_memory(sample, ())
+            if latents is None:
+                size = job.plan.panoramas_at_once
+                advice = "give panoramas_at_once=1" if size > 1 else "use a smaller canvas or a lower precision"
+                raise UsageError(f"panoramas_at_once={size}: {told(group)}: out of memory; {advice}")
+            sampled = Latents(latents, cost)
+            keep_latents(kept, key, sampled)
+        try:
+            with measure_cost(str(backbone.device)) as cost:
+                images = method.decode(backbone, sampled.latents.to(backbone.device), settings)
+        except UsageError as error:
+            raise UsageError(f"{error}; the latents are kept in {kept}, and the next run goes on from them") from None
+    return images, sampled.cost.and_then(cost)
 
 
 def pictures(plan: Plan, model: ModelFacts) -> tuple[Picture, ...]:

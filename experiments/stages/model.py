@@ -11,6 +11,7 @@ from experiments.common.progress import say_step
 from experiments.common.signals import importing
 from experiments.panoramas.index import named_model
 from experiments.panoramas.records import ModelFacts
+from experiments.plan.plan import naming_path
 from syncdiffusion.backbones.model_files import fingerprint
 from syncdiffusion.errors import UsageError
 
@@ -42,7 +43,8 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     chosen = (config[name] for name in ("revision", "device", "precision", "compiled"))
-    backbone = load_backbone(source_of(config), *chosen)
+    with naming_path(config):
+        backbone = load_backbone(source_of(config), *chosen)
     window = backbone.window * backbone.factor
     for name, own in (("window", window), ("factor", backbone.factor)):
         if own != config[name]:
@@ -53,11 +55,13 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
 def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     """What identifies the model of a `backbone` section in a record, told without loading it."""
     named = named_model(config)
+    with naming_path(config):
+        found = fingerprint(source_of(config), config["revision"])
     return {
         "name": config["name"],
         "id": named["id"],
         "revision": named["revision"],
-        "fingerprint": fingerprint(source_of(config), config["revision"]),
+        "fingerprint": found,
         "precision": named["precision"],
         "compiled": config["compiled"],
     }

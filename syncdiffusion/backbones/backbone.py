@@ -1,7 +1,8 @@
 """A frozen latent diffusion model: what every method needs of Stable Diffusion, and nothing else."""
 
 import contextlib
-from collections.abc import Hashable, Sequence
+import functools
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from syncdiffusion.backbones.decoder import Decoder, measure_decoder
 from syncdiffusion.errors import UsageError
 from syncdiffusion.settings import PRECISION_NAMES
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 
     from syncdiffusion.conditioning.text import Conditioning
 
-PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
+# Of the arithmetic within networks. TF32: float32 whose products CUDA takes of numbers rounded to 10 bits of mantissa.
+PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name, torch.float32) for name in PRECISION_NAMES}
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Backbone:
     window: side of the square that the model was trained on, in latent cells (64 for Stable Diffusion).
     factor: pixels of an image per latent cell (8).
     compiled_unet: the UNet through torch.compile, for predictions without a gradient; None: nothing is compiled.
+    widen_decoder: decode in float32 under any lower precision, for autoencoders that overflow in float16 (SDXL's).
     row_bytes: memory that a window takes in these networks by kind of work, as far as measured (`memory.Batch`).
     """
 
@@ -46,6 +50,7 @@ class Backbone:
     device: torch.device
     precision: str
     compiled_unet: Any = None
+    widen_decoder: bool = False
     row_bytes: dict[tuple[Hashable, ...], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -66,16 +71,49 @@ class Backbone:
         """Of the weights and of everything between networks: float32, or float64."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        """How far the autoencoder's decoder sees and what memory it takes, measured once."""
+        return measure_decoder(self)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """What all work with the networks stands in; nothing outlives it.
+
+        TF32 is on for precision "tf32" and off for all others, whatever the process has set: by default PyTorch takes
+        it for convolutions. Inference mode is left, for a perceptual gradient cannot be taken in it.
+        """
+        inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext()
+        with inference, tf32(self.precision == "tf32"):
+            yield
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        """How the networks run, for records."""
+        kernel = next(weight for weight in self.unet.parameters() if weight.dim() == 4)
+        channels_last = kernel.is_contiguous(memory_format=torch.channels_last)
+        return {
+            "memory_format": "channels_last" if channels_last else "contiguous",
+            "tf32": self.precision == "tf32",
+            "decoder": "float32" if self.widen_decoder and self.is_low else self.precision,
+        }
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the precision is below float32, so that networks run under autocast."""
+        return self.precision in ("float16", "bfloat16")
+
     def autocast(self) -> contextlib.AbstractContextManager:
         """The released code runs float32 weights under half-precision autocast; so do we."""
-        low = self.precision not in ("float32", "float64")
-        return torch.autocast(self.device.type, PRECISIONS[self.precision] if low else None, enabled=low)
+        return torch.autocast(
+            self.device.type, PRECISIONS[self.precision] if self.is_low else None, enabled=self.is_low
+        )
 
     @property
     def widened(self) -> "Backbone":
         """The same networks without autocast; the backbone itself where there is none, or the weights are narrow."""
         narrow = dtype_of(self.unet) in (torch.float16, torch.bfloat16)
-        if narrow or self.precision not in ("float16", "bfloat16"):
+        if narrow or not self.is_low:
             return self
         return replace(self, precision="float32")
 
@@ -134,9 +172,28 @@ class Backbone:
 
         Differentiable; the clamp passes no gradient where it saturates, as in the released code.
         """
-        with self.autocast():
+        with contextlib.nullcontext() if self.widen_decoder else self.autocast():
             images = self.vae.decode((latents / self.vae.config.scaling_factor).to(dtype_of(self.vae))).sample
         return (images.to(self.dtype) / 2 + 0.5).clamp(0, 1)
+
+
+@contextlib.contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """CUDA's float32 convolutions and matrix products in TF32, or in full float32, within the block."""
+    products: Any = torch.backends.cuda.matmul
+    convolutions: Any = torch.backends.cudnn
+    name: str = "allow_tf32"
+    value: bool | str = on
+    if hasattr(products, "fp32_precision"):  # since PyTorch 2.9
+        name, value, convolutions = "fp32_precision", "tf32" if on else "ieee", convolutions.conv
+    before = getattr(products, name), getattr(convolutions, name)
+    try:
+        setattr(products, name, value)
+        setattr(convolutions, name, value)
+        yield
+    finally:
+        setattr(products, name, before[0])
+        setattr(convolutions, name, before[1])
 
 
 def dtype_of(network: torch.nn.Module) -> torch.dtype:

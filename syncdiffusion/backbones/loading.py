@@ -1,18 +1,31 @@
 """Opening models: any folder or hub repository in the layout of diffusers' StableDiffusionPipeline.
 
-The embedded miniature, Stable Diffusion 1.x and 2.x, or a local folder. Safetensors only; no code of a folder runs.
+The embedded miniature, Stable Diffusion 1.x and 2.x, or a local folder. Weights are safetensors, or in a local folder
+that has none PyTorch's .bin files, of which nothing but tensors is unpacked; no code of a folder runs.
 """
 
+import functools
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants, hf_hub_download
 
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
-from syncdiffusion.backbones.model_files import EMBEDDED, find_model, fingerprint
+from syncdiffusion.backbones.model_files import (
+    EMBEDDED,
+    PARTS,
+    check_parts,
+    configurations,
+    find_model,
+    fingerprint,
+    weight_files,
+)
 from syncdiffusion.errors import UsageError
+from syncdiffusion.perceptual.pretrained import reachable
 from syncdiffusion.settings import AUTO
 
 
@@ -33,15 +46,18 @@ def choose_precision(precision: str, device: torch.device) -> str:
     """The precision that `auto` means on a device: float16 under autocast on a GPU, as in the released code; else
     float32.
 
-    bfloat16 is not chosen: the direction of a perceptual gradient suffers from its few digits.
+    bfloat16 is not chosen: the direction of a perceptual gradient suffers from its few digits. "tf32" is float32 with
+    CUDA's faster products of shorter numbers (`Backbone.running`); "float32" is float32 throughout.
 
     Raises:
-        UsageError: an unknown precision.
+        UsageError: an unknown precision, or one that the device does not have.
     """
     if precision == AUTO:
         return "float16" if device.type == "cuda" else "float32"
     if precision not in PRECISIONS:
         raise UsageError(f"precision={precision}: use one of {', '.join((AUTO, *PRECISIONS))}")
+    if precision == "tf32" and device.type != "cuda":
+        raise UsageError(f"precision=tf32: a {device.type} has no TF32; use float32, or a device with CUDA")
     return precision
 
 
@@ -55,7 +71,8 @@ def load_backbone(
     """Load and freeze a model.
 
     Args:
-        model_id: "embedded", a folder in diffusers' layout, or a hub repository.
+        model_id: "embedded", a folder in diffusers' layout, a checkpoint in one .safetensors file beside a folder of
+            its configurations (`model_files.configurations`), or a hub repository.
         revision: branch, tag or commit of a hub repository.
         precision: one of PRECISIONS, or "auto" (`choose_precision`); below float32 the networks run under autocast.
         compiled: see `compile_unet`.
@@ -67,10 +84,11 @@ def load_backbone(
     chosen = pick_device(device)
     precision = choose_precision(precision, chosen)
     source = find_model(model_id)
-    parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
     dtype = torch.float64 if precision == "float64" else torch.float32
-    for name in ("text_encoder", "unet", "vae"):
-        freeze(parts[name], chosen, dtype)
+    with torch.inference_mode(False):
+        parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
+        for name in ("text_encoder", "unet", "vae"):
+            freeze(parts[name], chosen, dtype)
     made = Backbone(model_id, revision, fingerprint(model_id, revision), device=chosen, precision=precision, **parts)
     return compile_unet(made) if compiled else made
 
@@ -80,10 +98,14 @@ def freeze(network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -
 
     Channels last: convolutions read and write it without reordering, on CPUs as on GPUs.
     """
-    network.to(device).eval().requires_grad_(False)
-    if network.dtype != dtype:  # diffusers warns of every cast, also of one that changes nothing
-        network.to(dtype)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
+    with torch.inference_mode(False):  # what is made in it can have no part in a gradient
+        weights = network.state_dict()
+        if any(weight.is_inference() for weight in weights.values()):
+            network.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
+        network.to(device).eval().requires_grad_(False)
+        if network.dtype != dtype:  # diffusers warns of every cast, also of one that changes nothing
+            network.to(dtype)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
 
 
 def compile_unet(backbone: Backbone) -> Backbone:
@@ -120,49 +142,95 @@ def _reason(error: Exception) -> str:
 
 
 def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[str, Any]:
-    from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-    from transformers import AutoTokenizer, CLIPTextModel
+    """Tokenizer, networks and scheduler by their names in Backbone."""
+    import diffusers
+    import transformers
 
     where: dict[str, Any] = {"revision": revision} if revision else {}
-    # Safetensors only, here and on a hub: no pickles are ever unpacked.
-    weights = {**where, "use_safetensors": True, "torch_dtype": torch.float32}
+    silent = isinstance(source, str) and not constants.HF_HUB_OFFLINE and not reachable(constants.ENDPOINT)
+    if silent:  # asked once and quickly; the libraries would ask again and again, for each file, and tell of it
+        where["local_files_only"] = True
     try:
-        vae_class = AutoencoderTiny if _is_tiny(source, where) else AutoencoderKL
-        text = {**where, "use_safetensors": True, "dtype": torch.float32}
+        index = _index(source, where)
+        check_parts(index, shown)
+        if isinstance(source, Path) and source.is_file():
+            return _parts_of_file(source, shown)
+        network = functools.partial(_whole, source, shown, where)
         return {
-            "tokenizer": AutoTokenizer.from_pretrained(source, subfolder="tokenizer", **where),
-            "text_encoder": _whole(CLIPTextModel, source, shown, subfolder="text_encoder", **text),
-            "unet": _whole(UNet2DConditionModel, source, shown, subfolder="unet", **weights),
-            "vae": _whole(vae_class, source, shown, subfolder="vae", **weights),
-            "scheduler": DDIMScheduler.from_pretrained(source, subfolder="scheduler", **where),
+            # Code in a folder is neither run nor asked about.
+            "tokenizer": transformers.AutoTokenizer.from_pretrained(
+                source, subfolder="tokenizer", trust_remote_code=False, **where
+            ),
+            "text_encoder": network(transformers.CLIPTextModel, "text_encoder", dtype=torch.float32),
+            "unet": network(diffusers.UNet2DConditionModel, "unet", torch_dtype=torch.float32),
+            "vae": network(getattr(diffusers, index["vae"][1]), "vae", torch_dtype=torch.float32),
+            "scheduler": diffusers.DDIMScheduler.from_pretrained(source, subfolder="scheduler", **where),
         }
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = _reason(error)
+        if silent:
+            reason = f"{constants.ENDPOINT} does not answer, and the hub's cache does not hold it"
+        elif isinstance(error, pickle.UnpicklingError):
+            reason = "a .bin file of it holds more than weights, which is not opened"
         raise UsageError(
             f"backbone.model_id={shown}: could not be loaded ({reason}); check the name, the revision and the network"
+            if isinstance(source, str)
+            else f"backbone.model_id={shown}: could not be loaded ({reason}); give a whole folder in diffusers' layout"
         ) from None
 
 
-def _whole(network: Any, source: str | Path, shown: str, **options: Any) -> Any:
+def _index(source: str | Path, where: dict[str, Any]) -> Any:
+    """What model_index.json says."""
+    if isinstance(source, Path):
+        return json.loads((configurations(source) / "model_index.json").read_text(encoding="utf-8"))
+    return json.loads(Path(hf_hub_download(source, "model_index.json", **where)).read_text(encoding="utf-8"))
+
+
+def _parts_of_file(file: Path, shown: str) -> dict[str, Any]:
+    """The same of a checkpoint in one file, in Stable Diffusion's own layout."""
+    import diffusers
+    import transformers
+
+    folder = str(configurations(file))
+    pipe = diffusers.StableDiffusionPipeline.from_single_file(
+        str(file),
+        config=folder,
+        local_files_only=True,
+        torch_dtype=torch.float32,
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", trust_remote_code=False),
+        scheduler=diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
+    )
+    for part in ("text_encoder", "unet", "vae"):
+        missing = sorted(name for name, weight in getattr(pipe, part).named_parameters() if weight.is_meta)
+        if missing:
+            raise UsageError(
+                f"backbone.model_id={shown}: {len(missing)} weights of its {part} were not found ({missing[0]}, ...); "
+                f"take a file that is whole, and the configurations of its own kind for {folder}"
+            )
+    return {name: getattr(pipe, name) for name in PARTS}
+
+
+def _whole(source: str | Path, shown: str, where: dict[str, Any], network: Any, part: str, **options: Any) -> Any:
     """A network of a model, all of whose weights were in its files.
 
     The libraries draw at random what they do not find, and only warn. transformers before 5.6 finds nothing in a text
     encoder that a later one wrote, and pictures then do not follow their prompt.
     """
-    loaded, told = network.from_pretrained(source, output_loading_info=True, **options)
+    options = {**where, **options, "subfolder": part, "output_loading_info": True}
+    if isinstance(source, Path):
+        loaded, told = network.from_pretrained(source, **options, **weight_files(source / part))
+    else:
+        try:
+            loaded, told = network.from_pretrained(source, use_safetensors=True, **options)
+        except OSError as error:  # a repository may hold half precision alone
+            try:
+                loaded, told = network.from_pretrained(source, use_safetensors=True, variant="fp16", **options)
+            except OSError:
+                raise error from None
     missing = sorted(told["missing_keys"])
     if missing:
         raise UsageError(
-            f"backbone.model_id={shown}: {len(missing)} weights of its {options['subfolder']} were not found "
+            f"backbone.model_id={shown}: {len(missing)} weights of its {part} were not found "
             f"({missing[0]}, ...); take files that are whole, and the library versions that requirements.txt names"
         )
     return loaded
-
-
-def _is_tiny(source: str | Path, where: dict[str, Any]) -> bool:
-    """Whether the folder's autoencoder is a tiny one (no variational bottleneck)."""
-    from diffusers import DiffusionPipeline
-
-    if isinstance(source, Path):
-        return json.loads((source / "model_index.json").read_text())["vae"][1] == "AutoencoderTiny"
-    return DiffusionPipeline.load_config(source, **where)["vae"][1] == "AutoencoderTiny"

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
@@ -13,12 +15,25 @@ ABOUT = {"gate.json", "sampling.json", "words.txt"}  # files that tell of a mode
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / "mini"
 
 
+# The classes that each part of a model may have, by the names of model_index.json.
+PARTS = {
+    "tokenizer": (),  # any
+    "text_encoder": ("CLIPTextModel",),
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+    "scheduler": (),  # any: sampling is DDIM with its schedule
+}
+WEIGHTS = r"(?:diffusion_)?(?:pytorch_)?model(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?"
+
+
 def find_model(model_id: str = EMBEDDED) -> Path | str:
-    """The folder that `model_id` means, or the id itself where it is a hub repository.
+    """The folder or file that `model_id` means, or the id itself where it is a hub repository.
 
     Raises:
-        UsageError: no such folder, or a folder without a model.
+        UsageError: no such folder, a folder without a model, a file without its configurations.
     """
+    if Path(model_id).is_file():
+        return _find_file(model_id)
     if model_id != EMBEDDED and not Path(model_id).is_dir():
         if model_id.startswith((".", "/", "~")) or model_id.count("/") != 1:
             raise UsageError(
@@ -29,6 +44,27 @@ def find_model(model_id: str = EMBEDDED) -> Path | str:
     if not (folder / "model_index.json").is_file():
         raise UsageError(f"backbone.model_id={model_id}: no model_index.json there; give a folder in diffusers' layout")
     return folder
+
+
+def _find_file(model_id: str) -> Path:
+    """A checkpoint in one file; UsageError where it is of another kind, or its configurations are not there."""
+    file = Path(model_id)
+    if file.suffix != ".safetensors":
+        raise UsageError(
+            f"backbone.model_id={model_id}: is no .safetensors file; convert it, safetensors.torch.save_file of "
+            "torch.load(FILE, weights_only=True)['state_dict'], or give a folder in diffusers' layout"
+        )
+    if not (configurations(file) / "model_index.json").is_file():
+        raise UsageError(
+            f"backbone.model_id={model_id}: a file of weights alone; put model_index.json and the configurations, "
+            f"tokenizer and scheduler of its kind of model, as its hub repository has them, into {configurations(file)}"
+        )
+    return file
+
+
+def configurations(source: Path) -> Path:
+    """The folder that holds a model's configurations: its own, or the one named like a file, without the suffix."""
+    return source.with_suffix("") if source.is_file() else source
 
 
 def square_of(folder: Path) -> Square:
@@ -49,9 +85,14 @@ def square_of(folder: Path) -> Square:
 
 
 def fingerprint(model_id: str = EMBEDDED, revision: str | None = None) -> str:
-    """Hash of a folder's files, "id@revision" for a hub repository; raises as `find_model` does."""
+    """Hash of a folder's or a file's content, "id@revision" for a hub repository; raises as `find_model` does."""
     source = find_model(model_id)
-    return fingerprint_folder(source) if isinstance(source, Path) else f"{source}@{revision or 'main'}"
+    if isinstance(source, str):
+        return f"{source}@{revision or 'main'}"
+    told = fingerprint_folder(configurations(source))
+    if source.is_file():
+        told = hashlib.sha256((told + content_of(source)).encode()).hexdigest()[:16]
+    return told
 
 
 def fingerprint_folder(folder: Path) -> str:
@@ -62,3 +103,36 @@ def fingerprint_folder(folder: Path) -> str:
             digest.update(str(path.relative_to(folder)).encode() + b"\0")
             digest.update(bytes.fromhex(content_of(path)))
     return digest.hexdigest()[:16]
+
+
+def check_parts(index: Any, shown: str) -> None:
+    """Refuse a model that is not Stable Diffusion's kind, by what its model_index.json says.
+
+    Raises:
+        UsageError: a part that is missing or of another class.
+    """
+    index = index if isinstance(index, dict) else {}
+    for part, classes in PARTS.items():
+        found = index.get(part)
+        name = found[1] if isinstance(found, list | tuple) and len(found) == 2 else None
+        if name is None or (classes and name not in classes):
+            needed = f"a {' or '.join(classes)}" if classes else "one"
+            what = "its model_index.json names no" if name is None else f"is a {name}, its"
+            raise UsageError(
+                f"backbone.model_id={shown}: {what} {part}; give a model of Stable Diffusion's kind, with {needed}"
+            )
+
+
+def weight_files(part: Path) -> dict[str, Any]:
+    """The options by which diffusers and transformers find the weights in a part's folder.
+
+    Safetensors in full precision before those of a variant (half precision: model.fp16.safetensors), and any of them
+    before PyTorch's .bin files, which both libraries open with weights_only=True.
+    """
+    for suffix, safe in (("safetensors", True), ("bin", False)):
+        matches = [re.fullmatch(rf"{WEIGHTS}\.{suffix}", path.name) for path in sorted(part.glob(f"*.{suffix}"))]
+        variants = {match["variant"] for match in matches if match is not None}
+        if variants:
+            variant = None if None in variants else min(variants, key=lambda each: (each != "fp16", each))
+            return {"use_safetensors": safe} | ({} if variant is None else {"variant": variant})
+    return {"use_safetensors": True}  # whose absence the libraries tell of

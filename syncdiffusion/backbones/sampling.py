@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from syncdiffusion.backbones.model_files import configurations
 from syncdiffusion.errors import UsageError
 
 SAMPLING_FILE = "sampling.json"
@@ -24,14 +25,14 @@ def sampling_defaults(source: Path | str, method: str, settings: type) -> dict[s
     """Settings of a method that the model asks for.
 
     Args:
-        source: the model's folder, or a hub id, for which nothing is known.
+        source: the model's folder or file, or a hub id, for which nothing is known.
         method: the method's name.
         settings: its settings dataclass; what it does not have is left out.
 
     Raises:
         UsageError: a file that is not JSON of this shape.
     """
-    path = Path(source) / SAMPLING_FILE
+    path = configurations(Path(source)) / SAMPLING_FILE
     if isinstance(source, str) or not path.is_file():
         return {}
     try:

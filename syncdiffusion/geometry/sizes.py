@@ -69,10 +69,10 @@ def window_corners(
         (top, left) for top in range(0, height - size + 1, stride) for left in range(0, width - size + 1, stride)
     ]
     if loop_closure != "off":
-        if height != size or size % stride or width < 2 * size:
+        if height != size or size % stride:
             raise UsageError(
-                f"loop_closure={loop_closure}: needs a canvas one window high ({size} cells) and at least two wide, "
-                f"and a stride that divides {size}; got {height}x{width}, stride={stride}"
+                f"loop_closure={loop_closure}: needs a canvas one window high ({size} cells) and a stride that divides "
+                f"{size}; got {height}x{width}, stride={stride}"
             )
         extra = size // stride - (2 if loop_closure == "released" else 1)
         corners += [(0, width - size + (i + 1) * stride) for i in range(extra)]

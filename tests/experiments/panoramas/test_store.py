@@ -54,6 +54,21 @@ def test_key_follows_what_decides_the_picture():
     assert unit_key(UNIT, MODEL | {"precision": "float16"}) != key
 
 
+def test_keys_of_rings_alone_have_changed_since_rings_are_decoded_as_rings():
+    """The flat panorama's is the one that it has always had."""
+    assert unit_key(UNIT, MODEL) == "6603b36717dc4967f6b4e33d5a162cdb03009f34747168e1f4054f72d728f180"
+    for method, settings in (("multidiffusion", {"loop_closure": "full"}), ("spotdiffusion", {"steps": 3})):
+        content = {
+            "format": 1, "method": method, "settings": settings, "prompt": "hills", "seed": 3,
+            "model": {"fingerprint": "f", "precision": "float32"},
+        }  # fmt: skip
+        before, now = (
+            hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()
+            for each in (content, content | {"decoder": "circular"})
+        )
+        assert unit_key(Unit("label", method, settings, "hills", 3), MODEL) == now != before
+
+
 def test_saved_panorama_is_found_again(tmp_path):
     key = saved(tmp_path)
     record = made(UNIT.png(tmp_path), key)

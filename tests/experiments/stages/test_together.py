@@ -39,12 +39,17 @@ def company(monkeypatch) -> list[tuple]:
         calls.append((method.name, *zip(prompts, seeds, strict=True)))
         shades = [hashlib.sha256(f"{calls[-1]} {i}".encode()).digest()[:3] for i in range(len(prompts))]
         colours = torch.tensor([list(shade) for shade in shades]) / 255
-        return colours[:, :, None, None].expand(-1, -1, settings.height, settings.width)
+        return colours[:, :, None, None]
+
+    def shown(method, backbone, latents, settings):
+        return latents.expand(-1, -1, settings.height, settings.width)
 
     def opened(config):
-        return SimpleNamespace(fingerprint=model_facts(config)["fingerprint"], device=torch.device("cpu"))
+        facts = {"fingerprint": model_facts(config)["fingerprint"], "execution": {}}
+        return SimpleNamespace(**facts, device=torch.device("cpu"))
 
-    monkeypatch.setattr(Method, "generate", made)
+    monkeypatch.setattr(Method, "sample_latents", made)
+    monkeypatch.setattr(Method, "decode", shown)
     monkeypatch.setattr(generation, "open_backbone", opened)
     return calls
 

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from baselines.multidiffusion import METHOD as MULTIDIFFUSION
 from baselines.released.literal import Ddim, literal_sample
 from syncdiffusion.backbones.backbone import Backbone
 from syncdiffusion.backbones.loading import choose_precision, load_backbone
@@ -154,6 +156,37 @@ def test_auto_precision_is_float32_on_a_cpu_and_float16_on_a_gpu(tiny_folder):
     assert load_backbone(str(tiny_folder), device="cpu").precision == "float32"
     assert choose_precision("auto", torch.device("cuda")) == "float16"
     assert choose_precision("bfloat16", torch.device("cpu")) == "bfloat16"  # what is asked for is not changed
+    assert choose_precision("tf32", torch.device("cuda")) == "tf32"
+
+
+def test_tf32_is_on_for_its_precision_alone_and_outlives_no_call(tiny, monkeypatch):
+    """PyTorch's own names of it; on this machine only they can be looked at."""
+    products, convolutions, seen = torch.backends.cuda.matmul, torch.backends.cudnn.conv, []
+    before = products.fp32_precision, convolutions.fp32_precision
+    inside = MULTIDIFFUSION.settings(height=64, width=96, steps=1, stride=4)
+
+    def look(step):
+        seen.append((products.fp32_precision, convolutions.fp32_precision))
+
+    for precision in ("float32", "tf32", "bfloat16"):
+        MULTIDIFFUSION.generate(replace(tiny, precision=precision), [PROMPT], [0], inside, look)
+    assert seen == [("ieee", "ieee"), ("tf32", "tf32"), ("ieee", "ieee")]
+    assert (products.fp32_precision, convolutions.fp32_precision) == before
+    with pytest.raises(ZeroDivisionError), replace(tiny, precision="tf32").running():
+        raise ZeroDivisionError
+    assert (products.fp32_precision, convolutions.fp32_precision) == before
+    assert replace(tiny, precision="tf32").execution == {
+        "memory_format": "channels_last", "tf32": True, "decoder": "tf32",
+    }  # fmt: skip
+
+
+def test_a_decoder_that_needs_float32_has_it(tiny):
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    low = replace(tiny, precision="bfloat16")
+    assert not torch.equal(low.decode(latents), tiny.decode(latents))
+    wide = replace(low, widen_decoder=True)
+    assert torch.equal(wide.decode(latents), tiny.decode(latents))
+    assert (low.execution["decoder"], wide.execution["decoder"]) == ("bfloat16", "float32")
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
@@ -191,6 +224,7 @@ def test_weights_are_frozen_and_float32(mini):
     [
         ({"model_id": "./nowhere"}, "model_id=./nowhere: no such folder"),
         ({"model_id": "no-slash"}, "model_id=no-slash: no such folder"),
+        ({"precision": "tf32"}, "precision=tf32: a cpu has no TF32; use float32"),
         ({"precision": "int8"}, "precision=int8: use one of auto, float64, float32"),
         ({"device": "abacus"}, "device=abacus: not usable here"),
         ({"model_id": "nobody/no-such-model-at-all"}, "could not be loaded"),  # offline in the tests

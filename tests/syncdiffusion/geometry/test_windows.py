@@ -64,6 +64,16 @@ def test_loop_closure_covers_the_seam_as_released_and_in_full():
     assert coverage("released")[1].min() < 4
 
 
+@pytest.mark.parametrize("width", [16, 20, 24, 28, 32])
+def test_a_loop_may_be_as_narrow_as_a_window(width):
+    for closure, count in (("released", width // 4 - 1), ("full", width // 4)):
+        windows = place_windows(16, width, 16, 4, closure)
+        assert len(windows) == count
+        columns = [(left + i) % width for _, left in windows.corners for i in range(16)]
+        covered = {columns.count(column) for column in range(width)}
+        assert covered == ({4} if closure == "full" else {3, 4} if width > 16 else {3})
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
