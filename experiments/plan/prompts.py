@@ -8,10 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.plan.schema import LARGEST_SEED, ReferenceSchema, SeedsSchema
 from syncdiffusion.errors import UsageError
-
-MOST_SEEDS = 10**5  # per prompt in one run: a list of more would take minutes and the memory
-LARGEST_SEED = 2**62
+from syncdiffusion.settings import facts_of
 
 
 def check_prompts(prompts: tuple[str, ...]) -> None:
@@ -27,14 +26,17 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
 
 
 def check_seeds(cfg: DictConfig) -> None:
-    for setting, value, least, most in (
-        ("seeds.count", cfg.seeds.count, 1, MOST_SEEDS),
-        ("seeds.first", cfg.seeds.first, 0, LARGEST_SEED),
-        ("reference.count", cfg.reference.count, 0, MOST_SEEDS),
-        ("reference.first_seed", cfg.reference.first_seed, 0, LARGEST_SEED),
+    for section, schema, name in (
+        ("seeds", SeedsSchema, "count"),
+        ("seeds", SeedsSchema, "first"),
+        ("reference", ReferenceSchema, "count"),
+        ("reference", ReferenceSchema, "first_seed"),
     ):
-        if not least <= value <= most:
-            raise UsageError(f"{setting}={value}: must be {least} {'or more' if value < least else f'to {most}'}")
+        value, known = cfg[section][name], facts_of(schema)[name]
+        assert known.least is not None and known.most is not None
+        if not known.least <= value <= known.most:
+            bound = f"{known.least} {'or more' if value < known.least else f'to {known.most}'}"
+            raise UsageError(f"{section}.{name}={value}: must be {bound}")
 
 
 def first_seeds_of(prompts: Mapping[str, Any], first: int) -> dict[str, list[int]]:

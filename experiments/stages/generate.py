@@ -7,16 +7,16 @@ import functools
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.environment import RECORDED, git_state, versions
-from experiments.common.progress import Progress, say_step
+from experiments.common.progress import Progress, Stand, say_step
 from experiments.common.resources import Cost, measure_cost
 from experiments.panoramas.claims import Claims, Waiting, lost
-from experiments.panoramas.groups import Group, groups_of, told
+from experiments.panoramas.groups import Group, counted, groups_of, told
 from experiments.panoramas.records import Checksums, ModelFacts, Record
 from experiments.panoramas.store import (
     Picture,
@@ -60,7 +60,7 @@ class Job:
     absent: set[Picture]
 
 
-def generate(plan: Plan, checksums: Checksums | None = None) -> int:
+def generate(plan: Plan, checksums: Checksums | None = None, listener: Callable[[Stand], None] | None = None) -> int:
     """Make what is missing, damaged or made with other settings; returns how many pictures this process made.
 
     What any run has made already is linked from the shared folder. What another process is making is waited for, and
@@ -69,6 +69,7 @@ def generate(plan: Plan, checksums: Checksums | None = None) -> int:
     already. The model is loaded for the first panorama that is made.
 
     checksums: of files that this process knows already; those of what is found and made here are added.
+    listener: is told how far the making is.
 
     Raises:
         UsageError: a setting that a method refuses, a model that cannot be loaded, a folder that cannot be written.
@@ -83,13 +84,19 @@ def generate(plan: Plan, checksums: Checksums | None = None) -> int:
     for picture, each in found.items():
         if each is not None:
             seconds[picture.label].append(each.record["seconds"])
-    say_step("generate", f"{len(absent)} panoramas and reference images to make, {len(found) - len(absent)} there")
+    say_step("generate", f"{counted(plan.units, absent)} to make, {len(found) - len(absent)} there")
     if absent:  # before any claim is held: what is imported ends at once when it is interrupted
         load_libraries("generate")
         tell_unknown_words(plan)
     known = {label: sum(each) / len(each) for label, each in seconds.items()}
-    work = functools.partial(expected_work, plan)
-    progress = Progress((picture.label for picture in absent), known, work=work, title="generate", noun="pictures")
+    progress = Progress(
+        (picture.label for picture in absent),
+        known,
+        work=functools.partial(expected_work, plan),
+        title="generate",
+        noun="pictures",
+        listener=listener,
+    )
     todo = [group for group in groups if any((each := found[picture]) is None or each.lacking for picture in group)]
     try:
         return work_off(Job(plan, model, checksums, progress, places, absent), todo)
