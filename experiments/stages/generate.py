@@ -228,8 +228,8 @@ def make(job: Job, group: Group, missing: Mapping[Picture, SoftFileLease], studi
     return written
 
 
-def develop(job: Job, group: Group, counted: int, studio: Studio) -> tuple[Tensor, Cost]:
-    """The images of a group [n, 3, h, w] in [0, 1], and what they cost together; `counted` of them are to be made.
+def develop(job: Job, group: Group, number: int, studio: Studio) -> tuple[Tensor, Cost]:
+    """The images of a group [n, 3, h, w] in [0, 1], and what they cost together; `number` of them are to be made.
 
     Raises:
         UsageError: they do not fit into memory together, or the method refuses them.
@@ -242,7 +242,7 @@ def develop(job: Job, group: Group, counted: int, studio: Studio) -> tuple[Tenso
     method, settings = METHODS[units[0].method], job.plan.settings[label]
 
     def on_step(step: Any) -> None:
-        job.progress.step(label, (step.index + 1) / step.count, told(group), counted)
+        job.progress.step(label, (step.index + 1) / step.count, told(group), number)
 
     def generate_all() -> Tensor:
         return method.generate(studio.backbone, prompts, seeds, settings, on_step)
