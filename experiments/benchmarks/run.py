@@ -35,10 +35,11 @@ from experiments.benchmarks.samplers import (
 )
 from experiments.benchmarks.sweeps import SWEEPS, sweep, sweep_labels
 from experiments.benchmarks.timing import matmul_rate
-from experiments.common.command_line import Parser, one_line_errors
+from experiments.common.command_line import one_line_errors
 from experiments.common.progress import Progress
 from syncdiffusion.backbones.backbone import PRECISIONS
 from syncdiffusion.backbones.loading import compile_unet, pick_device
+from syncdiffusion.command_line import Parser
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import keep_freed_memory
 

@@ -27,12 +27,13 @@ from experiments.benchmarks.intra import TOLERANCE, compare, intra_metrics, labe
 from experiments.benchmarks.record import open_folder, table, write
 from experiments.benchmarks.run import on_run_of
 from experiments.benchmarks.scoring_pass import PROMPTS, Row, reference_pass, score_pass, write_pictures
-from experiments.common.command_line import Parser, one_line_errors
+from experiments.common.command_line import one_line_errors
 from experiments.common.environment import cpu_model, environment
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.measure import Networks, measurements
 from experiments.metrics.networks import load_networks
 from syncdiffusion.backbones.loading import pick_device
+from syncdiffusion.command_line import Parser
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import keep_freed_memory
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from experiments.panoramas.store import Picture
+from experiments.common.progress import plural
+from experiments.panoramas.store import Picture, Unit
 
 Group = tuple[Picture, ...]  # of one label
 
@@ -28,3 +29,11 @@ def told(group: Group) -> str:
     unit = group[0].units[0]
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     return f"{unit.label}, seed {unit.seed}, {unit.prompt!r}{more}"
+
+
+def counted(units: Iterable[Unit], pictures: Collection[Picture]) -> str:
+    """How many panoramas and reference images, the former those of `units`: "40 panoramas and 1 reference image"."""
+    panoramas = set(units)
+    references = sum(panoramas.isdisjoint(picture.units) for picture in pictures)
+    words = plural(len(pictures) - references, "panorama")
+    return f"{words} and {plural(references, 'reference image')}" if references else words

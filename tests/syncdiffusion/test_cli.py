@@ -296,3 +296,12 @@ def test_as_a_module_in_a_locale_without_unicode(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: syncdiffusion") and "--guidance-scale" in done.stdout
+
+
+def test_words_that_the_model_was_not_trained_on_are_told_before_it_is_loaded(command, monkeypatch):
+    monkeypatch.setattr(cli, "open_backbone", lambda arguments: signal.raise_signal(signal.SIGTERM))
+    status, out, err = command("a photo of a cat in Venice at night", "--model", "embedded")
+    first, last = err.splitlines()
+    assert first.startswith("prompt: this model was not trained on: cat, venice;") and first.endswith("words.txt")
+    assert (status, out, last) == (143, "", "terminated: nothing was written")
+    assert command("a photo of a lake at night", "--model", "embedded")[2].count("\n") == 1

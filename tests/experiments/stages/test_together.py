@@ -139,7 +139,7 @@ def test_what_does_not_fit_together_is_told_in_one_line(compose, company, monkey
     def too_much(*words, **named):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Method, "generate", too_much)
+    monkeypatch.setattr(Method, "sample_latents", too_much)
     with pytest.raises(
         UsageError, match=r"panoramas_at_once=3: .* and 2 more: out of memory; give panoramas_at_once=1"
     ):
