@@ -104,6 +104,10 @@ class RunSchema:
     window_batch: int | str = MISSING
     gradient_batch: int | str = MISSING
     negative_prompt: str = ""
+    sampler: str = "ddim"
+    start_image: str | None = None
+    start_strength: float | None = None
+    mask: str | None = None
     seeds: SeedsSchema = field(default_factory=SeedsSchema)
     reference: ReferenceSchema = field(default_factory=ReferenceSchema)
     backbone: BackboneSchema = field(default_factory=BackboneSchema)
