@@ -6,6 +6,7 @@ from here, so that a fact of a setting stands in one place. Nothing here imports
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -150,6 +151,17 @@ def _range(facts: Facts, kind: str) -> str:
     return kind + " and".join(filter(None, (lower, upper)))
 
 
+def written(value: Any) -> str:
+    """A setting's value as it is given on the command line.
+
+    >>> written(None), written(True), written(1), written(20.0), written("off")
+    ('null', 'true', '1', '20', 'off')
+    """
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def window_batch_setting() -> Any:
     """The same in every method with windows."""
     return setting(AUTO, "windows through the UNet at once", choices=(AUTO,), least=1, speed_only=True, shared=True)
@@ -176,6 +188,11 @@ class SamplingSettings:
     def steps_taken(self) -> int:
         """Denoising steps of a canvas: all of them, unless it starts from a picture."""
         return self.steps
+
+
+def stride_setting() -> Any:
+    """The same in every method with overlapping windows."""
+    return setting(16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True)
 
 
 @dataclass(frozen=True)
@@ -216,18 +233,21 @@ class JointSettings(SamplingSettings):
         return max(1, taken) if self.start_strength is None else taken
 
 
-@dataclass(frozen=True)
-class WindowedSettings(JointSettings):
-    """What every method with overlapping windows has."""
-
-    stride: int = setting(
-        16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True
-    )
-    loop_closure: str = setting(
+def loop_closure_setting() -> Any:
+    """The same in every method whose windows may go around the right edge."""
+    return setting(
         "off",
         "windows that wrap around the right edge: none, the released code's, or as many as cover any other place",
         choices=LOOP_CLOSURES,
     )
+
+
+@dataclass(frozen=True)
+class WindowedSettings(JointSettings):
+    """What every method with overlapping windows has."""
+
+    stride: int = stride_setting()
+    loop_closure: str = loop_closure_setting()
     window_batch: int | str = window_batch_setting()
 
 

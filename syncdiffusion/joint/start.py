@@ -28,6 +28,7 @@ from syncdiffusion.files import open_picture
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
+    from syncdiffusion.geometry.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,14 @@ class Start:
         """The picture with `noise` [n, c, h, w], at a level alpha-bar."""
         return signal.sqrt() * self.latents + (1 - signal).sqrt() * noise
 
-    def first(self, noise: Tensor, signal: Tensor) -> Tensor:
-        """The canvases [n, c, h, w] that sampling starts from."""
-        mixed = self.noised(noise, signal)
-        return torch.where(self.new, noise, mixed) if self.blank and self.new is not None else mixed
+    def first(self, noise: Tensor, signal: Tensor, windows: Windows | None = None) -> Tensor:
+        """The canvases [n, c, h, w], or windows of them, that sampling starts from, out of standard normal noise."""
+        latents = self.latents if windows is None else windows.crop(self.latents)
+        mixed = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+        if not self.blank or self.new is None:
+            return mixed
+        new = self.new if windows is None else windows.crop(self.new.expand_as(self.latents))
+        return torch.where(new, noise, mixed)
 
 
 def read_start(backbone: Backbone, settings: Any) -> Start | None:

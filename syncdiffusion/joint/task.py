@@ -79,9 +79,7 @@ class Task:
         Standard normal, or with the settings' start image noised to the level of the first step. All methods share
         them, so that methods can be compared panorama by panorama.
         """
-        if self.start is None:
-            return self.sampler.start_scale * self.pure_noise
-        return self.start.first(self.pure_noise, self.signal(self.steps[0]))
+        return self.begin(self.pure_noise)
 
     @functools.cached_property
     def pure_noise(self) -> Tensor:
@@ -89,6 +87,12 @@ class Task:
         factor = self.backbone.factor
         shape = (self.backbone.channels, self.height // factor, self.width // factor)
         return initial_noise(self.prompts, self.seeds, shape).to(self.backbone.device, self.backbone.dtype)
+
+    def begin(self, noise: Tensor, windows: Windows | None = None) -> Tensor:
+        """What sampling starts from with standard normal noise of canvases, or of windows of them."""
+        if self.start is None:
+            return self.sampler.start_scale * noise
+        return self.start.first(noise, self.signal(self.steps[0]), windows)
 
     @property
     def steps(self) -> tuple[Step, ...]:
