@@ -15,7 +15,7 @@ setup(
         "syncdiffusion": ["weights/**/*", "py.typed"],
         "baselines": ["py.typed"],
         "experiments": ["report/page/*.html", "report/page/*.css", "report/page/*.js"],
-        "experiments.conf": ["**/*.yaml"],
+        "experiments.conf": ["**/*.yaml", "**/*.png"],
         "experiments.published": ["*.csv"],
     },
 )

@@ -92,8 +92,8 @@ def outpaint(
             latents = task.advance(step, latents, noise)
         if following is not None and mask.any():
             fresh = draw_normal(generators, known.shape[1:]).to(known)
-            level = torch.tensor([following.timestep], device=known.device)
-            latents = torch.where(mask, task.scheduler.add_noise(known, fresh, level), latents)
+            signal = task.signal(following)
+            latents = torch.where(mask, signal.sqrt() * known + (1 - signal).sqrt() * fresh, latents)
     return torch.where(mask, known, latents)
 
 

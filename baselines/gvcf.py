@@ -61,20 +61,20 @@ def sample(task: Task, settings: GvcfSettings) -> Tensor:
 
 
 def aligned_noise(task: Task, alpha: float) -> Tensor:
-    """The task's noise [n, c, h, w], each canvas turned by the share `alpha` toward one window's noise, repeated."""
+    """The task's start [n, c, h, w], its noise turned by the share `alpha` toward one window's noise, repeated."""
     import torch
 
     from syncdiffusion.joint.noise import draw_normal
 
-    noise, size = task.noise, task.backbone.window
+    noise, size = task.pure_noise, task.backbone.window
     if alpha == 0:
-        return noise
+        return task.noise
     height, width = noise.shape[2:]
     one = draw_normal(task.generators("align"), (noise.shape[1], size, size)).to(noise)
     repeated = one.repeat(1, 1, -(-height // size), -(-width // size))[..., :height, :width]
     cosine = torch.cosine_similarity(noise.flatten(1), repeated.flatten(1))[:, None, None, None]
     angle = torch.arccos(cosine)
-    return (torch.sin((1 - alpha) * angle) * noise + torch.sin(alpha * angle) * repeated) / torch.sin(angle)
+    return task.begin((torch.sin((1 - alpha) * angle) * noise + torch.sin(alpha * angle) * repeated) / torch.sin(angle))
 
 
 METHOD = Method(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.geometry.sizes import check_pixels, window_corners
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import SamplingSettings, window_batch_setting
+from syncdiffusion.settings import JointSettings, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SpotDiffusionSettings(SamplingSettings):
+class SpotDiffusionSettings(JointSettings):
     """Settings of one SpotDiffusion panorama; height and width are multiples of the model's square."""
 
     window_batch: int | str = window_batch_setting()
@@ -65,7 +65,7 @@ def corners(settings: Any, square: Square) -> Corners:
 def calls(settings: SpotDiffusionSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama."""
     count = len(corners(settings, square))
-    return joint_calls(count, settings.steps, settings.height, settings.width, square)
+    return joint_calls(count, settings.steps_taken, settings.height, settings.width, square)
 
 
 METHOD = Method(

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from baselines import multidiffusion
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Method, one_row_corners
-from syncdiffusion.settings import SamplingSettings, loop_closure_setting, setting, stride_setting
+from syncdiffusion.settings import JointSettings, loop_closure_setting, setting, stride_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SyncTweediesSettings(SamplingSettings):
+class SyncTweediesSettings(JointSettings):
     """Settings of one SyncTweedies panorama, one window high."""
 
     stride: int = stride_setting()
@@ -67,7 +67,7 @@ def sample(task: Task, settings: SyncTweediesSettings) -> Tensor:
     rule = neighbours(windows, settings.around or settings.loop_closure != "off", settings.reference)
     own = windows.crop(task.noise)
     if not settings.shared_start:
-        own = draw_normal(task.generators("windows"), own.shape[1:]).to(own)
+        own = task.begin(draw_normal(task.generators("windows"), own.shape[1:]).to(own), windows)
 
     def before(step: Step, views: Tensor) -> Tensor:
         return own

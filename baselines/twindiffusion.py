@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Corners, Method, overlapping_corners
-from syncdiffusion.settings import SamplingSettings, setting, stride_setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, setting, stride_setting, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TwinDiffusionSettings(SamplingSettings):
+class TwinDiffusionSettings(JointSettings):
     """Settings of one TwinDiffusion panorama."""
 
     stride: int = stride_setting()
@@ -103,7 +103,7 @@ def corners(settings: TwinDiffusionSettings, square: Square) -> Corners:
 
 def calls(settings: TwinDiffusionSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama."""
-    return joint_calls(len(corners(settings, square)), settings.steps, settings.height, settings.width, square)
+    return joint_calls(len(corners(settings, square)), settings.steps_taken, settings.height, settings.width, square)
 
 
 METHOD = Method(

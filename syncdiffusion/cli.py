@@ -217,7 +217,7 @@ def make(arguments: argparse.Namespace) -> Path:
 
     backbone = open_backbone(arguments)
     settings = complete_settings(method, backbone, source, chosen)
-    size = f"{settings.height}x{settings.width} px, {settings.steps} steps"
+    size = f"{settings.height}x{settings.width} px, {settings.steps_taken} steps"
     where = f"{backbone.model_id} on {backbone.device} in {backbone.precision}"
     print(f"{method.title}: {size}, {where}", file=sys.stderr, flush=True)
     record = record_of(method, settings, backbone, prompt, arguments.seed)  # of the files as they are read now

@@ -30,8 +30,8 @@ OUTPUT_TYPES = ("pil", "np", "pt")
 class SyncDiffusionPipeline(DiffusionPipeline):
     """The method of syncdiffusion.sync behind diffusers' interface; the same images for the same settings.
 
-    Opens any folder or repository in StableDiffusionPipeline's layout. Whatever the stored scheduler, sampling
-    is DDIM. Networks run in the precision that they were loaded in.
+    Opens any folder or repository in StableDiffusionPipeline's layout. Whatever the stored scheduler, the
+    setting `sampler` says how steps are taken. Networks run in the precision that they were loaded in.
     """
 
     def __init__(
@@ -114,10 +114,9 @@ class SyncDiffusionPipeline(DiffusionPipeline):
             "width": 6 * side if width is None else width,
             **settings,
         }
-        with self.progress_bar(total=chosen.get("steps", SyncDiffusionSettings.steps)) as bar:
-            images = METHOD.generate(
-                backbone, prompts, seeds, SyncDiffusionSettings(**chosen), lambda step: bar.update()
-            )
+        made = SyncDiffusionSettings(**chosen)
+        with self.progress_bar(total=made.steps_taken) as bar:
+            images = METHOD.generate(backbone, prompts, seeds, made, lambda step: bar.update())
         if output_type == "pt":
             return ImagePipelineOutput(images=images)
         arrays = images.permute(0, 2, 3, 1).numpy()

@@ -20,6 +20,7 @@ from syncdiffusion.geometry.sizes import LOOP_CLOSURES
 
 LONGEST = 2**17  # pixels: beyond any panorama, and short of what would end in a lack of memory without a word
 PRECISION_NAMES = ("float64", "float32", "tf32", "float16", "bfloat16")  # torch's dtypes, and CUDA's shorter float32
+SAMPLERS = ("ddim", "ddpm", "euler", "dpmpp")
 AUTO = "auto"  # a batch: as many windows as the free memory holds
 
 
@@ -175,14 +176,61 @@ class SamplingSettings:
     steps: int = setting(50, "denoising steps", least=1, shared=True)
     guidance_scale: float = setting(7.5, "of classifier-free guidance; 1 is none", least=0, shared=True)
     negative_prompt: str = setting("", "what guidance leads away from", shared=True)
+    sampler: str = setting(
+        "ddim", "how a step goes from noise to less: DDIM, DDPM, Euler, DPM-Solver++ 2M", choices=SAMPLERS,
+        added=("ddim",), shared=True,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @property
+    def steps_taken(self) -> int:
+        """Denoising steps of a canvas: all of them, unless it starts from a picture."""
+        return self.steps
 
 
 def stride_setting() -> Any:
     """The same in every method with overlapping windows."""
     return setting(16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True)
+
+
+@dataclass(frozen=True)
+class JointSettings(SamplingSettings):
+    """What every method has that denoises a whole canvas; `syncdiffusion.joint.start` tells what a picture does."""
+
+    start_image: str | None = setting(
+        None, "picture that the canvas starts from, resized to it", file=True, picture=True, null="noise alone",
+        added=(None,), shared=True,
+    )  # fmt: skip
+    start_strength: float | None = setting(
+        None, "share of the steps that are taken from a start image on; 1 changes it most", above=0, most=1,
+        null="0.8, or 1 with a mask", added=(None,), shared=True,
+    )  # fmt: skip
+    mask: str | None = setting(
+        None, "picture, white where the start image is made new; the rest stays", file=True, picture=True,
+        null="all of it", added=(None,), shared=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("start_strength", "mask"):
+            if self.start_image is None and getattr(self, name) is not None:
+                raise UsageError(f"{name}={getattr(self, name)}: needs a picture; give start_image=FILE as well")
+        if not self.steps_taken:
+            least = f"{1 / self.steps:.2g}"
+            raise UsageError(
+                f"start_strength={self.start_strength}: takes none of {self.steps} steps; use {least} or more"
+            )
+
+    @property
+    def steps_taken(self) -> int:
+        if self.start_image is None:
+            return self.steps
+        strength = self.start_strength or (0.8 if self.mask is None else 1.0)
+        # Rounded first: 0.58 · 50 is 28.999... Without a strength at least one step is left.
+        taken = int(round(strength * self.steps, 6))
+        return max(1, taken) if self.start_strength is None else taken
 
 
 def loop_closure_setting() -> Any:
@@ -195,7 +243,7 @@ def loop_closure_setting() -> Any:
 
 
 @dataclass(frozen=True)
-class WindowedSettings(SamplingSettings):
+class WindowedSettings(JointSettings):
     """What every method with overlapping windows has."""
 
     stride: int = stride_setting()

@@ -111,7 +111,7 @@ def sample(task: Task, settings: SyncDiffusionSettings) -> Tensor:
 
 def pulls(settings: SyncDiffusionSettings) -> int:
     """In how many steps windows are pulled."""
-    return sum(map(settings.active, range(settings.steps))) if settings.weight else 0
+    return sum(map(settings.active, range(settings.steps_taken))) if settings.weight else 0
 
 
 def calls(settings: SyncDiffusionSettings, square: Square) -> NetworkCalls:
@@ -121,7 +121,7 @@ def calls(settings: SyncDiffusionSettings, square: Square) -> NetworkCalls:
     unet = NetworkCalls(unet=n, unet_backward=n - 1) if settings.unet_gradient else NetworkCalls()
     images = NetworkCalls(decoder=n, decoder_backward=n - 1, loss=n, loss_backward=n - 1)
     pull = (unet + images) * pulls(settings) if n > 1 else NetworkCalls()
-    return joint_calls(n, settings.steps, settings.height, settings.width, square) + pull
+    return joint_calls(n, settings.steps_taken, settings.height, settings.width, square) + pull
 
 
 METHOD = Method(

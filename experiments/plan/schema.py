@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
 
+from experiments.common.shipped import shipped
 from syncdiffusion.method import Method
 from syncdiffusion.settings import PRECISION_NAMES, Facts, facts_of, setting
 
@@ -123,6 +124,10 @@ class RunSchema:
     window_batch: int | str = MISSING
     gradient_batch: int | str = MISSING
     negative_prompt: str = ""
+    sampler: str = "ddim"
+    start_image: str | None = None
+    start_strength: float | None = None
+    mask: str | None = None
     seeds: SeedsSchema = part(SeedsSchema)
     reference: ReferenceSchema = part(ReferenceSchema)
     backbone: BackboneSchema = part(BackboneSchema)
@@ -162,6 +167,7 @@ def register() -> None:
     store.store(group="schema", name="backbone", node=BackboneSchema)
     store.store(group="schema", name="metrics", node=_thawed(MetricsConfig))
     OmegaConf.register_new_resolver("window_shares", window_shares, replace=True)
+    OmegaConf.register_new_resolver("shipped", lambda name: str(shipped("conf") / name), replace=True)
     OmegaConf.register_new_resolver("suited", suited, replace=True)
     for method in METHODS.values():
         register_method(method)

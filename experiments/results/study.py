@@ -105,10 +105,18 @@ def study_of(plan: Plan) -> Study:
         reference_count=resolved["reference"]["count"],
         networks=plan.metrics["networks"],
         rows=tuple(
-            Row(entry.label, title_of(entry), entry.method, dict(entry.settings), entry.swept) for entry in plan.entries
+            Row(entry.label, title_of(entry), entry.method, by_name(entry), entry.swept) for entry in plan.entries
         ),
         compare_with=plan.compare_with,
     )
+
+
+def by_name(entry: Entry) -> dict[str, Any]:
+    """The settings, of files their names alone: a table says nothing of a machine's folders."""
+    return {
+        name: Path(value).name if facts(entry.method, name).file and value is not None else value
+        for name, value in entry.settings.items()
+    }
 
 
 def title_of(entry: Entry) -> str:

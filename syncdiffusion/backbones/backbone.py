@@ -117,8 +117,8 @@ class Backbone:
             return self
         return replace(self, precision="float32")
 
-    def steps(self, count: int) -> "DDIMScheduler":
-        """A DDIM scheduler of its own, with `count` timesteps set.
+    def steps(self, count: int, **changes: Any) -> "DDIMScheduler":
+        """A DDIM scheduler of its own, with `count` timesteps set; changes: of the model's scheduler configuration.
 
         Raises:
             UsageError: more steps than the model was trained on.
@@ -127,7 +127,7 @@ class Backbone:
         if count > most:
             raise UsageError(f"steps={count}: this model's schedule has {most}; use 1 to {most}")
         # A copy: `set_timesteps` changes the scheduler, and a backbone is shared.
-        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        scheduler = type(self.scheduler).from_config(self.scheduler.config, **changes)
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.dtype)
         scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.dtype)
         scheduler.set_timesteps(count)
@@ -145,7 +145,7 @@ class Backbone:
         )
         return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
-    def predict_noise(self, latents: Tensor, t: Tensor | int, conditioning: "Conditioning") -> Tensor:
+    def predict_noise(self, latents: Tensor, t: Tensor | float, conditioning: "Conditioning") -> Tensor:
         """The UNet's prediction with classifier-free guidance.
 
         Args:
@@ -166,6 +166,17 @@ class Backbone:
             both = unet(twice, t, encoder_hidden_states=states).sample
         without, conditioned = both.to(self.dtype).chunk(2)
         return without + conditioning.guidance_scale * (conditioned - without)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents [n, c, h, w] of images [n, 3, factor·h, factor·w] in [0, 1], whole as `decode` does.
+
+        Of AutoencoderKL the mode of the distribution (which is its mean), so that nothing is drawn at random.
+        """
+        with self.autocast():
+            found = self.vae.encode((2 * images - 1).to(dtype_of(self.vae)))
+        latents = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
+        return latents.to(self.dtype) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [n, 3, factor·h, factor·w] in [0, 1], of latents [n, 4, h, w].

@@ -3,15 +3,18 @@
 As it stands, with no place filled in, it is MultiDiffusion (Bar-Tal et al., ICML 2023): cut windows out of the canvas,
 one step of the sampler each, average. A method fills in what it changes and says nothing of the rest:
 
-    start     the canvas that sampling begins with                  SDEdit, style-aligned noise
+    start     the canvas that sampling begins with                  style-aligned noise
     schedule  the steps, which may go back up                       RePaint, CDGS
     windows   which windows a step has                              SpotDiffusion, TwinDiffusion
     before    what happens to the windows before their noise        SyncDiffusion
     predict   how their noise is predicted                          MAD, SyncTweedies, DiffCollage
     after     what happens to them once their noise is known        profile matching
-    advance   how a step goes from noise to less noise              DDPM, other samplers
+    advance   how a step goes from noise to less noise              SyncTweedies
     fuse      how windows become a canvas again                     GVCF, Mixture of Diffusers, SaFa
     canvas    what happens to the canvas before the next step       re-noising, swaps
+
+What all methods have in common is the task's: the sampler (`joint.sampler`), and a picture that the canvas starts from
+and whose parts a mask may keep (`joint.start`).
 
 Shapes: a canvas is [n, c, h, w], windows are [n, N, c, s, s].
 """
@@ -57,16 +60,19 @@ def denoise(
     x = task.noise if start is None else start
     for step in task.steps if schedule is None else schedule:
         placed = windows if isinstance(windows, Windows) else windows(step)
+        task.sampler.place(placed)
         views = placed.crop(x)
         if before is not None:
             views = before(step, views)
+        views = task.keep(task.signal(step), views, placed)
         noise = predict(step, placed, views)
         with torch.no_grad():
             if after is not None:
-                views = after(step, views, noise)
+                views = task.keep(task.signal(step), after(step, views, noise), placed)
             views = advance(step, views, noise)
             x = placed.fuse(views) if fuse is None else fuse(step, placed, views)
             if canvas is not None:
                 x = canvas(step, x)
+            x = task.keep(task.signal_after(step), x)
         task.told(step)
-    return x
+    return task.keep(None, x)

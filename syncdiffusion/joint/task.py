@@ -1,7 +1,7 @@
 """A task: everything that panoramas need besides a method. The four axes meet here.
 
 Model (`backbone`), what it is told (`conditioning`), where windows lie (`windows`), and how a step goes from noise
-to less noise (`scheduler`). A method takes a task and its own settings.
+to less noise (`sampler`). A method takes a task and its own settings.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from syncdiffusion.geometry.sizes import check_pixels, check_stride
 from syncdiffusion.geometry.windows import Windows, place_windows
 from syncdiffusion.joint.finite import always_finite
 from syncdiffusion.joint.noise import initial_noise, noise_generator
+from syncdiffusion.joint.sampler import Sampler, new_sampler
+from syncdiffusion.joint.start import Start, read_start
 from syncdiffusion.memory import Batch, by_batches
 from syncdiffusion.settings import AUTO, SamplingSettings
 
 if TYPE_CHECKING:
-    from diffusers import DDIMScheduler
-
     from syncdiffusion.backbones.backbone import Backbone
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a sampler: its number from 0, how many there are, the timestep that it starts from."""
+    """One step of a sampler: its number from 0, how many there are, the timestep that it starts from.
+
+    The timestep is a whole number but where a scheduler has steps between those that the model was trained on.
+    """
 
     index: int
     count: int
-    timestep: int
+    timestep: float
 
 
 OnStep = Callable[[Step], None]
@@ -48,7 +51,9 @@ class Task:
     prompts, seeds: one of each per panorama.
     height, width: of the canvases in pixels.
     conditioning: a row per panorama.
-    scheduler: diffusers' DDIM with the task's steps set; none but this task's.
+    sampler: with the task's steps set; none but this task's.
+    skipped: how many of the sampler's first steps are not taken, because the canvas starts from a picture.
+    start: that picture.
     window_batch: windows through the UNet at once, or "auto"; fewer where they do not fit into memory.
     on_step, on_pull: see `Method.generate`.
     """
@@ -59,7 +64,9 @@ class Task:
     height: int
     width: int
     conditioning: Conditioning
-    scheduler: DDIMScheduler
+    sampler: Sampler
+    skipped: int = 0
+    start: Start | None = None
     window_batch: int | str = AUTO
     on_step: OnStep | None = None
     on_pull: Callable[[Any], None] | None = None
@@ -67,19 +74,31 @@ class Task:
 
     @functools.cached_property
     def noise(self) -> Tensor:
-        """The canvases that sampling starts from: standard normal [n, c, h, w] in the backbone's dtype, on its device.
+        """The canvases that sampling starts from: [n, c, h, w] in the backbone's dtype, on its device.
 
-        All methods share them, so that methods can be compared panorama by panorama.
+        Standard normal, or with the settings' start image noised to the level of the first step. All methods share
+        them, so that methods can be compared panorama by panorama.
         """
+        return self.begin(self.pure_noise)
+
+    @functools.cached_property
+    def pure_noise(self) -> Tensor:
+        """Standard normal canvases [n, c, h, w], whatever they start from."""
         factor = self.backbone.factor
         shape = (self.backbone.channels, self.height // factor, self.width // factor)
         return initial_noise(self.prompts, self.seeds, shape).to(self.backbone.device, self.backbone.dtype)
 
+    def begin(self, noise: Tensor, windows: Windows | None = None) -> Tensor:
+        """What sampling starts from with standard normal noise of canvases, or of windows of them."""
+        if self.start is None:
+            return self.sampler.start_scale * noise
+        return self.start.first(noise, self.signal(self.steps[0]), windows)
+
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The scheduler's steps, from most noise to none."""
-        timesteps = self.scheduler.timesteps.tolist()
-        return tuple(Step(index, len(timesteps), int(t)) for index, t in enumerate(timesteps))
+        """The sampler's steps, from most noise to none."""
+        timesteps = self.sampler.timesteps[self.skipped :]
+        return tuple(Step(index, len(timesteps), t) for index, t in enumerate(timesteps))
 
     def generators(self, stream: str) -> list[torch.Generator]:
         """A CPU generator for each panorama, for what else a method draws; `stream` names the purpose."""
@@ -106,21 +125,35 @@ class Task:
         return by_batches(always_finite(self.backbone, predict), batch, rows, everyone)[0].view_as(views)
 
     def advance(self, step: Step, views: Tensor, noise: Tensor) -> Tensor:
-        """One DDIM step (Song et al., ICLR 2021, Eq. 12 with eta = 0) of latents of any shape [n, ...]."""
-        return self.scheduler.step(noise, step.timestep, views).prev_sample
+        """A step of the sampler: latents of any shape [n, ...], of this noise, with less of it."""
+        return self.sampler.advance(step.timestep, views, noise)
 
     def foresee(self, step: Step, views: Tensor, noise: Tensor) -> Tensor:
         """The clean latents that noisy ones are foreseen to become: DDIM's x0, of the same shape."""
-        return self.scheduler.step(noise, step.timestep, views).pred_original_sample
+        return self.sampler.foresee(step.timestep, views, noise)
 
     def signal(self, step: Step) -> Tensor:
         """Alpha-bar at the start of a step: the share of a canvas's variance that is picture, in (0, 1]."""
-        return self.scheduler.alphas_cumprod[step.timestep]
+        return self.sampler.signal(step.timestep)
 
     def signal_after(self, step: Step) -> Tensor:
-        """Alpha-bar after a step, where its window has less noise; after the last it is the scheduler's final one."""
-        after = step.timestep - self.scheduler.config.num_train_timesteps // step.count
-        return self.scheduler.alphas_cumprod[after] if after >= 0 else self.scheduler.final_alpha_cumprod
+        """Alpha-bar after a step, where its window has less noise; after the last it is the sampler's final one."""
+        return self.sampler.signal_after(step.timestep)
+
+    def keep(self, signal: Tensor | None, x: Tensor, windows: Windows | None = None) -> Tensor:
+        """Canvases, or windows of them, with the start image where the mask keeps it; without a mask as they are.
+
+        Args:
+            signal: alpha-bar of x; None for clean latents.
+        """
+        if self.start is None or self.start.new is None:
+            return x
+        clean = self.start.latents.expand_as(self.pure_noise)
+        known = clean if signal is None else self.start.noised(self.pure_noise, signal)
+        new = self.start.new.expand_as(known)
+        if windows is not None:
+            known, new = windows.crop(known), windows.crop(new)
+        return torch.where(new, x, known)
 
     def told(self, step: Step) -> None:
         """Tells whoever waits that a step is done."""
@@ -143,14 +176,18 @@ def new_task(
     """
     if not prompts or len(prompts) != len(seeds):
         raise UsageError(f"prompts, seeds: {len(prompts)} and {len(seeds)} of them; give one seed for each prompt")
+    seeds = tuple(int(seed) for seed in seeds)
+    fresh = [noise_generator(p, s, "sampler") for p, s in zip(prompts, seeds, strict=True)]
     return Task(
         backbone,
         tuple(prompts),
-        tuple(int(seed) for seed in seeds),
+        seeds,
         settings.height,
         settings.width,
         encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale),
-        backbone.steps(settings.steps),
+        new_sampler(backbone, settings.sampler, settings.steps, fresh),
+        settings.steps - settings.steps_taken,
+        read_start(backbone, settings),
         getattr(settings, "window_batch", AUTO),
         on_step,
         on_pull,

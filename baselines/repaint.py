@@ -1,0 +1,161 @@
+"""RePaint (Lugmayr et al., CVPR 2022, arXiv 2201.09865) as extrapolation, window after window.
+
+The canvas is filled as in `blended_latent`: the first window is an ordinary sample, each later one has `overlap` of
+itself known from what is there already. RePaint needs no model trained for it. A window goes down the noise levels by
+DDPM; before each step but its first the known cells are replaced by the known latents, freshly noised to that step's
+level, and to bring the rest into harmony with them the way is gone back up again and again:
+
+* on reaching level 0, j, 2j, ... (the least noise is 0), but not the last j levels below the top, the window climbs j
+  levels, x <- sqrt(a) · x + sqrt(1 - a) · z with a = alpha_bar of the level above over that of the level below;
+* it does so jump_n_sample - 1 times at each such level, and then goes on down.
+
+The levels are the sampler's steps. The authors' code (andreas128/RePaint@8e2a055) has 250 of them, in pixels; here they
+are latents of however many steps all methods have, and where there are no more than `jump_length` there is no jump. It
+does not put the known pixels back at the end; here they are, so that what was there never changes. Its masks keep a
+half or a frame; windows that slide along a canvas by `overlap` are this project's use of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from baselines.blended_latent import corners, hop_of
+from syncdiffusion.cost import NetworkCalls, Square, joint_calls
+from syncdiffusion.method import Method
+from syncdiffusion.settings import SAMPLERS, SamplingSettings, setting
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from syncdiffusion.joint.task import Step, Task
+
+
+@dataclass(frozen=True)
+class RepaintSettings(SamplingSettings):
+    """Settings of one panorama by RePaint; it is DDPM unless another sampler is asked for by name."""
+
+    sampler: str = setting("ddpm", "how a step goes from noise to less noise; the paper's is ddpm", choices=SAMPLERS)
+    overlap: float = setting(0.5, "share of a window that is known already", above=0, below=1)
+    jump_length: int = setting(10, "levels that a window climbs when it goes back", least=1)
+    jump_n_sample: int = setting(10, "how often each stretch of levels is gone down; 1 never goes back", least=1)
+
+
+def levels(steps: int, jump_length: int, jump_n_sample: int) -> list[int]:
+    """The noise levels that a window visits: from steps - 1 down to 0 and back up, and at last -1, which is clean.
+
+    >>> levels(4, 2, 2)
+    [3, 2, 1, 0, 1, 2, 1, 0, -1]
+    """
+    jumps = dict.fromkeys(range(0, steps - jump_length, jump_length), jump_n_sample - 1)
+    visited = [steps - 1]
+    while visited[-1] >= 0:
+        level = visited[-1] - 1
+        visited.append(level)
+        if jumps.get(level, 0):
+            jumps[level] -= 1
+            visited += range(level + 1, level + jump_length + 1)
+    return visited
+
+
+def sample(task: Task, settings: RepaintSettings) -> Tensor:
+    """Denoised canvases [n, c, h, w]; `on_step` is told of every window rather than of every denoising step.
+
+    Raises:
+        UsageError: a canvas that the windows cannot cover, an overlap of less than a cell.
+    """
+    import torch
+
+    from syncdiffusion.joint.task import Step
+
+    windows = task.windows(hop_of(settings, task.backbone.window))
+    canvas = task.noise.clone()
+    done = torch.zeros(windows.height, windows.width, dtype=torch.bool, device=canvas.device)
+    generators = task.generators("repaint")
+    for index, (top, left) in enumerate(windows.corners):
+        place = (..., slice(top, top + windows.size), slice(left, left + windows.size))
+        # The first window has nothing to be in harmony with.
+        way = levels(len(task.steps), settings.jump_length, settings.jump_n_sample if index else 1)
+        canvas[place] = repaint(task, task.noise[place], canvas[place], done[place], way, generators)
+        done[place] = True
+        task.told(Step(index, len(windows), 0))
+    return canvas
+
+
+def repaint(
+    task: Task,
+    start: Tensor,
+    known: Tensor,
+    mask: Tensor,
+    way: Sequence[int],
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    """Denoise one window of each panorama around what is known of it.
+
+    Args:
+        start: pure noise [n, c, s, s].
+        known: clean latents [n, c, s, s], used where `mask` [s, s] is True.
+        way: the levels that it visits, as `levels` has them.
+        generators: one CPU generator per panorama, for noise on known cells and on the way up.
+
+    Returns:
+        clean latents [n, c, s, s], equal to `known` under the mask.
+    """
+    import torch
+
+    from syncdiffusion.geometry.windows import place_windows
+    from syncdiffusion.joint.loop import denoise
+    from syncdiffusion.joint.noise import draw_normal
+
+    of_level = task.steps[::-1]
+    down = [i for i in range(len(way) - 1) if way[i + 1] < way[i]]  # where in the way the network is asked
+    asked = iter(down)
+    at = 0
+
+    def fresh() -> Tensor:
+        return draw_normal(generators, tuple(known.shape[1:])).to(known)
+
+    def put_known(step: Step, views: Tensor) -> Tensor:
+        nonlocal at
+        at = next(asked)
+        if at == 0 or not mask.any():
+            return views
+        signal = task.signal(step)
+        return torch.where(mask, (signal.sqrt() * known + (1 - signal).sqrt() * fresh())[:, None], views)
+
+    def climb(step: Step, x: Tensor) -> Tensor:
+        position = at + 1
+        while position + 1 < len(way) and way[position + 1] > way[position]:
+            share = task.signal(of_level[way[position + 1]]) / task.signal(of_level[way[position]])
+            x = share.sqrt() * x + (1 - share).sqrt() * fresh()
+            position += 1
+        return x
+
+    size = start.shape[-1]
+    found = denoise(
+        replace(task, on_step=None), place_windows(size, size, size, size), start=start,
+        schedule=[of_level[way[i]] for i in down], before=put_known, canvas=climb,
+    )  # fmt: skip
+    return torch.where(mask, known, found)
+
+
+def calls(settings: RepaintSettings, square: Square) -> NetworkCalls:
+    """Network calls of one panorama. The first window goes straight down."""
+    count, way = len(corners(settings, square)), levels(settings.steps, settings.jump_length, settings.jump_n_sample)
+    each = sum(after < before for before, after in zip(way[:-1], way[1:], strict=True))
+    later = joint_calls(count - 1, each, settings.height, settings.width, square)
+    return later + NetworkCalls(unet=settings.steps)
+
+
+METHOD = Method(
+    name="repaint",
+    title="RePaint",
+    settings=RepaintSettings,
+    sample=sample,
+    calls=calls,
+    corners=corners,
+    source="Lugmayr et al., CVPR 2022, arXiv 2201.09865, as extrapolation: resampled window after window",
+    mark=("#b8860b", "s"),
+)
