@@ -7,7 +7,7 @@ from here, so that a fact of a setting stands in one place. Nothing here imports
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -26,7 +26,8 @@ class Facts:
     """What is known of a setting besides its type and its default.
 
     means: one line for help.
-    choices: the words that it may be; empty for anything of its type.
+    choices: the words that it may be, in a mapping that grows where plugins add to them; empty for anything of its
+        type.
     least, most: bounds of a number, themselves allowed; above, below: bounds that are not.
     symbol: what tables call it; "" for its own name.
     axis: the label of an axis over its values; "" for its own name.
@@ -38,7 +39,7 @@ class Facts:
     """
 
     means: str
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     least: float | None = None
     most: float | None = None
     above: float | None = None

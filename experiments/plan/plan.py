@@ -20,7 +20,7 @@ from experiments.plan.schema import Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.geometry.sizes import choose_anchors
 from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 
 LONGEST_LABEL = 100  # a file name's 255 bytes hold it, and what is written beside it
@@ -276,7 +276,7 @@ def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop:
             settings = method.settings(**entry.settings)
             corners = method.corners(settings, square)
             if hasattr(settings, "anchor"):
-                choose_anchor(settings.anchor, len(corners))
+                choose_anchors(settings.anchor, len(corners))
         except UsageError as error:
             raise UsageError(f"{entry.label}: {error}") from None
         if crop > min(settings.height, settings.width):
