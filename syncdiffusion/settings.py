@@ -18,6 +18,7 @@ from syncdiffusion.geometry.sizes import LOOP_CLOSURES
 
 LONGEST = 2**17  # pixels: beyond any panorama, and short of what would end in a lack of memory without a word
 PRECISION_NAMES = ("float64", "float32", "float16", "bfloat16")  # of torch's dtypes
+BOOTSTRAPPING = 0.4  # MultiDiffusion's 20 of 50 steps
 AUTO = "auto"  # a batch: as many windows as the free memory holds
 
 
@@ -165,7 +166,26 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True)
-class WindowedSettings(SamplingSettings):
+class JointSettings(SamplingSettings):
+    """What every method has that makes a canvas of windows: what the canvas is told besides the prompt."""
+
+    layout: str | None = setting(
+        None, "a file with a prompt for each region, or a folder of them; see syncdiffusion/conditioning/layout.py",
+        null="the prompt everywhere", added=(None,), shared=True,
+    )  # fmt: skip
+    bootstrapping: float = setting(
+        BOOTSTRAPPING, "share of the steps, the first, in which a region of the layout does not see what is around it",
+        least=0, most=1, added=(BOOTSTRAPPING,), shared=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layout is None and self.bootstrapping != BOOTSTRAPPING:
+            raise UsageError(f"bootstrapping={self.bootstrapping}: is of a layout's regions; give layout=FILE as well")
+
+
+@dataclass(frozen=True)
+class WindowedSettings(JointSettings):
     """What every method with overlapping windows has."""
 
     stride: int = setting(

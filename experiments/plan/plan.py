@@ -18,6 +18,7 @@ from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.schema import Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
+from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import choose_anchors
@@ -84,6 +85,7 @@ def plan_run(cfg: DictConfig) -> Plan:
     entries = entries_of(cfg)
     references = reference_entry(cfg)
     check_methods((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
+    check_layouts(entries, prompts)
     seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
     return Plan(
@@ -275,6 +277,7 @@ def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop:
         try:
             settings = method.settings(**entry.settings)
             corners = method.corners(settings, square)
+            method.network_calls(settings, square)  # also refuses a layout that does not suit the canvas
             if hasattr(settings, "anchor"):
                 choose_anchors(settings.anchor, len(corners))
         except UsageError as error:
@@ -284,6 +287,13 @@ def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop:
                 f"metrics.crop={crop}: {entry.label} has {settings.height}x{settings.width} px; "
                 f"use {min(settings.height, settings.width)} or less"
             )
+
+
+def check_layouts(entries: tuple[Entry, ...], prompts: tuple[str, ...]) -> None:
+    """Refuse a prompt that a layout is not for."""
+    for layout in dict.fromkeys(entry.settings["layout"] for entry in entries if entry.settings.get("layout")):
+        for prompt in prompts:
+            layout_for(layout, prompt)
 
 
 def precision_of(backbone: Mapping[str, Any]) -> str:

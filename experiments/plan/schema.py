@@ -18,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from syncdiffusion.method import Method
-from syncdiffusion.settings import facts_of
+from syncdiffusion.settings import BOOTSTRAPPING, facts_of
 
 
 class Stage(Enum):
@@ -104,6 +104,8 @@ class RunSchema:
     window_batch: int | str = MISSING
     gradient_batch: int | str = MISSING
     negative_prompt: str = ""
+    layout: str | None = None  # a prompt for each region: a file or a folder of them
+    bootstrapping: float = BOOTSTRAPPING
     seeds: SeedsSchema = field(default_factory=SeedsSchema)
     reference: ReferenceSchema = field(default_factory=ReferenceSchema)
     backbone: BackboneSchema = field(default_factory=BackboneSchema)

@@ -133,7 +133,7 @@ def calls(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any])
     from syncdiffusion.cost import Square
 
     square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
-    return METHODS[method].calls(METHODS[method].settings(**settings), square)
+    return METHODS[method].network_calls(METHODS[method].settings(**settings), square)
 
 
 def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> float | None:

@@ -129,6 +129,13 @@ class Backbone:
         without, conditioned = both.to(self.dtype).chunk(2)
         return without + conditioning.guidance_scale * (conditioned - without)
 
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents [n, 4, h, w] of images [n, 3, factor·h, factor·w] in [0, 1]; the mean, where there is a variance."""
+        with self.autocast():
+            found = self.vae.encode((2 * images - 1).to(dtype_of(self.vae)))
+        latents = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
+        return latents.to(self.dtype) * self.vae.config.scaling_factor
+
     def decode(self, latents: Tensor) -> Tensor:
         """Images [n, 3, factor·h, factor·w] in [0, 1], of latents [n, 4, h, w].
 

@@ -22,7 +22,7 @@ from syncdiffusion.memory import Batch, by_batches
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
-    from syncdiffusion.conditioning.text import Conditioning
+    from syncdiffusion.conditioning.windows import WindowConditioning
     from syncdiffusion.geometry.windows import Windows
     from syncdiffusion.perceptual.catalogue import PerceptualLoss
 
@@ -89,21 +89,21 @@ class Foresight:
         from syncdiffusion.perceptual import distances
 
         backbone = task.backbone
-        kind = ("gradient", backbone.precision, loss, unet_gradient, checkpointing)
+        kind = ("gradient", backbone.precision, loss, unet_gradient, checkpointing, *task.conditioning.kind)
         batch = Batch(gradient_batch, "gradient_batch", kind, backbone.row_bytes)
         seen = distances.load_perceptual(loss, backbone.device, backbone.dtype)
         goal = goal_features(task, seen, toward, toward_picture)
         return cls(task, seen, batch, checkpointing, goal)
 
     def images(
-        self, model: Backbone, step: Step, latents: Tensor, told: Conditioning, noise: Tensor | None = None
+        self, model: Backbone, step: Step, latents: Tensor, told: WindowConditioning, noise: Tensor | None = None
     ) -> Tensor:
         """Foreseen images [r, 3, S, S] in [0, 1] of windows [r, c, s, s]; differentiable in the windows.
 
         noise: the windows' noise where it is known, held constant in a gradient; None predicts it.
         """
         if noise is None:
-            noise = self._stage(lambda x: model.predict_noise(x, step.timestep, told), latents)
+            noise = self._stage(lambda x: told.predict(model, x, step.timestep), latents)
         return self._stage(model.decode, self.task.foresee(step, latents, noise))
 
     @torch.no_grad()
@@ -121,10 +121,10 @@ class Foresight:
             return views.new_empty(len(views), 0, 3, side, side), [self.goal]
 
         def look(model: Backbone, latents: Tensor, which: Tensor, *known: Tensor) -> tuple[Tensor, ...]:
-            images = self.images(model, step, latents, told.rows(which), *known)
+            images = self.images(model, step, latents, told.of(which), *known)
             return images, *self._features(model, images)
 
-        told = self.task.conditioning.for_windows(windows)
+        told = self.task.conditioning.at(self.task, step, windows)
         found = []
         for anchor in anchors:
             rows = [views[:, anchor], self._rows(views)[:, anchor]]
@@ -155,14 +155,14 @@ class Foresight:
         ) -> tuple[Tensor, Tensor, Tensor]:
             latents = latents.detach().requires_grad_()
             with torch.enable_grad():
-                images = self.images(model, step, latents, told.rows(row), *known)
+                images = self.images(model, step, latents, told.of(row), *known)
                 distances = self._distance(model, images, [[f[owner] for f in target] for target in targets])
                 # A window's distance depends on that window alone, so the sum's gradient holds them all.
                 wider = GRADIENT_SCALES.get(model.precision, 1.0)
                 found = torch.autograd.grad(wider * distances.sum(), latents)[0] / wider
             return found, images.detach(), distances.detach()
 
-        told, n = self.task.conditioning.for_windows(windows), len(views)
+        told, n = self.task.conditioning.at(self.task, step, windows), len(views)
         owner = torch.arange(n, device=views.device).repeat_interleave(len(others))
         rows = [views[:, others].flatten(0, 1), self._rows(views)[:, others].flatten(), owner]
         rows += [] if noise is None else [noise[:, others].flatten(0, 1)]

@@ -51,7 +51,7 @@ def check_calls(tiny, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict
     finally:
         for handle in handles:
             handle.remove()
-    counted = method.calls(method.settings(**settings), Square(tiny.window, tiny.factor))
+    counted = method.network_calls(method.settings(**settings), Square(tiny.window, tiny.factor))
     assert (counted.unet, counted.decoder, counted.loss) == pytest.approx(tuple(seen.values()))
     found = tuple(backward.values())
     assert (counted.unet_backward, counted.decoder_backward, counted.loss_backward) == pytest.approx(found)
