@@ -29,6 +29,7 @@ from syncdiffusion import __version__
 from syncdiffusion.backbones.model_files import EMBEDDED, find_model
 from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import check_files
 from syncdiffusion.method import no_corners
 from syncdiffusion.picture import check_out, png_with_record, record_of, save
 from syncdiffusion.settings import facts_of
@@ -219,7 +220,7 @@ def make(arguments: argparse.Namespace) -> Path:
     if arguments.seed < 0:
         raise UsageError(f"--seed {arguments.seed}: use 0 or more")
     chosen = chosen_settings(method, arguments)
-    method.settings(**chosen)  # refuses bad values before the model is loaded
+    check_files(method.settings(**chosen))  # refuses bad values before the model is loaded
     source = find_model(arguments.model)
     check_out(arguments.out, arguments.force)
 
@@ -228,12 +229,12 @@ def make(arguments: argparse.Namespace) -> Path:
     size = f"{settings.height}x{settings.width} px, {settings.steps} steps"
     where = f"{backbone.model_id} on {backbone.device} in {backbone.precision}"
     print(f"{method.title}: {size}, {where}", file=sys.stderr, flush=True)
+    record = record_of(method, settings, backbone, prompt, arguments.seed)  # of the files as they are read now
     progress = StepProgress(sys.stderr)
     try:
         image = method.generate(backbone, [prompt], [arguments.seed], settings, progress)[0]
     finally:
         progress.close()
-    record = record_of(method, settings, backbone, prompt, arguments.seed)
     return save(png_with_record(image, record), arguments.out, arguments.force)
 
 

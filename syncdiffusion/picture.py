@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from syncdiffusion import __version__
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import by_content
+from syncdiffusion.settings import facts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +34,7 @@ def record_of(method: Method, settings: Any, backbone: Backbone, prompt: str, se
         "method": method.name,
         "prompt": prompt,
         "seed": seed,
-        "settings": asdict(settings),
+        "settings": by_content(asdict(settings), facts_of(type(settings))),
         "model": {"id": backbone.model_id, "revision": backbone.revision, "fingerprint": backbone.fingerprint},
         "precision": backbone.precision,
         "device": str(backbone.device),

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -37,6 +38,8 @@ class Facts:
     added: a setting that came after panoramas had been made has its value of then: at that value it is as if it
         were not there, and old keys stay good. (value,), or () for a setting that was always there.
     shared: the run has one value of it for all methods, under the same name.
+    file: it names a file. A key holds the hash of the file's content, a record its name and hash, neither its place.
+    picture: the file is a picture, which is looked at before the work begins.
     """
 
     means: str
@@ -51,6 +54,8 @@ class Facts:
     speed_only: bool = False
     added: tuple[Any, ...] = ()
     shared: bool = False
+    file: bool = False
+    picture: bool = False
 
 
 def setting(default: Any, means: str, **facts: Any) -> Any:
@@ -225,4 +230,6 @@ def label_of(name: str, facts: Facts, value: Any) -> str:
     """
     if value is None:
         return f"{name}={facts.null or 'null'}"
+    if facts.file:
+        return f"{name}={Path(value).name}"
     return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"

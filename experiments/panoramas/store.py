@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from baselines import facts
 from experiments.common.files import Unwritable, discard, png_bytes, replacing, write_json, write_whole
 from experiments.panoramas.records import Checksums, ModelFacts, Record, made
+from syncdiffusion.files import by_content
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
     content = {
         "format": FORMAT,
         "method": unit.method,
-        "settings": deciding(unit.method, unit.settings),
+        "settings": with_contents(unit.method, deciding(unit.method, unit.settings)),
         "model": {"fingerprint": model["fingerprint"], "precision": model["precision"]},
         "prompt": unit.prompt,
         "seed": unit.seed,
@@ -82,6 +83,15 @@ def deciding(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if not known.speed_only and value not in known.added:
             found[name] = value
     return found
+
+
+def with_contents(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with a digest in place of every file that they name; UsageError for one that cannot be read."""
+    known = {name: facts(method, name) for name in settings}
+    told = by_content(settings, known)
+    return {
+        name: each["sha256"] if isinstance(each, dict) and known[name].file else each for name, each in told.items()
+    }
 
 
 @dataclass(frozen=True)

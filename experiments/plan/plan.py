@@ -21,6 +21,7 @@ from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, squar
 from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import check_files
 from syncdiffusion.geometry.sizes import choose_anchors
 from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 
@@ -276,6 +277,7 @@ def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop:
         method = METHODS[entry.method]
         try:
             settings = method.settings(**entry.settings)
+            check_files(settings)
             corners = method.corners(settings, square)
             method.network_calls(settings, square)  # also refuses a layout that does not suit the canvas
             if hasattr(settings, "anchor"):

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from baselines import METHODS, facts
 from experiments.common.shipped import shipped
 from syncdiffusion.errors import UsageError
 
@@ -43,7 +44,7 @@ def plain_words(words: Sequence[str]) -> list[str]:
             prompts.append(checked(text, "prompt"))
         elif setting == "prompt_file" and equals:
             prompts += from_file(text)
-        elif setting in FOLDERS and not readable(word):
+        elif (setting in FOLDERS or names_file(setting)) and not readable(word):
             kept.append(f"{setting}={quoted(text)}")
         elif setting == "negative_prompt" and not sweep and not is_quoted(text):
             kept.append(f"{setting}={quoted(text)}")
@@ -54,6 +55,12 @@ def plain_words(words: Sequence[str]) -> list[str]:
     if prompts:
         kept += ["prompts.name=typed", f"prompts.texts=[{','.join(map(quoted, prompts))}]"]
     return kept
+
+
+def names_file(setting: str) -> bool:
+    """Whether the value of a setting of any method is a file's name."""
+    name = setting.rpartition(".")[2]
+    return any(facts(method, name).file for method in METHODS)
 
 
 def is_choice(word: str) -> bool:

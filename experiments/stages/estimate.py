@@ -52,8 +52,12 @@ def estimate(plan: Plan) -> str:
     typed_settings(plan)  # refuses bad values
     found = find_pictures(plan, model_facts(plan.backbone))
     device = device_here(plan.backbone["device"])
-    there = [record for record in found.values() if record is not None]
-    known = [KnownTime(each["method"], each["settings"], each["seconds"]) for each in there]
+    # The plan's own settings: a record tells of a file by its content.
+    known = [
+        KnownTime(picture.units[0].method, picture.units[0].settings, record["seconds"])
+        for picture, record in found.items()
+        if record is not None
+    ]
     known += committed(RESULTS, plan.backbone, device)
     labels = dict.fromkeys(unit.label for unit in (*plan.units, *plan.references))
     rows = [row(label, of_label(found, label), plan.backbone, known) for label in labels]

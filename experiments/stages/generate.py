@@ -20,10 +20,21 @@ from experiments.common.signals import importing
 from experiments.panoramas.claims import Claims, Waiting, lost
 from experiments.panoramas.index import named_model
 from experiments.panoramas.records import Checksums, ModelFacts, Record
-from experiments.panoramas.store import Picture, Place, look, pictures_of, places_of, save_panorama, settle
+from experiments.panoramas.store import (
+    Picture,
+    Place,
+    look,
+    pictures_of,
+    places_of,
+    save_panorama,
+    settle,
+    unit_key,
+)
 from experiments.plan.plan import Plan
 from syncdiffusion.backbones.model_files import fingerprint
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import by_content
+from syncdiffusion.settings import facts_of
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -155,13 +166,17 @@ def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileL
     with naming(unit.label), measure_cost(str(backbone.device)) as cost:
         image = METHODS[unit.method].generate(backbone, [unit.prompt], [unit.seed], settings, on_step)[0]
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    if unit_key(unit, job.model) != picture.key:
+        raise UsageError(
+            f"{unit.label}: a file that its settings name has changed since this run began; start it again"
+        )
     if lost(claim):
         return False
     record = {
         "key": picture.key,
         "label": unit.label,
         "method": unit.method,
-        "settings": dict(unit.settings),
+        "settings": by_content(unit.settings, facts_of(METHODS[unit.method].settings)),
         "prompt": unit.prompt,
         "seed": unit.seed,
         "seconds": round(cost.seconds, 3),

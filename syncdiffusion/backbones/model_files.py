@@ -1,12 +1,12 @@
 """Which model a name means, told without loading it. Nothing here imports torch."""
 
-import functools
 import hashlib
 import json
 from pathlib import Path
 
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import content_of
 
 EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
 ABOUT = {"gate.json", "sampling.json"}  # files that tell of a model and are no part of it
@@ -60,12 +60,5 @@ def fingerprint_folder(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.suffix in {".json", ".safetensors", ".txt", ".bin", ".pth"} and path.name not in ABOUT:
             digest.update(str(path.relative_to(folder)).encode() + b"\0")
-            stat = path.stat()
-            digest.update(_file_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+            digest.update(bytes.fromhex(content_of(path)))
     return digest.hexdigest()[:16]
-
-
-@functools.cache  # a process asks before it loads the model and while it does; gigabytes are read once
-def _file_digest(path: Path, *version: int) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,98 @@
+"""Files that settings name (`Facts.file`): keys and records hold what is in them, not where they lie.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncdiffusion.errors import UsageError
+from syncdiffusion.settings import Facts, facts_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def content_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, which a process reads once until it changes; OSError where it cannot be."""
+    stat = path.stat()
+    return _content_of(path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.cache
+def _content_of(path: Path, *version: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place_of(value: str) -> Path:
+    """Where the file of a setting lies; `~` is the user's home."""
+    return Path(value).expanduser()
+
+
+def by_content(settings: Mapping[str, Any], facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """Settings with `{"name", "sha256"}` in place of every path, as records hold them.
+
+    Raises:
+        UsageError: a file that cannot be read.
+    """
+    return {
+        name: _told(name, value) if facts[name].file and value is not None else value
+        for name, value in settings.items()
+    }
+
+
+def _told(name: str, value: str) -> dict[str, str]:
+    path = place_of(value)
+    try:
+        return {"name": path.name, "sha256": content_of(path)}
+    except OSError as error:
+        raise _unreadable(name, value, error) from None
+
+
+def check_files(settings: Any) -> None:
+    """Refuse, before the work, a file that is not there, and one that is no picture where one is wanted.
+
+    Raises:
+        UsageError: names the setting, its value and what would do.
+    """
+    for name, facts in facts_of(type(settings)).items():
+        value = getattr(settings, name)
+        if facts.file and value is not None:
+            if facts.picture:
+                open_picture(name, value)
+            else:
+                _told(name, value)
+
+
+def open_picture(name: str, value: str) -> Image:
+    """The picture in the file `value` of the setting `name`: RGB, upright; what is transparent keeps its colour.
+
+    Raises:
+        UsageError: there is no such file, or it is no picture, or not a whole one.
+    """
+    from PIL import Image, ImageOps
+
+    path = place_of(value)
+    try:
+        data = path.open("rb")
+    except OSError as error:
+        raise _unreadable(name, value, error) from None
+    with data:
+        try:
+            with Image.open(data) as picture:
+                return ImageOps.exif_transpose(picture).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = " ".join(str(error).split()).replace(repr(data), "it")
+            raise UsageError(f"{name}={value}: is no picture ({reason}); give a PNG or a JPEG") from None
+
+
+def _unreadable(name: str, value: str, error: OSError) -> UsageError:
+    if isinstance(error, FileNotFoundError):
+        return UsageError(f"{name}={value}: no such file; give one that is there")
+    return UsageError(f"{name}={value}: cannot be read ({error.strerror}); give a file")
