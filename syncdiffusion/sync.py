@@ -68,7 +68,7 @@ class SyncDiffusionSettings(WindowedSettings):
     )  # fmt: skip
     toward_picture: str | None = setting(
         None, "an image file whose central square all windows are pulled toward in place of an anchor",
-        null="the anchor", added=(None,),
+        null="the anchor", added=(None,), file=True, picture=True,
     )  # fmt: skip
     unet_gradient: bool = setting(
         True, "false leaves the UNet's Jacobian out: one UNet pass a step; an approximation", added=(True,)

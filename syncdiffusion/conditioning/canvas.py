@@ -7,12 +7,14 @@ every method that takes its noise predictions from `Task.predict_noise`, and wit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from syncdiffusion.conditioning.control import CanvasControl, read_controls
 from syncdiffusion.conditioning.regions import Regions
 from syncdiffusion.conditioning.text import Conditioning, encode
 from syncdiffusion.conditioning.windows import WindowConditioning
+from syncdiffusion.settings import JointSettings
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -26,14 +28,27 @@ class CanvasConditioning:
 
     text: Conditioning
     regions: Regions | None = None
+    controls: tuple[CanvasControl, ...] = ()
 
     @property
     def kind(self) -> tuple[str, ...]:
         """What of it decides how much memory a window takes."""
-        return () if self.regions is None else ("regions",)
+        controls = (f"{len(self.controls)} controls",) if self.controls else ()
+        return controls if self.regions is None else ("regions", *controls)
 
     def at(self, task: Task, step: Step, windows: Windows) -> WindowConditioning:
         """What the UNet is told of the n · N windows of n canvases at a step, canvas by canvas."""
+        found = self._texts_at(task, step, windows)
+        controls = [each for each in self.controls if each.active(step)]
+        if not controls:
+            return found
+        canvases, factor = len(task.prompts), task.backbone.factor
+        seen = [each.at(windows, canvases, factor) for each in controls]
+        if found.parts is not None:
+            seen = [replace(each, images=each.images[found.parts.owner]) for each in seen]
+        return replace(found, told=replace(found.told, controls=tuple(seen)))
+
+    def _texts_at(self, task: Task, step: Step, windows: Windows) -> WindowConditioning:
         if self.regions is not None:
             return self.regions.at(task, step, windows, self.text)
         count, text = len(windows), self.text
@@ -45,11 +60,13 @@ def condition(backbone: Backbone, prompts: Sequence[str], settings: Any) -> Canv
     """What a method's settings say, for panoramas of these prompts.
 
     Raises:
-        UsageError: a layout that cannot be read or does not suit the canvas or a prompt.
+        UsageError: a layout that cannot be read or does not suit the canvas or a prompt; what `read_controls` refuses.
     """
     text = encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale)
-    layout = getattr(settings, "layout", None)  # a method without windows has none
-    if layout is None:
+    if not isinstance(settings, JointSettings):  # a method without windows
         return CanvasConditioning(text)
-    size = (settings.height, settings.width)
-    return CanvasConditioning(text, Regions.read(backbone, layout, prompts, *size, settings.bootstrapping))
+    controls, regions = read_controls(backbone, settings), None
+    if settings.layout is not None:
+        size = (settings.height, settings.width)
+        regions = Regions.read(backbone, settings.layout, prompts, *size, settings.bootstrapping)
+    return CanvasConditioning(text, regions, controls)

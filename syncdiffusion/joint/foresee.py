@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from syncdiffusion.errors import UsageError
+from syncdiffusion.files import open_picture
 from syncdiffusion.joint.finite import always_finite
 from syncdiffusion.joint.task import Step, Task
 from syncdiffusion.memory import Batch, by_batches
@@ -228,12 +228,7 @@ def read_square(path: str, side: int) -> Tensor:
     Raises:
         UsageError: no such file, or no picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as picture:
-            square = ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "not a picture"
-        raise UsageError(f"toward_picture={path}: cannot be read ({reason}); give a PNG or JPEG file") from None
+    square = ImageOps.fit(open_picture("toward_picture", path), (side, side), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
