@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
@@ -100,15 +100,19 @@ def outpaint(
     return torch.where(mask, known, latents)
 
 
-def hop_of(settings: BlendedLatentSettings, window: int) -> int:
-    """Latent cells from one window of `window` cells to the next; UsageError where windows would not overlap."""
+def hop_of(settings: Any, window: int) -> int:
+    """Latent cells from one window of `window` cells to the next, of settings with an `overlap`.
+
+    Raises:
+        UsageError: the windows would not overlap.
+    """
     hop = window - round(settings.overlap * window)
     if not 0 < hop < window:
         raise UsageError(f"overlap={settings.overlap}: less than one latent cell of a window of {window}")
     return hop
 
 
-def corners(settings: BlendedLatentSettings, square: Square) -> Corners:
+def corners(settings: Any, square: Square) -> Corners:
     """Where the windows lie, one after the other; UsageError where they cannot cover the canvas."""
     hop = hop_of(settings, square.window)
     height, width = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method, overlapping_corners
@@ -31,7 +31,7 @@ def sample(task: Task, settings: MultiDiffusionSettings) -> Tensor:
     return denoise(task, task.windows(settings.stride, settings.loop_closure))
 
 
-def calls(settings: WindowedSettings, square: Square) -> NetworkCalls:
+def calls(settings: Any, square: Square) -> NetworkCalls:
     """Network calls of one panorama."""
     count = len(overlapping_corners(settings, square))
     return joint_calls(count, settings.steps, settings.height, settings.width, square)

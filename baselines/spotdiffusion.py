@@ -13,7 +13,7 @@ and right end of the latents meet; the decoder does not know that.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.geometry.sizes import check_pixels, window_corners
@@ -53,8 +53,8 @@ def sample(task: Task, settings: SpotDiffusionSettings) -> Tensor:
     return denoise(task, windows)
 
 
-def corners(settings: SpotDiffusionSettings, square: Square) -> Corners:
-    """The tiles before the first shift; UsageError where they do not fill the canvas."""
+def corners(settings: Any, square: Square) -> Corners:
+    """The squares side by side, before any shift; UsageError where they do not fill the canvas."""
     height, width = (
         check_pixels(name, getattr(settings, name), square.factor, square.window, square.window)
         for name in ("height", "width")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square
-from syncdiffusion.geometry.sizes import check_pixels, check_stride, window_corners
+from syncdiffusion.geometry.sizes import check_one_row, check_pixels, check_stride, window_corners
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ Corners = tuple[tuple[int, int], ...]  # (top, left) of windows in latent cells
 
 
 def overlapping_corners(settings: Any, square: Square) -> Corners:
-    """The windows of WindowedSettings.
+    """The windows of settings with a stride, and with a loop closure or without.
 
     Raises:
         UsageError: they cannot cover the canvas.
@@ -29,7 +29,15 @@ def overlapping_corners(settings: Any, square: Square) -> Corners:
         check_pixels(name, getattr(settings, name), square.factor, square.window, settings.stride)
         for name in ("height", "width")
     )
-    return window_corners(height, width, square.window, settings.stride, settings.loop_closure)
+    loop_closure = getattr(settings, "loop_closure", "off")
+    return window_corners(height, width, square.window, settings.stride, loop_closure)
+
+
+def one_row_corners(settings: Any, square: Square) -> Corners:
+    """The same of a method that knows one row of windows alone; UsageError for a higher canvas as well."""
+    corners = overlapping_corners(settings, square)
+    check_one_row(settings.height, square.pixels)
+    return corners
 
 
 def no_corners(settings: Any, square: Square) -> Corners:

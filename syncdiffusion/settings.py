@@ -225,13 +225,7 @@ class JointSettings(SamplingSettings):
         0.0, "share of the steps before each ControlNet begins", least=0, most=1, added=(0.0,), shared=True, many=True
     )
     control_end: float | Sequence[float] = setting(
-        1.0,
-        "share of the steps after which each ControlNet ends",
-        least=0,
-        most=1,
-        added=(1.0,),
-        shared=True,
-        many=True,
+        1.0, "share of the steps when each ControlNet has ended", least=0, most=1, added=(1.0,), shared=True, many=True
     )
 
     def controls(self) -> list[tuple[str, str, float, float, float]]:
@@ -249,18 +243,26 @@ class JointSettings(SamplingSettings):
             raise UsageError(f"bootstrapping={self.bootstrapping}: is of a layout's regions; give layout=FILE as well")
 
 
-@dataclass(frozen=True)
-class WindowedSettings(JointSettings):
-    """What every method with overlapping windows has."""
+def stride_setting() -> Any:
+    """The same in every method with overlapping windows."""
+    return setting(16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True)
 
-    stride: int = setting(
-        16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True
-    )
-    loop_closure: str = setting(
+
+def loop_closure_setting() -> Any:
+    """The same in every method whose windows may go around the right edge."""
+    return setting(
         "off",
         "windows that wrap around the right edge: none, the released code's, or as many as cover any other place",
         choices=LOOP_CLOSURES,
     )
+
+
+@dataclass(frozen=True)
+class WindowedSettings(JointSettings):
+    """What every method with overlapping windows has."""
+
+    stride: int = stride_setting()
+    loop_closure: str = loop_closure_setting()
     window_batch: int | str = window_batch_setting()
 
 

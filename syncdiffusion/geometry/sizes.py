@@ -37,6 +37,12 @@ def check_pixels(name: str, pixels: int, factor: int, size: int, stride: int) ->
     return nearest
 
 
+def check_one_row(height: int, pixels: int) -> None:
+    """UsageError for a canvas of more than one row of windows; both in pixels, `pixels` a window's side."""
+    if height != pixels:
+        raise UsageError(f"height={height}: this method's windows lie in one row; use {pixels}, a window's height")
+
+
 def window_corners(
     height: int, width: int, size: int, stride: int, loop_closure: str = "off"
 ) -> tuple[tuple[int, int], ...]:

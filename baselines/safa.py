@@ -1,0 +1,120 @@
+"""SaFa (ICCV 2025, arXiv 2502.05130), as described by others: no official code was found.
+
+Windows are not averaged, they are swapped. Where two neighbours overlap, columns come from the right one and the left
+one in turn, `swap_width` columns each, so that no column is a blurred mean of two. This is the self-loop swap:
+
+    column m = 1 ... overlap is the left window's where v_m = 1, else the right one's
+    v_m = (1 - (-1)^floor((m - 1) / swap_width)) / 2
+
+In the first `guided` share of the steps, the rest of every window also swaps with a reference: one further window that
+is denoised beside them, from noise of its own. Of its rows, by the same rule, those with v_m = 1 are copied into the
+columns that a window shares with no other. This is the reference-guided swap.
+
+Which rows are copied, the swap's width there, and whether the two ends of a panorama are swapped as well (they are not
+here) are not known. An overlap of a fifth is said to be enough; the default is the least above it with which windows of
+64 cover 3072 px. Steps and guidance are those that all methods are compared at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from baselines.blended_latent import corners as overlap_corners
+from baselines.blended_latent import hop_of
+from syncdiffusion.cost import NetworkCalls, Square, joint_calls
+from syncdiffusion.geometry.sizes import check_one_row
+from syncdiffusion.method import Corners, Method
+from syncdiffusion.settings import JointSettings, setting, window_batch_setting
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from syncdiffusion.geometry.windows import Windows
+    from syncdiffusion.joint.task import Step, Task
+
+
+@dataclass(frozen=True)
+class SafaSettings(JointSettings):
+    """Settings of one SaFa panorama, one window high."""
+
+    overlap: float = setting(0.375, "share of a window that it has in common with the next", above=0, most=0.5)
+    swap_width: int = setting(1, "columns (and rows of the reference) that are taken at a time", least=1)
+    guided: float = setting(0.3, "share of the steps, the first ones, that swap with the reference", least=0, most=1)
+    window_batch: int | str = window_batch_setting()
+
+
+def sample(task: Task, settings: SafaSettings) -> Tensor:
+    """Denoised canvases [n, c, h, w]; UsageError for a canvas that the windows cannot cover in one row."""
+    from syncdiffusion.joint.loop import denoise
+    from syncdiffusion.joint.noise import draw_normal
+
+    windows = task.windows(hop_of(settings, task.backbone.window))
+    check_one_row(settings.height, task.backbone.window * task.backbone.factor)
+    taken, alone = swap_masks(windows, settings.swap_width)
+    taken, alone = taken.to(task.noise), alone.to(task.noise.device)
+    one = replace(windows, corners=windows.corners[:1])
+    shape = (task.noise.shape[1], windows.size, windows.size)
+    reference = draw_normal(task.generators("reference"), shape)[:, None].to(task.noise)
+
+    def advance(step: Step, views: Tensor, noise: Tensor) -> Tensor:
+        nonlocal reference
+        moved = task.advance(step, views, noise)
+        if step.index < settings.guided * step.count:
+            reference = task.advance(step, reference, task.predict_noise(step, one, reference))
+            moved = reference.where(alone[:, None], moved)
+        return moved
+
+    def fuse(step: Step, placed: Windows, views: Tensor) -> Tensor:
+        return placed.fuse(views, taken)
+
+    return denoise(task, windows, advance=advance, fuse=fuse)
+
+
+def swap_masks(windows: Windows, swap_width: int) -> tuple[Tensor, torch.Tensor]:
+    """Which cells the canvas takes from which window, and which a window takes from the reference.
+
+    Returns:
+        [N, size, size] of 1 and 0, a single 1 for each cell of the canvas; [N, size, size] of booleans.
+    """
+    import torch
+
+    lefts = [left for _, left in windows.corners]
+    count, size, hop = len(lefts), windows.size, lefts[1] - lefts[0] if len(lefts) > 1 else windows.size
+    overlap = size - hop
+    turn = torch.arange(size) // swap_width % 2  # v_m, counted from m - 1 = 0
+    taken, alone = torch.ones(count, size, size), torch.zeros(count, size, size, dtype=torch.bool)
+    taken[:-1, :, hop:] = turn[:overlap].float()
+    taken[1:, :, :overlap] = 1 - turn[:overlap].float()
+    alone[:, turn.bool()] = True
+    alone[:-1, :, hop:] = False
+    alone[1:, :, :overlap] = False
+    return taken, alone
+
+
+def corners(settings: SafaSettings, square: Square) -> Corners:
+    """Where the windows lie; UsageError where they cannot cover the canvas in one row."""
+    found = overlap_corners(settings, square)
+    check_one_row(settings.height, square.pixels)
+    return found
+
+
+def calls(settings: SafaSettings, square: Square) -> NetworkCalls:
+    """Network calls of one panorama, the reference included."""
+    references = sum(index < settings.guided * settings.steps for index in range(settings.steps))
+    count = len(corners(settings, square))
+    canvas = joint_calls(count, settings.steps, settings.height, settings.width, square)
+    return canvas + NetworkCalls(unet=references)
+
+
+METHOD = Method(
+    name="safa",
+    title="SaFa",
+    settings=SafaSettings,
+    sample=sample,
+    calls=calls,
+    corners=corners,
+    source="ICCV 2025, arXiv 2502.05130, as described by others: columns and rows swapped instead of averaged",
+    mark=("#aa4499", "<"),
+)
