@@ -20,6 +20,9 @@ def paired(given: Mapping[str, list[Any]], unset: Mapping[str, Any]) -> list[tup
     Raises:
         UsageError: unequally many, numbers without a ControlNet, no step between start and end.
     """
+    for name in ("controlnet", "control_image"):
+        if "" in given[name]:
+            raise UsageError(f"{name}: is empty; give control_image=FILE and controlnet=FOLDER, or null for none")
     networks, pictures = (
         [each for each in given[name] if each is not None] for name in ("controlnet", "control_image")
     )

@@ -228,8 +228,12 @@ def layout_for(path: str, prompt: str) -> Layout:
     for layout in layouts:
         if layout.background in (None, prompt):
             return layout
-    backgrounds = "', '".join(str(layout.background) for layout in layouts)
-    raise UsageError(f"layout={path}: its background is '{backgrounds}', not '{prompt}'; give that as the prompt")
+    backgrounds = [f"'{layout.background}'" for layout in layouts]
+    if len(backgrounds) > 1:
+        raise UsageError(
+            f"layout={path}: none there is for '{prompt}'; give one of {', '.join(backgrounds)} as the prompt"
+        )
+    raise UsageError(f"layout={path}: its background is {backgrounds[0]}, not '{prompt}'; give that as the prompt")
 
 
 def files_named(path: str) -> list[Path]:

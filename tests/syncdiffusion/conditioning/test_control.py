@@ -187,6 +187,7 @@ def test_the_pull_goes_through_the_controlnet(tiny, networks, pictures):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"control_image": "", "controlnet": ""}, "controlnet: is empty; give control_image=FILE and controlnet"),
         ({"control_image": "a.png"}, "control_image, controlnet: 1 and 0 of them; give a controlnet for each"),
         ({"controlnet": ["a/b", "c/d"]}, "control_image, controlnet: 0 and 2 of them"),
         ({"control_scale": 0.5}, "control_scale=0.5: is of a ControlNet"),

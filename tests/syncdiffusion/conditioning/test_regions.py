@@ -216,5 +216,9 @@ def test_files_that_are_no_layout_are_refused_in_one_line(tiny, tmp_path):
     refused(tiny, str(tmp_path), "no layout in that folder")
     (tmp_path / "bad.yaml").write_text("regions: [\n:")
     refused(tiny, str(tmp_path / "bad.yaml"), "neither YAML nor JSON")
+    (tmp_path / "two").mkdir()
+    for background in ("a sea", "hills"):
+        write(tmp_path / "two", {"background": background, "regions": [BOX]}, f"{background}.json")
+    refused(tiny, str(tmp_path / "two"), "none there is for 'a lake'; give one of 'a sea', 'hills' as the prompt")
     with pytest.raises(UsageError, match="bootstrapping=0.5: is of a layout's regions"):
         METHODS["multidiffusion"].settings(bootstrapping=0.5)
