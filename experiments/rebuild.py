@@ -16,6 +16,8 @@ from pathlib import Path
 from experiments.common.command_line import one_line_errors
 from experiments.common.files import Unwritable
 from experiments.plan.plugins import load_plugins
+from experiments.report.fonts import tell_missing
+from experiments.results.numbers import titles
 from experiments.results.study import read_results
 from syncdiffusion.errors import UsageError
 
@@ -32,6 +34,7 @@ def rebuild(folder: Path, page: bool) -> str:
 
     check_whole(folder)
     results = read_results(folder)
+    tell_missing((*results.study.prompts, *titles(results.study).values()))
     text = write_tables(folder, results)
     write_figures(folder, results)
     if page:

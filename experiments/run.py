@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF = shipped("conf").resolve()
+HELP = {"--help", "-h"}
 SHOW_ALL = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
 
 
@@ -46,11 +47,24 @@ def main() -> Any:
                 sys.argv[1:] = plain_words(sys.argv[1:])
                 load_plugins(plugins_of(sys.argv[1:]))
                 register()  # after the plugins, so that their metrics are among those that are measured
-                command()
+                if HELP.isdisjoint(sys.argv[1:]):
+                    command()
+                else:
+                    tell_help(sys.argv[1:])
             except KeyboardInterrupt as stop:
                 end_interrupted(stop)
             except Exception as error:
                 fail(error)
+
+
+def tell_help(words: Sequence[str]) -> None:
+    """Print what every setting means, with the values that it has on this command line."""
+    from hydra import compose, initialize_config_dir
+
+    from experiments.plan.help import help_text
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        print(help_text(compose("config", [word for word in words if not word.startswith("-")])))
 
 
 def load_command() -> None:

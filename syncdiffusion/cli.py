@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -32,7 +31,7 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.files import check_files
 from syncdiffusion.method import no_corners
 from syncdiffusion.picture import check_out, png_with_record, record_of, save
-from syncdiffusion.settings import facts_of
+from syncdiffusion.settings import facts_of, written
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -208,17 +207,6 @@ def told_settings(method: Method) -> str:
     width = max(map(len, words.values()))
     lines = [f"{words[name]:{width}}  {facts[name].means}" for name in words]
     return "\n".join([f"{method.title}: {method.source}", *lines])
-
-
-def written(value: Any) -> str:
-    """A setting's value as it is given on the command line.
-
-    >>> written(None), written(True), written(1), written(20.0), written("off")
-    ('null', 'true', '1', '20', 'off')
-    """
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def make(arguments: argparse.Namespace) -> Path:

@@ -6,6 +6,7 @@ from here, so that a fact of a setting stands in one place. Nothing here imports
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
@@ -164,6 +165,17 @@ def _range(facts: Facts, kind: str) -> str:
     upper = "" if high is None else f" up to {high:g}"
     upper = upper if facts.below is None else f" below {facts.below:g}"
     return kind + " and".join(filter(None, (lower, upper)))
+
+
+def written(value: Any) -> str:
+    """A setting's value as it is given on the command line.
+
+    >>> written(None), written(True), written(1), written(20.0), written("off")
+    ('null', 'true', '1', '20', 'off')
+    """
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def window_batch_setting() -> Any:

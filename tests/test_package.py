@@ -179,8 +179,7 @@ def test_the_installed_runner_composes_the_installed_configuration(full, tmp_pat
     done = call(runner, "--help", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     choices = {path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml")}
-    told = re.search(r"^experiment: (.*)$", done.stdout, re.MULTILINE)
-    assert told and set(told[1].split(", ")) == choices
+    assert set(re.findall(r"^  experiment=(\w+)  ", done.stdout, re.MULTILINE)) == choices
     done = call(runner, "experiment=demo", "dry_run=true", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("dry run of demo in runs/demo: nothing is made")

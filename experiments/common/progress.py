@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How far a piece of work is: `done` of `total` runs, and `fraction` (0 to 1) of the one in hand, of kind `label`.
+
+    seconds: what the run took that has just ended; None in the middle of one.
+    """
+
+    done: int
+    total: int
+    label: str
+    fraction: float
+    seconds: float | None = None
 
 
 class Progress:
@@ -27,6 +43,7 @@ class Progress:
         *,
         title: str,
         noun: str,
+        listener: Callable[[Stand], None] | None = None,
     ) -> None:
         """
         Args:
@@ -35,6 +52,7 @@ class Progress:
             stream: where to say it; stderr where none is given.
             every: least seconds between two lines where `stream` is no terminal.
             title, noun: what a terminal's bar calls the work, and what it counts.
+            listener: is told after every step and every run.
         """
         from tqdm import tqdm
 
@@ -44,11 +62,14 @@ class Progress:
         self.stream, self.every = stream or sys.stderr, every
         self.done, self.part, self.last_line = 0, 0.0, time.monotonic()
         self.first_step: tuple[float, float] | None = None  # of the run in hand: (when, how far it was)
+        self.listener = listener
         self.bar = None
         if self.stream.isatty():
             counts = f"{{n:.1f}}/{{total}} {noun}, {{elapsed}} so far{{postfix}}"
             shape = "{desc} {percentage:3.0f}% |{bar}| " + counts
-            self.bar = tqdm(total=self.total, file=self.stream, bar_format=shape, desc=title)
+            self.bar = tqdm(
+                total=self.total, file=self.stream, bar_format=shape, desc=title, **known_shape(self.stream)
+            )
 
     def step(self, label: str, fraction: float, what: str = "") -> None:
         """`fraction` (0 to 1) of the run in hand, called `what`, is done."""
@@ -60,6 +81,8 @@ class Progress:
             left = self.time_left(label, fraction)
             self.say(f"[{self.done + 1}/{self.total}] {what or label}: {100 * fraction:.0f} % of it; {left} left")
         self.part = fraction
+        if self.listener is not None and fraction < 1.0:
+            self.listener(Stand(self.done, self.total, label, fraction))
 
     def finish(self, label: str, what: str, seconds: float) -> None:
         """The run in hand, called `what`, is done and took `seconds`."""
@@ -68,6 +91,8 @@ class Progress:
         self.seconds[label] = seconds if before is None else 0.7 * before + 0.3 * seconds
         self.left[label] -= 1
         self.done, self.part, self.first_step = self.done + 1, 0.0, None
+        if self.listener is not None:
+            self.listener(Stand(self.done, self.total, label, 0.0, seconds))
         now = time.monotonic()
         if self.bar is None and (now - self.last_line >= self.every or self.done in (1, self.total)):
             self.say(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {self.time_left(label, 0.0)} left")
@@ -105,6 +130,15 @@ class Progress:
             self.bar.close()
 
 
+def known_shape(stream: TextIO) -> dict[str, int]:
+    """What tqdm must be told of a terminal that does not know its own size, as in a container: it would say nothing."""
+    try:
+        columns, lines = os.get_terminal_size(stream.fileno())
+    except OSError:
+        return {}
+    return {} if columns and lines else {"ncols": (columns or 80) - 1, "nrows": 24}
+
+
 def report_images(title: str, stream: TextIO | None = None, every: float = 10.0) -> Callable[[int, int], None]:
     """A callback (images done, images in all) that says how far `title` is: a bar on a terminal, else lines.
 
@@ -123,7 +157,7 @@ class _ImageBar:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=self.title, file=self.stream)
+            self.bar = tqdm(total=total, desc=self.title, file=self.stream, **known_shape(self.stream))
         self.bar.update(done - self.bar.n)
         if done == total:
             self.bar.close()
@@ -150,6 +184,14 @@ class _ImageLines:
 def say_step(title: str, what: str) -> None:
     """A line on stderr before something that takes long, so that nobody waits in silence."""
     print(f"{title}: {what}", file=sys.stderr, flush=True)
+
+
+def plural(n: int, thing: str) -> str:
+    """
+    >>> plural(1, "seed"), plural(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

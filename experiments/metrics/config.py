@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.settings import Facts, facts_of, setting
 
 
 def metric_names() -> list[str]:
@@ -10,6 +11,9 @@ def metric_names() -> list[str]:
     from experiments.metrics.catalogue import DEFINED
 
     return list(DEFINED)
+
+
+NETWORKS = ("paper", "mini")
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,21 @@ class MetricsConfig:
     metrics: which metrics to compute, a subset of `metric_names`. "intra_style" yields two columns,
         `intra_style_sum` (as released) and `intra_style_mean`; "clip_score" is called
         `mini_clip_score` where the network is the embedded one.
-    crop: side of the square crops in pixels; the width of a diffusion window (512 for Stable
-        Diffusion, 128 for the embedded model).
-    giqa_neighbours: K of KNN-GIQA.
-    replicates: FID, KID and GIQA are also computed on this many disjoint blocks of equally many
-        seeds, two at least; fewer blocks where there are fewer seeds.
-    clip_folder: an open_clip folder used in place of the set's own CLIP; None keeps the set's.
-    device: "auto", "cpu", "cuda" or "cuda:N".
+    crop: 512 for Stable Diffusion, 128 for the embedded model.
+    replicates: fewer blocks where there are fewer seeds.
     """
 
-    networks: str = "mini"
-    metrics: list[str] = field(default_factory=metric_names)
-    crop: int = 128
-    giqa_neighbours: int = 8
-    replicates: int = 5
-    clip_folder: str | None = None
-    batch: int = 16
-    seed: int = 0
-    device: str = "auto"
+    networks: str = setting("mini", "the paper's, or those that need no download host", choices=NETWORKS)
+    metrics: list[str] = field(
+        default_factory=metric_names, metadata={"facts": Facts("which metrics to compute, such as [kid,intra_lpips]")}
+    )
+    crop: int = setting(128, "pixels, the side of the square crops: a window of the model", least=16)
+    giqa_neighbours: int = setting(8, "K of KNN-GIQA", least=1)
+    replicates: int = setting(5, "disjoint blocks of seeds that FID, KID and GIQA are repeated on", least=2)
+    clip_folder: str | None = setting(None, "an open_clip folder in place of the set's CLIP", null="the set's own")
+    batch: int = setting(16, "images through a network at once: speed alone", least=1)
+    seed: int = setting(0, "of the random crops")
+    device: str = setting("auto", "auto: cuda where there is one; or cpu, cuda, cuda:N")
 
 
 def check_config(config: MetricsConfig) -> None:
@@ -48,13 +49,12 @@ def check_config(config: MetricsConfig) -> None:
     Raises:
         UsageError: names the first bad setting, its value and what would do.
     """
-    if config.networks not in ("paper", "mini"):
+    if config.networks not in NETWORKS:
         raise UsageError(f"metrics.networks={config.networks}: choose paper or mini")
     known = metric_names()
     unknown = [name for name in config.metrics if name not in known]
     if unknown:
         raise UsageError(f"metrics.metrics={unknown[0]}: choose from {', '.join(known)}")
-    least = {"crop": 16, "giqa_neighbours": 1, "replicates": 2, "batch": 1}
-    for name, bound in least.items():
-        if getattr(config, name) < bound:
-            raise UsageError(f"metrics.{name}={getattr(config, name)}: {bound} or more")
+    for name, facts in facts_of(MetricsConfig).items():
+        if facts.least is not None and getattr(config, name) < facts.least:
+            raise UsageError(f"metrics.{name}={getattr(config, name)}: {facts.least} or more")

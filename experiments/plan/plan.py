@@ -16,18 +16,16 @@ from experiments.common.command_line import error_line, refuse_unknown, unknown_
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
-from experiments.plan.schema import Stage
+from experiments.plan.schema import ReferenceSchema, SeedsSchema, Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
 from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import check_files
 from syncdiffusion.geometry.sizes import choose_anchors
-from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
+from syncdiffusion.settings import AUTO, PRECISION_NAMES, facts_of, label_of
 
 LONGEST_LABEL = 100  # a file name's 255 bytes hold it, and what is written beside it
-MOST_SEEDS = 10**5  # per prompt in one run: a list of more would take minutes and the memory
-LARGEST_SEED = 2**62
 
 
 @dataclass(frozen=True)
@@ -237,14 +235,17 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
 
 
 def check_seeds(cfg: DictConfig) -> None:
-    for setting, value, least, most in (
-        ("seeds.count", cfg.seeds.count, 1, MOST_SEEDS),
-        ("seeds.first", cfg.seeds.first, 0, LARGEST_SEED),
-        ("reference.count", cfg.reference.count, 0, MOST_SEEDS),
-        ("reference.first_seed", cfg.reference.first_seed, 0, LARGEST_SEED),
+    for section, schema, name in (
+        ("seeds", SeedsSchema, "count"),
+        ("seeds", SeedsSchema, "first"),
+        ("reference", ReferenceSchema, "count"),
+        ("reference", ReferenceSchema, "first_seed"),
     ):
-        if not least <= value <= most:
-            raise UsageError(f"{setting}={value}: must be {least} {'or more' if value < least else f'to {most}'}")
+        value, known = cfg[section][name], facts_of(schema)[name]
+        assert known.least is not None and known.most is not None
+        if not known.least <= value <= known.most:
+            bound = f"{known.least} {'or more' if value < known.least else f'to {known.most}'}"
+            raise UsageError(f"{section}.{name}={value}: must be {bound}")
 
 
 def check_folder(backbone: DictConfig) -> None:

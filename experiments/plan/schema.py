@@ -1,6 +1,7 @@
 """What can be configured: names and types, over which Hydra composes the YAML files of ``conf/``.
 
-An unknown key or a value of the wrong type is refused here, before torch is imported. A method's part is made from its
+An unknown key or a value of the wrong type is refused here, before torch is imported, and what help says of a setting
+stands here. A method's part is made from its
 settings dataclass: a setting that the run has one value of for all methods refers to that value, and every other has
 the dataclass' own default. The YAML files choose, and say what differs.
 """
@@ -8,7 +9,7 @@ the dataclass' own default. The YAML files choose, and say what differs.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields, make_dataclass
 from enum import Enum
@@ -20,7 +21,7 @@ from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from experiments.common.shipped import shipped
 from syncdiffusion.method import Method
-from syncdiffusion.settings import BOOTSTRAPPING, facts_of
+from syncdiffusion.settings import BOOTSTRAPPING, PRECISION_NAMES, Facts, facts_of, setting
 
 
 class Stage(Enum):
@@ -31,73 +32,86 @@ class Stage(Enum):
 
 
 class TrackingMode(Enum):
-    auto = "auto"  # WANDB_MODE where it is set, else online where a login is found, else offline
+    auto = "auto"
     online = "online"
     offline = "offline"
     disabled = "disabled"
+
+
+MOST_SEEDS = 10**5  # per prompt in one run: a list of more would take minutes and the memory
+LARGEST_SEED = 2**62
+
+
+def part(make: Callable[[], Any], means: str = "") -> Any:
+    """A field whose default is a list, a dictionary, or a section of settings of its own."""
+    return field(default_factory=make, metadata={"facts": Facts(means)})
 
 
 @dataclass
 class BackboneSchema:
     """A frozen latent diffusion model, and the scale at which methods run on it."""
 
-    name: str = MISSING
-    model_id: str = MISSING  # "embedded" or a hub repository
-    revision: str | None = None  # of the hub repository; part of every result
-    path: str | None = None  # a diffusers folder on this machine, in place of model_id
-    precision: str = "auto"  # float16 under autocast on a GPU, else float32; or one of them by name, bfloat16, float64
-    device: str = "auto"  # cuda where there is one
-    compiled: bool = False  # noise predictions without a gradient through torch.compile: speed, not the result
-    window: int = MISSING  # pixels, the side of the squares that the model was trained on
-    factor: int = 8  # pixels per latent cell
-    height: int = MISSING  # pixels
-    width: int = MISSING  # pixels
-    stride: int = MISSING  # latent cells
-    # What suits the model, as its folder's sampling.json has it, else what suits Stable Diffusion.
-    steps: int = "${suited:every_method,steps}"  # type: ignore[assignment]
-    guidance_scale: float = "${suited:every_method,guidance_scale}"  # type: ignore[assignment]
-    window_batch: int | str = "${suited:every_method,window_batch}"  # windows through the UNet at once: speed alone
-    gradient_batch: int | str = "${suited:every_method,gradient_batch}"  # the same where a gradient is taken
+    name: str = setting(MISSING, "what tables and figures call the model")
+    model_id: str = setting(MISSING, "a hub repository, or embedded")
+    revision: str | None = setting(None, "of the hub repository; part of every result")
+    path: str | None = setting(None, "a diffusers folder on this machine, in place of model_id")
+    precision: str = setting(
+        "auto", "auto: float16 under autocast on a GPU, else float32", choices=("auto", *PRECISION_NAMES)
+    )
+    device: str = setting("auto", "auto: cuda where there is one; or cpu, cuda, cuda:N")
+    compiled: bool = setting(False, "predictions without a gradient through torch.compile: speed, not the result")
+    window: int = setting(MISSING, "pixels, the side of the squares that the model was trained on")
+    factor: int = setting(8, "pixels per latent cell")
+    height: int = setting(MISSING, "what suits the model")
+    width: int = setting(MISSING, "what suits the model")
+    stride: int = setting(MISSING, "what suits the model")
+    # As the model folder's sampling.json has it, else what suits Stable Diffusion.
+    steps: int = setting("${suited:every_method,steps}", "what suits the model")
+    guidance_scale: float = setting("${suited:every_method,guidance_scale}", "what suits the model")
+    window_batch: int | str = setting("${suited:every_method,window_batch}", "what suits the model")
+    gradient_batch: int | str = setting("${suited:every_method,gradient_batch}", "what suits the model")
 
 
 @dataclass
 class PromptsSchema:
-    name: str = MISSING
-    texts: list[str] = MISSING
+    name: str = setting(MISSING, "what records and W&B call the set of prompts")
+    texts: list[str] = setting(MISSING, "the prompts themselves; prompt=TEXT is easier to type")
 
 
 @dataclass
 class SeedsSchema:
-    first: int = 0
-    count: int = 1
+    first: int = setting(0, "the first seed; seed and prompt fix a panorama's noise", least=0, most=LARGEST_SEED)
+    count: int = setting(1, "panoramas per prompt and method", least=1, most=MOST_SEEDS)
 
 
 @dataclass
 class ReferenceSchema:
     """The images that FID, KID and GIQA compare with; their seeds lie apart from the panoramas'."""
 
-    count: int = 50  # per prompt
-    first_seed: int = 100_000
-    settings: Any = MISSING  # the method that makes them
+    count: int = setting(50, "squares per prompt that FID, KID and GIQA compare with", least=0, most=MOST_SEEDS)
+    first_seed: int = setting(100_000, "their first seed, apart from the panoramas'", least=0, most=LARGEST_SEED)
+    settings: Any = setting(MISSING, "the method that makes them")
 
 
 @dataclass
 class TrackingSchema:
-    mode: TrackingMode = TrackingMode.auto
-    project: str = "syncdiffusion"
-    entity: str | None = None
+    mode: TrackingMode = setting(TrackingMode.auto, "auto: WANDB_MODE if set, online if logged in, else offline")
+    project: str = setting("syncdiffusion", "the project in W&B")
+    entity: str | None = setting(None, "the user or team in W&B", null="your own")
 
 
 @dataclass
 class RunSchema:
-    name: str = MISSING
-    run_dir: str = MISSING
-    stage: Stage = Stage.all
-    strict: bool = False  # refuse to score while panoramas are missing
-    shared_dir: str | None = None  # where panoramas and features are found again by their content
-    dry_run: bool = False  # count and price what would be made, without loading a model
-    shard: str | None = None  # "i/n": this process makes every n-th panorama, from the i-th on (from 1)
-    plugins: list[str] = field(default_factory=list)  # Python files with methods or metrics of your own
+    name: str = setting(MISSING, "of the run: its folder's, and in tables")
+    run_dir: str = setting(MISSING, "the run folder; one that holds panoramas is gone on with")
+    stage: Stage = setting(Stage.all, "do all, or this stage alone on what is on disk")
+    strict: bool = setting(False, "refuse to score while panoramas are missing")
+    shared_dir: str | None = setting(
+        None, "where panoramas and features of all runs are found again by their content", null="sharing nothing"
+    )
+    dry_run: bool = setting(False, "count and price what would be made, and end")
+    shard: str | None = setting(None, "i/n: this process makes every n-th panorama, from the i-th on", null="all")
+    plugins: list[str] = part(list, "Python files with methods or metrics of your own")
     height: int = MISSING
     width: int = MISSING
     stride: int = MISSING
@@ -113,17 +127,23 @@ class RunSchema:
     control_scale: Any = 1.0
     control_start: Any = 0.0
     control_end: Any = 1.0
-    seeds: SeedsSchema = field(default_factory=SeedsSchema)
-    reference: ReferenceSchema = field(default_factory=ReferenceSchema)
-    backbone: BackboneSchema = field(default_factory=BackboneSchema)
-    method: Any = MISSING  # the method under study
-    baselines: dict[str, Any] = field(default_factory=dict)  # label: name and settings of another method
-    variants: dict[str, dict[str, Any]] = field(default_factory=dict)  # label: what differs from `method`
-    ablations: dict[str, list[Any]] = field(default_factory=dict)  # setting of `method`: its values, one at a time
-    compare_with: str | None = None  # label that every other is compared with, pair by pair; null for `method`
-    prompts: PromptsSchema = field(default_factory=PromptsSchema)
+    seeds: SeedsSchema = part(SeedsSchema)
+    reference: ReferenceSchema = part(ReferenceSchema)
+    backbone: BackboneSchema = part(BackboneSchema)
+    method: Any = setting(MISSING, "the method under study")
+    baselines: dict[str, Any] = part(dict, "other methods beside it: +method@baselines.LABEL=NAME")
+    variants: dict[str, dict[str, Any]] = part(
+        dict, "the method with some settings changed: '+variants.LABEL={setting: value}'"
+    )
+    ablations: dict[str, list[Any]] = part(
+        dict, "values of a setting of the method, one at a time: '+ablations.SETTING=[value,value]'"
+    )
+    compare_with: str | None = setting(
+        None, "label that every other is compared with, pair by pair", null="the first row"
+    )
+    prompts: PromptsSchema = part(PromptsSchema)
     metrics: Any = MISSING
-    tracking: TrackingSchema = field(default_factory=TrackingSchema)
+    tracking: TrackingSchema = part(TrackingSchema)
 
 
 def method_schema(method: Method) -> type:

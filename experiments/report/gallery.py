@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from experiments.common.files import write_whole
 from experiments.panoramas.store import Unit
+from experiments.report.fonts import Pen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
 
 CELL_WIDTH = 768  # wider panoramas are scaled down to it; the miniature's are shown pixel by pixel
 GAP, TEXT = 8, 16  # pixels
@@ -37,12 +37,12 @@ def write_gallery(folder: Path, units: Sequence[Unit], titles: dict[str, str]) -
     size = (GAP + (cell_width + GAP) * len(columns), TEXT + 3 * GAP + row_height * len(rows))
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
-    bold, plain = font(TEXT, bold=True), font(TEXT - 2)
+    bold, plain = Pen(TEXT, bold=True), Pen(TEXT - 2)
     for column, label in enumerate(columns):
-        draw.text((GAP + (cell_width + GAP) * column, GAP), titles[label], fill=INK, font=bold)
+        bold.write(draw, (GAP + (cell_width + GAP) * column, GAP), titles[label], INK)
     for row, (prompt, seed) in enumerate(rows):
         top = TEXT + 3 * GAP + row_height * row
-        draw.text((GAP, top - 2), f"{' '.join(prompt.split())}, seed {seed}", fill=INK, font=plain)
+        plain.write(draw, (GAP, top - 2), f"{' '.join(prompt.split())}, seed {seed}", INK)
         for column, label in enumerate(columns):
             corner = (GAP + (cell_width + GAP) * column, top + TEXT + GAP // 2)
             cell = cells.get((prompt, seed, label))
@@ -64,18 +64,18 @@ def write_comparison(folder: Path, units: Sequence[Unit], titles: dict[str, str]
     cells = {(unit.prompt, unit.label): open_image(folder, unit) for unit in units if first[unit.prompt] == unit.seed}
     there = [cell for cell in cells.values() if cell is not None]
     height = max((cell.height for cell in there), default=CELL_WIDTH // 6)
-    bold, plain = font(TEXT, bold=True), font(TEXT - 2)
-    left = 2 * GAP + max(int(plain.getlength(title)) for title in titles.values())
+    bold, plain = Pen(TEXT, bold=True), Pen(TEXT - 2)
+    left = 2 * GAP + max(plain.length(title) for title in titles.values())
     block = TEXT + 2 * GAP + (height + GAP) * len(titles)
     width = left + max([CELL_WIDTH, *(cell.width for cell in there)]) + GAP
     sheet = Image.new("RGB", (width, GAP + block * len(first)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for row, prompt in enumerate(dict.fromkeys(unit.prompt for unit in units)):
         top = GAP + block * row
-        draw.text((left, top), " ".join(prompt.split()), fill=INK, font=bold)
+        bold.write(draw, (left, top), " ".join(prompt.split()), INK)
         for place, (label, title) in enumerate(titles.items()):
             corner = (left, top + TEXT + GAP + (height + GAP) * place)
-            draw.text((GAP, corner[1] + height // 2 - TEXT // 2), title, fill=INK, font=plain)
+            plain.write(draw, (GAP, corner[1] + height // 2 - TEXT // 2), title, INK)
             cell = cells.get((prompt, label))
             if cell is not None:
                 sheet.paste(cell, corner)
@@ -110,12 +110,3 @@ def open_image(folder: Path, unit: Unit) -> Image | None:
     if image.width > CELL_WIDTH:
         image = image.resize((CELL_WIDTH, round(image.height * CELL_WIDTH / image.width)), Image.Resampling.LANCZOS)
     return image
-
-
-def font(size: int, bold: bool = False) -> FreeTypeFont:
-    """DejaVu Sans, which Matplotlib brings along: prompts may be in any of many scripts."""
-    import matplotlib
-    from PIL import ImageFont
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)

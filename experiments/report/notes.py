@@ -6,6 +6,7 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from experiments.common.progress import plural
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
 from experiments.metrics.metric import Metric
 from experiments.results.gain import GainKept
@@ -20,18 +21,23 @@ FORMER = "scored by a former version; results/README.md says what is wrong with 
 EMBEDDED = "The embedded miniature is not Stable Diffusion: never quote its numbers as the paper's."
 
 
-def plural(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
+def one_picture(study: Study) -> bool:
+    """Whether a run is of a single panorama: there is nothing to average, to compare or to set beside others' means."""
+    return len(study.rows) == len(study.prompts) == study.seeds["count"] == 1
 
 
 def sentence(study: Study) -> str:
     model, canvas = study.model, study.canvas
+    if one_picture(study):
+        count = f"seed {study.seeds['first']}"
+    else:
+        count = f"{plural(len(study.prompts), 'prompt')}, {plural(study.seeds['count'], 'seed')} each"
+    references = f", {plural(study.reference_count, 'reference image')} per prompt" if study.reference_count else ""
     return (
         f"{model['name']} ({model['id']}, revision {model['revision'] or 'default'}, {model['precision']}), "
         f"{canvas['height']}×{canvas['width']} px, stride {canvas['stride']} latent cells, {canvas['steps']} steps, "
         f"guidance scale {canvas['guidance_scale']:g}, "
-        f"{plural(len(study.prompts), 'prompt')}, {plural(study.seeds['count'], 'seed')} each, "
-        f"{plural(study.reference_count, 'reference image')} per prompt"
+        f"{count}{references}"
     )
 
 
@@ -47,12 +53,16 @@ def meaning_notes(results: Results, table: pd.DataFrame, compared: pd.DataFrame)
     """What the numbers and marks of a table mean, and where they come from."""
     study, there = results.study, metrics_of(results)
     falling = [metric.display for metric in there if metric.falls_with_n]
-    notes = [
-        "±: half-width of the 95 % t interval of the mean over n panoramas (new seeds of the same prompts); "
-        "where marked s.e., one standard error."
-        + "".join(f" {name} has neither and falls with n: compare it at equal n only." for name in falling)
-    ]
-    notes += ["Bold: best of the column.", *dagger_note(results, there, compared), *explained(there)]
+    notes = []
+    if table["plus_minus"].notna().any():
+        notes.append(
+            "±: half-width of the 95 % t interval of the mean over n panoramas (new seeds of the same prompts); "
+            "where marked s.e., one standard error."
+            + "".join(f" {name} has neither and falls with n: compare it at equal n only." for name in falling)
+        )
+    if table["best"].any():
+        notes.append("Bold: best of the column.")
+    notes += [*dagger_note(results, there, compared), *explained(there)]
     expected = len(study.prompts) * study.seeds["count"]
     made = [int((results.panoramas["method"] == row.label).sum()) for row in study.rows]
     if any(count != expected for count in made):
@@ -133,8 +143,12 @@ def provenance(results: Results, there: list[Metric]) -> list[str]:
     devices = [str(device) for device in results.panoramas["device"].dropna().unique()]
     if devices:
         apart = " (more than one: do not compare the costs)" if len(devices) > 1 else ""
-        kept = "; on a CPU the process's, which keeps what it once took" if "cpu" in devices else ""
-        notes.append(f"Seconds (mean per panorama) and peak memory (highest{kept}) on: {', '.join(devices)}{apart}.")
+        kept = "on a CPU the process's, which keeps what it once took" if "cpu" in devices else ""
+        if one_picture(results.study):
+            costs = f"Seconds and peak memory{f' ({kept})' if kept else ''}"
+        else:
+            costs = f"Seconds (mean per panorama) and peak memory (highest{f'; {kept}' if kept else ''})"
+        notes.append(f"{costs} on: {', '.join(devices)}{apart}.")
     return notes
 
 

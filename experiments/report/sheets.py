@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
 from experiments.metrics.metric import Metric
-from experiments.report.notes import lettered
+from experiments.report.notes import lettered, one_picture
 from experiments.report.sheet import PROBABILITY, SHARE, Sheet, SheetCell, SheetColumn, count, word
 from experiments.report.typeset import one_line
 from experiments.results.gain import GainKept
@@ -28,9 +29,12 @@ def heading(metric: Metric) -> str:
 def score_sheet(results: Results, table: pd.DataFrame, prompt: str = ALL_PROMPTS) -> Sheet:
     """Rows of the study; n, metrics and costs as columns, without those that no row has a number of.
 
+    A single picture has no n, and no number of others beside it: theirs are means.
+
     table: what `main_table` says of this prompt.
     """
-    letters, footnotes = lettered(table)
+    alone = one_picture(results.study)
+    letters, footnotes = ({}, {}) if alone else lettered(table)
     made = results.panoramas
     counts = (made if prompt == ALL_PROMPTS else made[made["prompt"] == prompt])["method"].value_counts()
     there = table.loc[table["n"] > 0, "metric"].unique()
@@ -46,7 +50,8 @@ def score_sheet(results: Results, table: pd.DataFrame, prompt: str = ALL_PROMPTS
         n = int(counts.get(label, 0))
         cells = [score_cell(lines[label, metric.name], metric, n, letters) for metric in metrics]
         rows.append((word(title), count(n), *cells))
-    return Sheet(prompt, tuple(columns), tuple(rows), footnotes, table)
+    sheet = Sheet(prompt, tuple(columns), tuple(rows), footnotes, table)
+    return replace(sheet.without("n"), lines=table) if alone else sheet
 
 
 def score_cell(

@@ -7,14 +7,14 @@ import os
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.environment import RECORDED, git_state, versions
-from experiments.common.progress import Progress, say_step
+from experiments.common.progress import Progress, Stand, plural, say_step
 from experiments.common.resources import measure_cost
 from experiments.common.signals import importing
 from experiments.panoramas.claims import Claims, Waiting, lost
@@ -54,7 +54,7 @@ class Job:
     progress: Progress
 
 
-def generate(plan: Plan, checksums: Checksums | None = None) -> int:
+def generate(plan: Plan, checksums: Checksums | None = None, listener: Callable[[Stand], None] | None = None) -> int:
     """Make what is missing, damaged or made with other settings; returns how many pictures this process made.
 
     What any run has made already is linked from the shared folder. What another process is making is waited for, and
@@ -62,6 +62,7 @@ def generate(plan: Plan, checksums: Checksums | None = None) -> int:
     which others were there already. The model is loaded for the first panorama that is made.
 
     checksums: of files that this process knows already; those of what is found and made here are added.
+    listener: is told how far the making is.
 
     Raises:
         UsageError: a setting that a method refuses, a model that cannot be loaded, a folder that cannot be written.
@@ -82,15 +83,25 @@ def generate(plan: Plan, checksums: Checksums | None = None) -> int:
         else:
             seconds[picture.label].append(found.record["seconds"])
     there = len(mine) - len(absent)
-    say_step("generate", f"{len(absent)} panoramas and reference images to make, {there} there")
+    say_step("generate", f"{counted(plan, absent)} to make, {there} there")
     if absent:  # before any claim is held: what is imported ends at once when it is interrupted
         load_libraries("generate")
     known = {label: sum(each) / len(each) for label, each in seconds.items()}
-    progress = Progress((picture.label for picture in absent), known, title="generate", noun="pictures")
+    progress = Progress(
+        (picture.label for picture in absent), known, title="generate", noun="pictures", listener=listener
+    )
     try:
         return work_off(Job(plan, model, checksums, progress), todo, absent)
     finally:
         progress.close()
+
+
+def counted(plan: Plan, pictures: Collection[Picture]) -> str:
+    """How many of the plan's panoramas and reference images: "40 panoramas and 1 reference image"."""
+    panoramas = set(plan.units)
+    references = sum(panoramas.isdisjoint(picture.units) for picture in pictures)
+    words = plural(len(pictures) - references, "panorama")
+    return f"{words} and {plural(references, 'reference image')}" if references else words
 
 
 def work_off(job: Job, todo: Todo, absent: set[Picture]) -> int:

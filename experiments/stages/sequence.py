@@ -16,6 +16,8 @@ from experiments.panoramas.index import Index, read_index
 from experiments.panoramas.records import Checksums
 from experiments.plan.plan import Plan
 from experiments.plan.schema import Stage
+from experiments.stages.track import Tracking, tracked
+from experiments.stages.track_settings import check_tracking
 from experiments.stages.unwritable import unwritable_line
 from syncdiffusion.errors import UsageError
 
@@ -38,27 +40,35 @@ def run_stages(plan: Plan) -> None:
 
         print(estimate(plan), flush=True)
         return
+    check_tracking(plan.tracking)
     # Written first: a folder that cannot be written is found before minutes of work.
     write_whole(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(plan.resolved))))
     write_json(plan.folder / "environment.json", environment())
     for folder in filter(None, (plan.folder, plan.shared)):
         sweep_leftovers(folder)
     say_step("run", f"{plan.name} in {plan.folder}")
+    with tracked(plan) as tracking:
+        work(plan, tracking)
+    tracking.tell()
+    print(f"run folder: {plan.folder}", flush=True)
+
+
+def work(plan: Plan, tracking: Tracking) -> None:
+    """The stages that make something."""
     before, checksums, index = versions_of_scores(plan.folder), Checksums(), None
     if plan.stage in (Stage.all, Stage.generate):
         from experiments.stages.generate import generate, model_facts
 
-        generate(plan, checksums)
+        generate(plan, checksums, tracking.progress)
         index = read_index(plan, checksums, model_facts(plan.backbone)["fingerprint"])
     if plan.shard and index is not None and index.missing:
         note = f"{len(index.missing)} panoramas belong to other shards; the last to finish scores, or stage=score"
         print(note, file=sys.stderr)
     else:
-        finish(plan, before, index)
-    print(f"run folder: {plan.folder}", flush=True)
+        finish(plan, before, index, tracking)
 
 
-def finish(plan: Plan, before: Mapping[str, Any], index: Index | None = None) -> None:
+def finish(plan: Plan, before: Mapping[str, Any], index: Index | None = None, tracking: Tracking | None = None) -> None:
     """Score and report, one process at a time.
 
     Of several processes that make the panoramas of one run, the first to find them complete scores them, and the
@@ -67,6 +77,7 @@ def finish(plan: Plan, before: Mapping[str, Any], index: Index | None = None) ->
     Args:
         before: the scores that were there when this process began; those written since are such a first one's.
         index: the plan's panoramas; where none is given the disk is read when this process's turn has come.
+        tracking: where the results are logged as well.
     """
     from experiments.panoramas.claims import Claims
     from experiments.stages.score import score
@@ -89,11 +100,11 @@ def finish(plan: Plan, before: Mapping[str, Any], index: Index | None = None) ->
             score(plan, index)
         if plan.stage in (Stage.all, Stage.report):
             from experiments.stages.report import report
-            from experiments.stages.track import track
 
             say_step("report", "tables, figures and the page")
             print(report(plan, index), flush=True)
-            track(plan, index)
+            if tracking is not None:
+                tracking.results(plan, index)
         tell_results(plan, index)
 
 

@@ -1,87 +1,170 @@
-"""Weights & Biases: one run per experiment run, written at its end from the files in the run folder.
+"""Weights & Biases: one run beside each run of this project, from its first panorama to its tables.
 
-The files are the truth. W&B gets a copy of them: the configuration and environment, a table of panoramas, the score
-table, the pictures, the gallery, and scalars such as ``syncdiffusion/intra_lpips``. A run folder that is gone on with
-yields another W&B run of the same group, because an offline run cannot be resumed.
+The files in the run folder are the truth. W&B gets the configuration and environment at the start, how far the run is
+while panoramas are made, and at the end copies of what the report holds (`track_content`). Whatever fails inside W&B
+meanwhile costs one line on stderr, and no result. A run folder that is gone on with yields another W&B run of the same
+group, because an offline run cannot be resumed.
 """
 
 from __future__ import annotations
 
 import json
-import netrc
 import os
+import re
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from experiments.common.progress import Stand
+from experiments.common.signals import importing
 from experiments.panoramas.index import Index
 from experiments.plan.plan import Plan
-from experiments.report.gallery import open_image
-from experiments.stages.report import summary
-from experiments.stages.score_files import read_scores
+from experiments.plan.schema import Stage
+from experiments.stages.track_settings import OFF, OFFLINE, OWN_FOLDERS, check_folders, wandb_mode
+from syncdiffusion.errors import UsageError
 
 if TYPE_CHECKING:
     import wandb
 
-MOST_IMAGES = 24  # per method
-PUBLIC_SERVERS = {"api.wandb.ai", "api.forge.coreweave.com"}
 LOGIN_SECONDS = 20  # how long an unreachable server is waited for
+FINISH_SECONDS = 600  # how long the end waits for what is still to be uploaded
+EVERY = 5.0  # least seconds between two marks of progress inside a panorama
+INTERRUPTED = 130
+ROOM = 4096  # bytes
+LONGEST_TAG = 64  # characters, W&B's own rule
 
 
-def track(plan: Plan, index: Index) -> Path | None:
-    """Write the W&B run; returns its folder, None where tracking is switched off.
+class Tracking:
+    """The W&B run of one run of this project; `run` is None where there is none, or none any more."""
 
-    A server that cannot be reached costs LOGIN_SECONDS and a line on stderr; the run is then kept offline.
-    """
-    mode = wandb_mode(plan.tracking["mode"])
-    if mode == "disabled":
-        return None
-    with kept_inside(plan.folder):
+    def __init__(self, run: wandb.Run | None = None) -> None:
+        self.run = run
+        self.folder = None if run is None else Path(run.settings.sync_dir)
+        self.offline = run is not None and run.settings.mode in OFFLINE
+        self.started = self.last = time.monotonic()
+        self.failed = False
+
+    def progress(self, stand: Stand) -> None:
+        """How far the making of panoramas is; for `experiments.common.progress.Progress`."""
+        now = time.monotonic()
+        if self.run is None or (stand.seconds is None and now - self.last < EVERY):
+            return
+        self.last = now
+        told = {
+            "progress/pictures": stand.done,
+            "progress/of": stand.total,
+            "progress/step_fraction": stand.fraction,
+            "progress/share": (stand.done + stand.fraction) / max(stand.total, 1),
+            "progress/seconds": now - self.started,
+        }
+        if stand.seconds is not None:
+            told[f"progress/seconds_each/{stand.label}"] = stand.seconds
+        self.attempt(lambda run: run.log(told))
+
+    def results(self, plan: Plan, index: Index) -> None:
+        """Log what the report holds."""
+
+        def log(run: wandb.Run) -> None:
+            from experiments.stages.track_content import content_of
+
+            run.log(content_of(plan, index))
+
+        self.attempt(log)
+
+    def attempt(self, what: Callable[[wandb.Run], Any]) -> None:
+        """Do something with the W&B run. A failure is told once, and the W&B run is given up; nothing else is lost."""
+        if self.run is None:
+            return
+        try:
+            what(self.run)
+        except Exception as error:  # W&B's own, a full disk, a service that died: none may end hours of work
+            self.failed, run, self.run = True, self.run, None
+            tell(f"W&B failed ({one_line(error)}); the run goes on without it")
+            with suppress(Exception):
+                run.finish(exit_code=1)
+
+    def end(self, status: int) -> None:
+        """Close the W&B run; waits until its file is whole, or what it holds is uploaded."""
         import wandb
 
+        self.attempt(lambda run: run.finish(exit_code=status))
         try:
-            run = start(plan, mode)
-        except wandb.errors.Error as error:
-            print(f"tracking.mode={mode}: {error}; kept offline instead".replace("\n", " "), file=sys.stderr)
-            run = start(plan, "offline")
-        try:
-            log_files(run, plan, index)
-        finally:
-            run.finish()
             wandb.teardown()  # waits for W&B's own process: only then is the run's file whole
-        return Path(run.settings.sync_dir)
+        except Exception as error:
+            if not self.failed:
+                tell(f"W&B failed at its end ({one_line(error)}); the results are not touched")
+            self.failed = True
+        if self.offline and not self.failed and self.folder is not None and (reason := unwritten(self.folder)):
+            tell(f"W&B could not write all of its run ({reason}); the results are not touched")
+            self.failed = True
+
+    def tell(self) -> None:
+        """The line that says where the W&B run is."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        if self.offline or self.failed:
+            part = "what it has of the run" if self.failed else "offline run"
+            print(f"W&B: {part} in {self.folder}; to upload it: wandb sync {shlex.quote(str(self.folder))}")
+        elif self.run is not None and self.run.url:
+            print(f"W&B: {self.run.url}")
 
 
-def wandb_mode(mode: str) -> str:
-    """What `auto` means here: WANDB_MODE where it is set, online under a sweep's agent or a login, else offline."""
-    if mode != "auto":
-        return mode
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    if os.environ.get("WANDB_SWEEP_ID"):  # its agent has a server and waits for this run to appear there
-        return "online"
-    return "online" if logged_in() else "offline"
+@contextmanager
+def tracked(plan: Plan) -> Iterator[Tracking]:
+    """The W&B run for the length of the block; one that does nothing where tracking is off or a stage only scores.
+
+    A server that cannot be reached costs LOGIN_SECONDS and a line on stderr; the run is then kept offline.
+
+    Raises:
+        UsageError: before the block begins, for a setting that W&B refuses or a folder that it cannot write to.
+    """
+    mode = wandb_mode(plan.tracking["mode"])
+    if mode == "disabled" or plan.stage is Stage.score:
+        yield Tracking()
+        return
+    check_folders(plan.folder)
+    with kept_inside(plan.folder):
+        tracking, status = Tracking(begin(plan, mode)), 1
+        try:
+            yield tracking
+            status = 0
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+            raise
+        finally:
+            tracking.end(status)
 
 
-def logged_in() -> bool:
-    """Whether `wandb login` (its netrc entry) or WANDB_API_KEY is there; asks no server."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    server = os.environ.get("WANDB_BASE_URL")
-    wanted = {urlsplit(server).hostname} if server else PUBLIC_SERVERS
+def begin(plan: Plan, mode: str) -> wandb.Run | None:
+    """Start the W&B run; None, told in one line, where W&B fails for a reason that no setting mends."""
+    with importing():
+        import wandb
+
     try:
-        return bool(wanted & netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser()).hosts.keys())
-    except (OSError, netrc.NetrcParseError):
-        return False
+        return start(plan, mode)
+    except (ValueError, wandb.errors.UsageError) as error:  # pydantic's errors are ValueErrors
+        raise UsageError(f"tracking: W&B refuses a setting ({one_line(error)}); mend it, {OFF}") from error
+    except Exception as error:
+        reason = error
+    if mode not in OFFLINE:
+        tell(f"tracking.mode={mode}: {one_line(reason)}; kept offline instead")
+        try:
+            return start(plan, "offline")
+        except Exception as error:
+            reason = error
+    tell(f"W&B cannot be started ({one_line(reason)}); the run goes on without it")
+    return None
 
 
 @contextmanager
 def kept_inside(folder: Path) -> Iterator[None]:
     """W&B's own folders (staging, cache) inside the run folder, unless the user has put them elsewhere."""
-    own = {name: str(folder.resolve() / "wandb" / "data") for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")}
+    own = {name: str(folder.resolve() / "wandb" / "data") for name in OWN_FOLDERS}
     added = {name: value for name, value in own.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -99,6 +182,8 @@ def start(plan: Plan, mode: str) -> wandb.Run:
         entity=plan.tracking["entity"],
         group=plan.folder.name,
         name=plan.name,
+        job_type=plan.stage.value,
+        tags=tags_of(plan),
         dir=str(plan.folder),
         mode=mode,
         config=dict(plan.resolved) | {"environment": json.loads((plan.folder / "environment.json").read_text())},
@@ -107,6 +192,8 @@ def start(plan: Plan, mode: str) -> wandb.Run:
             console="off",
             init_timeout=LOGIN_SECONDS,
             login_timeout=LOGIN_SECONDS,
+            finish_timeout=FINISH_SECONDS,
+            finish_timeout_raises=True,
             x_disable_stats=True,
             x_disable_meta=True,
             disable_git=True,
@@ -115,26 +202,33 @@ def start(plan: Plan, mode: str) -> wandb.Run:
     )
 
 
-def log_files(run: wandb.Run, plan: Plan, index: Index) -> None:
-    import wandb
-
-    scores, panoramas = read_scores(plan.folder, index)
-    content: dict[str, Any] = {
-        "panoramas": wandb.Table(dataframe=panoramas),
-        "scores": wandb.Table(dataframe=scores),
-        "gallery": wandb.Image(str(plan.folder / "gallery.png")),
-    }
-    content |= {f"images/{label}": images for label, images in pictures(index, plan.folder).items()}
-    run.log(content | dict(summary(scores, panoramas)))
+def tags_of(plan: Plan) -> list[str]:
+    """What one looks for in a list of runs: the experiment, the model, the prompts, the methods, the networks."""
+    methods = dict.fromkeys(entry.method for entry in plan.entries)
+    words = [plan.name, plan.backbone["name"], plan.resolved["prompts"]["name"], *methods, plan.metrics["networks"]]
+    found = [tag for word in words if (tag := str(word).strip()[:LONGEST_TAG])]
+    return list(dict.fromkeys(found))
 
 
-def pictures(index: Index, folder: Path) -> Mapping[str, list[wandb.Image]]:
-    """Up to MOST_IMAGES panoramas per method as lists: images inside a wandb.Table are not kept offline."""
-    import wandb
+def one_line(error: Exception) -> str:
+    """An error's own words, W&B's often in several lines, in one; of pydantic's only what is wrong."""
+    text = " ".join(str(error).split())
+    refused = re.search(r"validation errors? for Settings (\w+) (?:Value error, )?(.*?) \[type=", text)
+    return f"{refused[1]}: {refused[2]}" if refused else text[:300] or type(error).__name__
 
-    found: dict[str, list[wandb.Image]] = {}
-    for unit in (each.unit for each in index.panoramas):
-        images = found.setdefault(unit.label, [])
-        if len(images) < MOST_IMAGES:
-            images.append(wandb.Image(open_image(folder, unit), caption=f"{unit.prompt}, seed {unit.seed}"))
-    return found
+
+def unwritten(folder: Path) -> str:
+    """Why an offline run's file is not whole, "" where it is; W&B's own process tells only its log of it."""
+    try:
+        log = (folder / "logs" / "debug-internal.log").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r'failed to save record[^"\n]*: ([^":\n]+)"', log):
+            return found[1]
+        with tempfile.TemporaryFile(dir=folder) as probe:  # a full disk may hold no line of that log
+            probe.write(bytes(ROOM))
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+def tell(line: str) -> None:
+    print(f"tracking: {line}", file=sys.stderr, flush=True)

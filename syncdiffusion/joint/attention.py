@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from syncdiffusion.geometry.windows import Windows
     from syncdiffusion.joint.task import Task
 
+GUIDANCE = 2  # rows of a window in a pass: without the prompt and with it
+
 # A layer's own processor with its layer: (tokens, what they attend to, or None for themselves) -> tokens
 Attend = Callable[[Tensor, Tensor | None], Tensor]
 # (attend, tokens [g, N, tokens, d], what they attend to [g, N, words, d], None in self-attention) -> tokens [g, N, ...]
@@ -43,22 +45,20 @@ def whole_panoramas(task: Task, windows: Windows) -> Task:
 def attending(unet: UNet2DConditionModel, windows: Windows, rule: Rule) -> Iterator[None]:
     """Within, the attention layers of `unet` follow `rule`; afterwards they are as before, also after an error.
 
-    Every pass has g · N rows: all N windows, for g kinds of guidance.
+    A pass has g = 2 rows for each of the N windows of one panorama: all without the prompt, then all with it.
 
     Raises (in a pass):
         UsageError: a pass with fewer rows, which happens where memory is short or where some were not finite.
     """
-    before = dict(unet.attn_processors)
-    first: list[int] = []
+    before, count = dict(unet.attn_processors), len(windows)
 
     def whole(hidden: Tensor) -> Tensor:
-        first[:] = first or [len(hidden)]
-        if len(hidden) != first[0] or len(hidden) % len(windows):
+        if len(hidden) != GUIDANCE * count:
             raise UsageError(
-                f"windows={len(windows)}: attention across windows needs them all in one pass of the UNet, and they "
+                f"windows={count}: attention across windows needs them all in one pass of the UNet, and they "
                 "do not fit into memory or were not finite; use a larger stride, a narrower canvas or precision=float32"
             )
-        return hidden.unflatten(0, (-1, len(windows)))
+        return hidden.unflatten(0, (GUIDANCE, count))
 
     unet.set_attn_processor({name: _Ruled(processor, rule, whole) for name, processor in before.items()})
     try:

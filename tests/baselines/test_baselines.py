@@ -90,6 +90,11 @@ def test_every_method_has_the_same_signature_and_refuses_what_it_cannot_cover(ti
             method.generate(tiny, ["x"], [0], method.settings(**size, **stride))
 
 
+def test_every_method_has_a_mark_of_its_own():
+    marks = [method.mark for method in METHODS.values() if method.mark is not None]
+    assert len(set(marks)) == len(marks) and len({colour for colour, _ in marks}) == len(marks)
+
+
 @pytest.mark.parametrize("changes", [{"overlap": 0.0}, {"overlap": 1.0}, {"start": 1.0}, {"start": -0.1}, {"steps": 0}])
 def test_bad_settings_are_refused_by_name(changes):
     with pytest.raises(UsageError, match=next(iter(changes))):

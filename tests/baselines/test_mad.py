@@ -106,6 +106,22 @@ def test_the_unet_is_as_before_also_after_an_error(tiny):
     assert tiny.unet.attn_processors == before
 
 
+def test_windows_that_do_not_fit_into_memory_together_are_refused(tiny):
+    """Half of four windows, with and without the prompt, are four rows: they must not be taken for a panorama."""
+
+    def full(module, inputs):
+        if len(inputs[0]) > 4:
+            raise torch.OutOfMemoryError("for the test")
+
+    before, hook = dict(tiny.unet.attn_processors), tiny.unet.register_forward_pre_hook(full)
+    try:
+        with pytest.raises(UsageError, match="^windows=4: .*do not fit into memory") as caught:
+            METHOD.generate(tiny, [PROMPT], [0], MadSettings(**{**CANVAS, "width": 112}))
+    finally:
+        hook.remove()
+    assert "\n" not in str(caught.value) and tiny.unet.attn_processors == before
+
+
 def test_calls_and_refusals(tiny, monkeypatch):
     check_calls(tiny, monkeypatch, "mad", {**CANVAS, "steps": 2})
     with pytest.raises(UsageError, match="^stride: merged attention .* a multiple of 2$"):

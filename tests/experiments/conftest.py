@@ -21,7 +21,7 @@ def tiny_settings(tiny_folder: Path) -> list[str]:
         "prompts.texts=[hills by the sea,a city]",
         "seeds.count=2",
         "reference.count=1",
-        "tracking=offline",
+        "tracking=disabled",
         "shared_dir=null",
     ]
 

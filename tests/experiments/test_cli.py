@@ -192,7 +192,9 @@ def test_typo_is_refused_before_torch_is_imported():
 
 def test_help_and_printed_configuration(command, tmp_path):
     status, out, _ = command("--help")
-    assert status == 0 and "python -m experiments.run experiment=demo" in out and "demo, panorama, table1" in out
+    assert status == 0 and "python -m experiments.run experiment=demo" in out and "  experiment=table1  " in out
+    status, _, err = command("--help", "method.weight=abc")
+    assert status == 2 and err == "error: method.weight=abc: must be a number\n"
     status, out, _ = command("--cfg", "job", "experiment=demo")
     assert status == 0 and "blended_latent" in out
     assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,7 @@ def test_run_folder_is_complete(compose, quiet, known_scores, capsys):
         *("config.yaml", "environment.json", "study.json", "panoramas"),
         *("panoramas.csv", "scores.csv", "replicates.csv", "comparisons.csv", "table.md", "table.csv", "table.tex"),
         *("swaps.csv", "scores.sha256"),
-        *("figures", "report", "gallery.png", "comparison.png", "wandb"),
+        *("figures", "report", "gallery.png", "comparison.png"),
     }
     panoramas, scores = pd.read_csv(plan.folder / "panoramas.csv"), pd.read_csv(plan.folder / "scores.csv")
     assert list(scores.columns) == ["method", "prompt", "metric", "value", "stderr", "n", "network"]
@@ -178,7 +178,7 @@ def test_what_takes_long_is_said_before_it_begins(tiny_settings, tmp_path):
     name = tmp_path / "run"
     assert told[:4] == [
         f"run: run in {name}",
-        "generate: 3 panoramas and reference images to make, 0 there",
+        "generate: 2 panoramas and 1 reference image to make, 0 there",
         "generate: loading libraries",
         f"generate: loading the model {Path(compose_plan(words).backbone['path']).name}",
     ]

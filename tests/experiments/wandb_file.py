@@ -60,6 +60,16 @@ def read_back(wandb_folder: Path) -> dict[str, Any]:
     return found
 
 
+def rows_of(wandb_folder: Path) -> Iterator[dict[str, Any]]:
+    """What the one offline run there logged, entry by entry."""
+    (path,) = wandb_folder.glob("offline-run-*/run-*.wandb")
+    for record in records(path):
+        if record.WhichOneof("record_type") == "history":
+            row: dict[str, Any] = {}
+            update(row, record.history.item)
+            yield row
+
+
 def update(values: dict[str, Any], items: Any) -> None:
     for item in items:
         values[".".join(item.nested_key) if item.nested_key else item.key] = json.loads(item.value_json)

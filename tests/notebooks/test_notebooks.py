@@ -72,6 +72,7 @@ def test_kernel_is_this_python(tmp_path):
 def test_notebook_is_clean(name):
     """No path of a machine, no times of an execution; short cells, and small outputs if there are any."""
     content = (NOTEBOOKS / f"{name}.ipynb").read_text()
+    assert f"jupyter execute --inplace notebooks/{name}.ipynb" in read(name).cells[0].source  # how to open and run it
     assert not re.search(r"/(home|root|work|tmp|Users)/", content)
     assert len(content) < 1_000_000
     for cell in read(name).cells:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.common.files import discard
+from experiments.results.numbers import titles
 from experiments.results.study import Results
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def figures_of(results: Results) -> dict[str, Figure]:
     from experiments.report.figures.sweeps import cost_figure, curves_figure, paired_figure
     from experiments.report.figures.values import swept_settings
 
-    with style():
+    texts = (*results.study.prompts, *titles(results.study).values(), str(results.study.model["name"]))
+    with style(texts):
         swept = swept_settings(results)
         figures = {"tradeoff": tradeoff_figure(results)}
         for setting in swept:

@@ -35,6 +35,7 @@ from experiments.report.figures.values import (
     tick,
     value_of,
 )
+from experiments.report.fonts import legible
 from experiments.report.typeset import one_line
 from experiments.results.inference import Interval, paired_values
 from experiments.results.numbers import titles
@@ -200,5 +201,5 @@ def draw_differences(axes: Axes, height: float, results: Results, label: str, pr
 
 def wrapped(prompt: str) -> str:
     """A prompt in two lines at most."""
-    lines = textwrap.wrap(one_line(prompt), LONGEST_PROMPT) or ["(blank)"]
+    lines = textwrap.wrap(legible(one_line(prompt)), LONGEST_PROMPT) or ["(blank)"]
     return "\n".join(lines if len(lines) < 3 else [lines[0], lines[1][: LONGEST_PROMPT - 2] + " …"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from baselines import METHODS
 from experiments.common.files import write_whole
 from experiments.metrics.catalogue import METRICS
+from experiments.report.fonts import families, legible
 from experiments.report.typeset import one_line
 from experiments.results.study import Results, Study
 
@@ -30,7 +31,7 @@ ONE_COLUMN, TWO_COLUMNS = 85.0, 180.0  # mm
 MM = 1 / 25.4  # inches
 
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with Matplotlib, so a figure is the same on every machine
+    "font.family": "DejaVu Sans",  # comes with Matplotlib: without other scripts a figure is the same on every machine
     "font.size": 7,
     "axes.labelsize": 7,
     "xtick.labelsize": 6.5,
@@ -74,11 +75,14 @@ DIRECTIONS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """The style alone, whatever the reader's own matplotlibrc says."""
+def style(texts: Iterable[str] = ()) -> Iterator[None]:
+    """The style alone, whatever the reader's own matplotlibrc says.
+
+    texts: what the figures will show in scripts of any kind; fonts that draw them stand behind DejaVu Sans.
+    """
     import matplotlib.style
 
-    with matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", {**STYLE, "font.family": families(texts)}]):
         yield
 
 
@@ -123,7 +127,7 @@ def short(text: str, longest: int = 40) -> str:
     >>> short("a  long\\nprompt", 10)
     'a long pr…'
     """
-    line = one_line(text)
+    line = legible(one_line(text))
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
@@ -136,7 +140,7 @@ def caption(figure: Figure, text: str) -> None:
 def about(results: Results, count: str) -> str:
     """The caption's last sentences: how many panoramas, and of which model."""
     study = results.study
-    model = "embedded miniature model" if study.model["embedded"] else one_line(str(study.model["name"]))
+    model = "embedded miniature model" if study.model["embedded"] else legible(one_line(str(study.model["name"])))
     size = f"{study.canvas['width']}×{study.canvas['height']} px, {study.canvas['steps']} steps"
     return f"{count}; {model}, {size}."
 

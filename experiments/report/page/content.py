@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.catalogue import METRICS
-from experiments.report.notes import EMBEDDED
+from experiments.report.notes import EMBEDDED, one_picture
 from experiments.report.page.overlay import windows_of
 from experiments.results.numbers import titles
 from experiments.results.study import Results, Row, Study
@@ -34,6 +34,7 @@ def page_content(
             method_of(row, title, study) for row, title in zip(study.rows, titles(study).values(), strict=True)
         ],
         "prompts": prompts,
+        "seeds": [str(seed) for seed in sorted({int(seed) for seed in panoramas["seed"]})],
         "rows": rows_of(panoramas, [row.label for row in study.rows], prompts, metrics, images),
     }
 
@@ -51,11 +52,19 @@ def facts_shown(results: Results) -> list[tuple[str, str]]:
             f"{canvas['stride']} latent cells",
         ),
         ("sampling", f"{canvas['steps']} DDIM steps, guidance scale {canvas['guidance_scale']:g}"),
+        *counts_shown(study, str(most) if least == most else f"{least} to {most}"),
+        *([("reference", f"{study.reference_count} squares per prompt")] if study.reference_count else []),
+        ("metric networks", study.networks),
+    ]
+
+
+def counts_shown(study: Study, panoramas: str) -> list[tuple[str, str]]:
+    if one_picture(study):
+        return [("prompt", study.prompts[0]), ("seed", str(study.seeds["first"]))]
+    return [
         ("prompts", str(len(study.prompts))),
         ("seeds", f"{study.seeds['count']} per prompt, from {study.seeds['first']}"),
-        ("panoramas per method", str(most) if least == most else f"{least} to {most}"),
-        ("reference", f"{study.reference_count} squares per prompt"),
-        ("metric networks", study.networks),
+        ("panoramas per method", panoramas),
     ]
 
 
@@ -76,7 +85,10 @@ def rows_of(
     metrics: Sequence[str],
     images: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """A row per (prompt, seed) with a cell per label, None where there is no such panorama."""
+    """A row per (prompt, seed) with a cell per label, None where there is no such panorama.
+
+    Rows are in order of their seeds, which are text: JavaScript's numbers lose digits beyond 2**53.
+    """
     rows: dict[tuple[int, int], list[Any]] = {}
     place, column = {prompt: i for i, prompt in enumerate(prompts)}, {label: i for i, label in enumerate(labels)}
     for made in panoramas.to_dict("records"):
@@ -87,4 +99,4 @@ def rows_of(
                 "seconds": "–" if math.isnan(made["seconds"]) else f"{made['seconds']:.1f}",
                 "scores": [None if math.isnan(made[name]) else float(made[name]) for name in metrics],
             }
-    return [{"prompt": prompt, "seed": seed, "cells": cells} for (prompt, seed), cells in sorted(rows.items())]
+    return [{"prompt": prompt, "seed": str(seed), "cells": cells} for (prompt, seed), cells in sorted(rows.items())]

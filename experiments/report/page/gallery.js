@@ -2,7 +2,8 @@
 
 // The panoramas: a row per prompt and seed, a column per method; which are shown, and in which order.
 
-const PIECE = 16; // rows that enter the page at once
+const FIRST = 12; // rows that stand before the tables, until all are asked for
+const PIECE = 16; // rows that enter the page at once, once they are
 const form = document.forms.controls;
 const list = document.getElementById("rows");
 const boxes = content.methods.map(({ label, title }) => {
@@ -11,7 +12,7 @@ const boxes = content.methods.map(({ label, title }) => {
   return box;
 });
 // What is shown: rows of `content`, numbers of methods, the number of the metric that rows are ordered by, or -1.
-const now = { rows: [], methods: [], metric: -1, written: 0 };
+const now = { rows: [], methods: [], metric: -1, written: 0, all: false };
 
 function short(value, digits = 3) {
   return value === null ? "–" : value.toPrecision(digits);
@@ -32,7 +33,7 @@ function chosenRows({ prompt, seed, search }, metric) {
   const wanted = search.value.trim().toLowerCase();
   const rows = content.rows.filter((row) => {
     const text = content.prompts[row.prompt];
-    return [text, ""].includes(prompt.value) && [String(row.seed), ""].includes(seed.value)
+    return [text, ""].includes(prompt.value) && [row.seed, ""].includes(seed.value)
       && text.toLowerCase().includes(wanted);
   });
   if (metric < 0) return rows;
@@ -56,13 +57,16 @@ function refresh() {
   writeMore();
 }
 
-/** The next rows, as soon as the end of those written comes near. */
+/** The first rows, and once all are asked for the next as soon as the end of those written comes near. */
 function writeMore() {
-  const next = now.rows.slice(now.written, now.written + PIECE);
+  const next = now.rows.slice(now.written, now.written + (now.all ? PIECE : FIRST));
   list.append(...next.map((row, index) => rowOf(row, now.written + index)));
   now.written += next.length;
   near.unobserve(end); // observed again, it reports again where the end is still near
-  if (now.written < now.rows.length) near.observe(end);
+  const more = now.written < now.rows.length;
+  if (more && now.all) near.observe(end);
+  form.elements.all.hidden = !more || now.all;
+  form.elements.all.textContent = `Show all ${now.rows.length} rows`;
 }
 
 const end = document.getElementById("end");
@@ -158,14 +162,15 @@ function changed(event) {
 
 const addOption = (select, value, text) => select.append(make("option", { value }, text));
 for (const text of content.prompts) addOption(form.elements.prompt, text, text);
-for (const seed of new Set(content.rows.map((row) => row.seed))) addOption(form.elements.seed, seed, String(seed));
+for (const seed of content.seeds) addOption(form.elements.seed, seed, seed);
 for (const { name, title } of content.metrics) addOption(form.elements.order, name, `most apart in ${title}`);
 
 let waiting;
-form.addEventListener("input", (event) => {
+const soon = (event) => {
   clearTimeout(waiting); // a browser refuses a page that changes its address at every key
   waiting = setTimeout(changed, event.target.name === "search" ? 150 : 0, event);
-});
+};
+for (const kind of ["input", "change"]) form.addEventListener(kind, soon); // some browsers and tools send but one
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => setTimeout(() => {
   showWindows(false);
@@ -176,6 +181,10 @@ form.elements.none.addEventListener("click", () => {
   for (const box of boxes) box.checked = false;
   refresh();
   keep();
+});
+form.elements.all.addEventListener("click", () => {
+  now.all = true;
+  writeMore();
 });
 addEventListener("hashchange", restore);
 const pictures = content.rows.some((row) => row.cells.some((cell) => cell?.image));

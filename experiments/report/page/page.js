@@ -38,6 +38,8 @@ function showHeader() {
 
 // --- tables ---
 
+const MANY = 9; // columns; of more, what stands beside a number goes below it
+
 /** A section with one table, or with several to choose from. */
 function showTables({ id, title, notes, tables }) {
   const heading = make("h2", { id: `${id}-title` }, title);
@@ -81,7 +83,8 @@ function tableOf({ columns, rows }) {
     });
   });
   body.append(...rows.map(lineOf));
-  return make("table", {}, make("thead", {}, make("tr", {}, ...headings)), body);
+  const className = columns.length > MANY ? "stacked" : "";
+  return make("table", { className }, make("thead", {}, make("tr", {}, ...headings)), body);
 }
 
 /** Numbers by size, words by the alphabet, what is missing last. */
@@ -102,9 +105,10 @@ function lineOf(cells) {
       const className = best ? "best" : typeof value === "string" ? "word" : "";
       const cell = make(index ? "td" : "th", { className }, make("span", { dir: "auto" }, text));
       if (!index) cell.scope = "row";
-      if (beside) cell.append(make("span", { className: "beside" }, ` ${beside}`));
-      if (published) cell.append(make("span", { className: "beside" }, `; ${published}`));
-      if (marks) cell.append(make("sup", { className: "beside" }, marks));
+      const letters = marks ? [make("sup", { className: "beside" }, marks)] : [];
+      if (beside) cell.append(" ", make("span", { className: "beside" }, beside, ...letters));
+      else cell.append(...letters);
+      if (published) cell.append(make("span", { className: "beside published" }, `; ${published}`));
       return cell;
     }),
   );
@@ -124,6 +128,17 @@ function showPlots() {
   document.getElementById("plots").hidden = !plots.length;
 }
 
+/** Buttons, not links: the URL's hash holds what the reader has chosen. */
+function showParts() {
+  const buttons = [...document.querySelectorAll("main section:not([hidden])")].map((section) => {
+    const button = make("button", { type: "button" }, section.querySelector("h2").textContent);
+    button.addEventListener("click", () => section.scrollIntoView());
+    return button;
+  });
+  document.querySelector("nav").append(...buttons);
+}
+
 showHeader();
 content.sections.forEach(showTables);
 showPlots();
+showParts();

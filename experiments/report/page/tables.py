@@ -21,17 +21,17 @@ TEXTS = {"prompt": str, "method": str, "against": str}  # also one that reads "1
 
 
 def table_sections(folder: Path, results: Results) -> list[dict[str, Any]]:
-    """The whole set with what others published, the prompts one by one, and folder/comparisons.csv if it is there."""
+    """The whole set with what others published, several prompts one by one, and folder/comparisons.csv if any."""
     compared = read_comparisons(folder)
     known = no_comparisons() if compared is None else compared
     whole = main_table(results, known)
     sheet = score_sheet(results, whole)
     notes = [*meaning_notes(results, whole, known), *(f"[{each}] {text}" for each, text in sheet.footnotes.items())]
-    prompts = [score_sheet(results, main_table(results, known, each), each) for each in results.study.prompts]
-    sections = [
-        section("results", "Results", notes, [sheet]),
-        section("by-prompt", "Prompt by prompt", ["As above, of one prompt."], prompts),
-    ]
+    sections = [section("results", "Results", notes, [sheet])]
+    prompts = results.study.prompts
+    if len(prompts) > 1:
+        sheets = [score_sheet(results, main_table(results, known, each), each) for each in prompts]
+        sections.append(section("by-prompt", "Prompt by prompt", ["As above, of one prompt."], sheets))
     if compared is not None and len(compared):
         sheets = [comparison_sheet(rows, results.study) for _, rows in compared.groupby("prompt", sort=False)]
         sections.append(section("comparisons", "Compared pair by pair", [difference_note(results)], sheets))

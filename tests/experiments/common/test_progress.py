@@ -1,11 +1,17 @@
 """The time left, reckoned label by label."""
 
+import fcntl
 import io
+import os
+import pty
+import re
+import struct
+import termios
 import time
 
 import pytest
 
-from experiments.common.progress import Progress, report_images
+from experiments.common.progress import Progress, Stand, report_images
 
 NAMES = {"title": "generate", "noun": "panoramas"}
 
@@ -80,6 +86,36 @@ def test_on_a_terminal_the_bar_tells_the_steps():
     progress.step("one", 0.5, "it")
     progress.close()
     assert "generate  50%" in stream.getvalue() and "% of it" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(("lines", "columns"), [(0, 0), (0, 100), (40, 100)])
+def test_a_terminal_that_does_not_know_its_size_has_a_bar_too(lines, columns):
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    with os.fdopen(there, "w") as stream:
+        progress = Progress(["one"], {}, stream, **NAMES)
+        progress.finish("one", "it", 5.0)
+        progress.close()
+        say = report_images("score", stream)
+        say(1, 1)
+        told = os.read(here, 10_000).decode()
+    os.close(here)
+    assert "generate 100%" in told and "score: 100%" in told
+    assert max(map(len, re.split("[\r\n]+", told))) <= (columns or 80)
+
+
+def test_a_listener_is_told_every_step_and_every_run():
+    told = []
+    progress = Progress(["one", "two"], {}, io.StringIO(), listener=told.append, **NAMES)
+    progress.step("one", 0.5)
+    progress.step("one", 1.0)
+    progress.finish("one", "it", 5.0)
+    progress.finish("two", "it", 7.0)
+    assert told == [
+        Stand(0, 2, "one", 0.5),
+        Stand(1, 2, "one", 0.0, 5.0),
+        Stand(2, 2, "two", 0.0, 7.0),
+    ]
 
 
 def test_images_are_a_bar_on_a_terminal():

@@ -1,24 +1,35 @@
 """What an offline W&B run really records, read back from the file that it leaves."""
 
+import errno
 import json
+import re
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pytest
 import wandb
+from PIL import Image, ImageChops
+from scipy import stats
 
+from experiments.panoramas.index import read_index
+from experiments.stages import track
 from experiments.stages.sequence import run
-from experiments.stages.track import logged_in, wandb_mode
-from tests.experiments.wandb_file import read_back
+from experiments.stages.track_settings import logged_in, wandb_mode
+from syncdiffusion.errors import UsageError
+from tests.experiments.wandb_file import read_back, rows_of
 
 
 def test_offline_run_holds_what_the_files_hold(compose, known_scores, capsys):
-    plan = compose("name=tiny")
+    plan = compose("name=tiny", "tracking=offline")
     run(plan)
     found = read_back(plan.folder / "wandb")
 
     assert (found["run"].project, found["run"].display_name, found["exit"]) == ("syncdiffusion", "tiny", 0)
-    assert found["run"].run_group == plan.folder.name
+    assert (found["run"].run_group, found["run"].job_type) == (plan.folder.name, "all")
+    assert set(found["run"].tags) == {"tiny", "folder", "paper", "multidiffusion", "blended_latent", "mini"}
     for name, value in plan.resolved.items():
         assert found["config"][name] == value, name
     assert found["config"]["environment"] == json.loads((plan.folder / "environment.json").read_text())
@@ -27,7 +38,7 @@ def test_offline_run_holds_what_the_files_hold(compose, known_scores, capsys):
     assert history["multidiffusion/intra_lpips"] == 0.5625 and history["blended_latent/fid"] == 123.456
     for name in ("panoramas", "scores"):
         frame = pd.read_csv(plan.folder / f"{name}.csv")
-        table = json.loads((found["files"] / history[f"{name}.path"]).read_text())
+        table = table_of(found, name)
         assert table["columns"] == list(frame.columns)
         kept = pd.DataFrame(table["data"], columns=table["columns"]).astype(frame.dtypes)
         pd.testing.assert_frame_equal(kept, frame)
@@ -39,13 +50,56 @@ def test_offline_run_holds_what_the_files_hold(compose, known_scores, capsys):
             history[f"images/{label}.filenames"], (u for u in plan.units if u.label == label), strict=True
         ):
             assert same_pixels(found["files"] / name, unit.png(plan.folder))
-    assert same_pixels(found["files"] / history["gallery.path"], plan.folder / "gallery.png")
-    assert "wandb:" not in "".join(capsys.readouterr())
+    for name in ("gallery", "comparison"):
+        assert same_pixels(found["files"] / history[f"{name}.path"], plan.folder / f"{name}.png")
+
+    # The main table: a mean with half of its 95 % interval, and a number of the set that has none.
+    table = table_of(found, "table")
+    assert table["columns"][:5] == ["method", "n", "FID ↓", "Intra-LPIPS ↓", "Intra-LPIPS ↓ ±"]
+    half = stats.t.ppf(0.975, 3) * np.std([0.5, 0.625, 0.5, 0.625], ddof=1) / 2
+    for row, title in zip(table["data"], ("MultiDiffusion", "Blended latent diffusion"), strict=True):
+        assert row[:4] == [title, 4, 123.456, 0.5625] and row[4] == pytest.approx(half)
+    figures = sorted(path.stem for path in (plan.folder / "figures").glob("*.svg"))
+    assert (
+        figures and sorted(key.split("/")[1][:-5] for key in history if re.match("figures/.*[.]path", key)) == figures
+    )
+    for name in figures:
+        with Image.open(found["files"] / history[f"figures/{name}.path"]) as picture:
+            assert picture.width > 600 and len(picture.getcolors(10**6)) > 10
+
+    out, err = capsys.readouterr()
+    (folder,) = (plan.folder / "wandb").glob("offline-run-*")
+    assert out.splitlines()[-2:] == [
+        f"W&B: offline run in {folder}; to upload it: wandb sync {folder}",
+        f"run folder: {plan.folder}",
+    ]
+    assert "wandb:" not in out + err and "tracking:" not in err
+
+
+def table_of(found, name):
+    return json.loads((found["files"] / found["history"][f"{name}.path"]).read_text())
+
+
+def test_progress_is_logged_while_panoramas_are_made(compose, monkeypatch):
+    monkeypatch.setattr(track, "EVERY", 0.0)
+    plan = compose("tracking=offline", "stage=generate", "prompts.texts=[hills]", "seeds.count=1")
+    run(plan)
+    told = list(rows_of(plan.folder / "wandb"))
+    share = [row["progress/share"] for row in told]
+    assert share == sorted(share) and share[-1] == 1
+    assert told[-1]["progress/pictures"] == told[-1]["progress/of"] == 3
+    fractions = sorted({row["progress/step_fraction"] for row in told})
+    assert fractions[0] == 0 and fractions[-1] < 1
+    assert all(min(abs(each - third) for each in fractions) < 1e-9 for third in (1 / 3, 2 / 3))  # of three steps
+    seconds = [row["progress/seconds"] for row in told]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    record = json.loads(plan.units[0].json(plan.folder).read_text())
+    (took,) = [each for row in told for key, each in row.items() if key == "progress/seconds_each/multidiffusion"]
+    assert took == pytest.approx(record["seconds"], abs=0.001)
+    assert read_back(plan.folder / "wandb")["run"].job_type == "generate"
 
 
 def same_pixels(one: Path, other: Path) -> bool:
-    from PIL import Image, ImageChops
-
     return ImageChops.difference(Image.open(one).convert("RGB"), Image.open(other).convert("RGB")).getbbox() is None
 
 
@@ -61,7 +115,7 @@ def test_everything_stays_inside_the_run_folder(compose, known_scores, tmp_path,
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
-    plan = compose()
+    plan = compose("tracking=offline")
     run(plan)
     assert set(tmp_path.iterdir()) - before == {plan.folder, plan.shared}
     assert not [path for path in home.rglob("*wandb*") if path.is_file()]
@@ -97,3 +151,93 @@ def test_a_server_out_of_reach_costs_seconds_and_the_run_is_kept_offline(compose
     assert time.monotonic() - started < 60
     assert "kept offline instead" in capsys.readouterr().err
     assert read_back(plan.folder / "wandb")["history"]["multidiffusion/intra_lpips"] == 0.5625
+
+
+MISTAKES = [
+    ({"tracking.project": "a/b"}, {}, r"tracking.project=a/b: a name in W&B holds none of .*tracking.entity"),
+    ({"tracking.project": "50%"}, {}, "tracking.project=50%: a name in W&B holds none of"),
+    ({"tracking.project": "''"}, {}, "tracking.project=: is empty"),
+    ({"tracking.project": "p" * 129}, {}, "tracking.project: a name of 129 characters; W&B takes 128 at most"),
+    ({"tracking.entity": "a:b"}, {}, "tracking.entity=a:b: a name in W&B holds none of"),
+    ({}, {"WANDB_MODE": "foo"}, "WANDB_MODE=foo: use one of online, offline, disabled"),
+    ({}, {"WANDB_BASE_URL": "nonsense"}, "WANDB_BASE_URL=nonsense: no address of a server; give https://HOST"),
+    ({}, {"WANDB_BASE_URL": "http://host:port"}, "WANDB_BASE_URL=http://host:port: no address"),
+    ({}, {"WANDB_DATA_DIR": "/proc/none"}, "WANDB_DATA_DIR: W&B cannot write to /proc/none "),
+    (
+        {},
+        {"WANDB_BASE_URL": "https://wandb.ai"},
+        r"refuses a setting \(base_url: https://wandb.ai is not a valid [^\[]*\); mend",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "environment", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_told_before_the_first_picture(compose, monkeypatch, settings, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    wandb.teardown()  # W&B reads its environment once
+    plan = compose("tracking=offline", *(f"{name}={value}" for name, value in settings.items()))
+    with pytest.raises(UsageError, match=message):
+        run(plan)
+    assert not (plan.folder / "panoramas").exists()
+    wandb.teardown()
+
+
+def test_without_wandb_it_is_said_at_once_and_disabled_needs_none(compose, known_scores, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    plan = compose("tracking=offline")
+    with pytest.raises(UsageError, match="tracking.mode=offline: wandb is not installed; pip install wandb, or "):
+        run(plan)
+    assert not plan.folder.exists()
+    run(compose("tracking=disabled"))
+    assert (plan.folder / "table.md").is_file()
+
+
+def test_a_file_where_its_folder_must_be(compose):
+    plan = compose("tracking=offline")
+    plan.folder.mkdir()
+    (plan.folder / "wandb").write_text("")
+    with pytest.raises(UsageError, match="run_dir: W&B cannot write to .*wandb "):
+        run(plan)
+
+
+@pytest.mark.parametrize("part", ["log", "finish", "init"])
+def test_a_failure_inside_wandb_costs_a_line_and_no_result(compose, known_scores, monkeypatch, capsys, part):
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((wandb, "init") if part == "init" else (wandb.Run, part)), fail)
+    plan = compose("tracking=offline")
+    run(plan)  # and does not raise
+    out, err = capsys.readouterr()
+    (line,) = [each for each in err.splitlines() if each.startswith("tracking: ")]
+    assert "No space left on device" in line and "Traceback" not in err
+    assert not read_index(plan).missing and (plan.folder / "report" / "index.html").is_file()
+    assert out.splitlines()[-1] == f"run folder: {plan.folder}"
+    assert ("to upload it: wandb sync" in out) is (part != "init")
+    monkeypatch.undo()
+    wandb.teardown()
+
+
+def test_what_wandbs_own_process_could_not_write_is_told(compose, known_scores, monkeypatch, capsys):
+    """It raises nothing, and tells its own log alone; the line is of a real full disk."""
+    line = '"msg":"writer: failed to save record: transactionlog: write /x/run.wandb: no space left on device"'
+
+    def finish_and_log(run, *arguments, **options):
+        finish(run, *arguments, **options)
+        with (Path(run.settings.sync_dir) / "logs" / "debug-internal.log").open("a") as log:
+            log.write(line + "\n")
+
+    finish = wandb.Run.finish
+    monkeypatch.setattr(wandb.Run, "finish", finish_and_log)
+    run(compose("tracking=offline"))
+    out, err = capsys.readouterr()
+    assert "tracking: W&B could not write all of its run (no space left on device); the results are not touched" in err
+    assert "W&B: what it has of the run in " in out
+
+
+def test_a_run_that_fails_ends_its_wandb_run_as_failed(compose):
+    with pytest.raises(UsageError, match="not scored yet"):
+        run(compose("tracking=offline", "stage=report", "run_dir=" + str(compose().folder)))
+    assert read_back(compose().folder / "wandb")["exit"] == 1

@@ -15,7 +15,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args, load_sweep_
 
 from experiments.metrics.catalogue import METRICS
 from experiments.plan.multirun import folder_name
-from experiments.stages.track import wandb_mode
+from experiments.stages.track_settings import wandb_mode
 from tests.experiments.composing import REPOSITORY, compose_plan, tiny_backbone
 from tests.experiments.wandb_file import read_back
 

@@ -54,14 +54,15 @@ class Page:
 
         return WebDriverWait(self.driver, 10, 0.05).until(lambda _: self.js(script, *arguments))
 
-    def choose(self, name, value):
+    def choose(self, name, value, kind="input"):
         """Set a control of the gallery as a reader does, and wait until the hash says so."""
         before = self.js("location.hash")
         self.driver.execute_script(
             "const each = document.forms.controls.elements[arguments[0]]; each.value = arguments[1];"
-            "each.dispatchEvent(new Event('input', { bubbles: true }))",
+            "each.dispatchEvent(new Event(arguments[2], { bubbles: true }))",
             name,
             value,
+            kind,
         )
         self.until("location.hash !== arguments[0]", before)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from experiments.results.study import Results
@@ -53,6 +54,37 @@ def ablation_run(folder: Path) -> Results:
     write_results(folder, results)
     picture(0).save(folder / "one.png")
     return results
+
+
+def with_seeds(seeds: tuple[int, ...]) -> Results:
+    """Three methods, two prompts, these seeds."""
+    results = synthetic_results("experiment=table1", "prompts=demo", f"seeds.count={len(seeds)}")
+    return replace(
+        results, panoramas=results.panoramas.assign(seed=results.panoramas["seed"].map(list(seeds).__getitem__))
+    )
+
+
+def wide_run(folder: Path) -> Results:
+    """A table with every metric that there is, by three methods; its numbers are long."""
+    results = synthetic_results("experiment=table1", "prompts=demo", "seeds.count=4")
+    panoramas = results.panoramas.assign(seam_score=-results.panoramas["intra_lpips"])
+    added = [
+        {
+            "method": row.label,
+            "prompt": "all",
+            "metric": name,
+            "n": 8,
+            "network": "a network",
+            "value": -0.45,
+            "stderr": 0.01,
+        }
+        for row in results.study.rows
+        for name in ("giqa", "seam_score")
+    ]
+    scores = pd.concat([results.scores, pd.DataFrame(added)], ignore_index=True)
+    wide = replace(results, panoramas=panoramas, scores=scores)
+    write_results(folder, wide)
+    return wide
 
 
 def with_prompts(results: Results, prompts: tuple[str, ...]) -> Results:

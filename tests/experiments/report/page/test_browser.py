@@ -9,23 +9,31 @@ import pytest
 
 from experiments.report.page import write_page
 from tests.experiments.report.page.browsing import CHROMIUM, DRIVER, Page, start
-from tests.experiments.report.page.run_folders import PROMPTS, ablation_run
+from tests.experiments.report.page.run_folders import PROMPTS, ablation_run, picture, wide_run, with_seeds
 
 FIGURES = "#rows article:nth-child({row}) figure:nth-child({column}) "
 SHIFT_RIGHT = {"key": "ArrowRight", "shiftKey": True, "bubbles": True}
+LARGE = (2**53 + 1, 2**53, 2**62, 9)
 LABELS = ("syncdiffusion", "multidiffusion", "blended_latent")
 
 
 @pytest.fixture(scope="module")
 def pages(run, tmp_path_factory):
-    """table: three methods, hostile prompts; bare: the same without pictures; ablation: ten methods, sixty rows."""
+    """table: three methods, hostile prompts; bare: the same without pictures; ablation: ten methods, sixty rows; wide:
+    every metric; large: seeds beyond 2**53."""
     folder, results = run
-    bare, ablation = (tmp_path_factory.mktemp(name) for name in ("bare", "ablation"))
+    bare, ablation, wide, large = (tmp_path_factory.mktemp(name) for name in ("bare", "ablation", "wide", "large"))
+    with_large = with_seeds(LARGE)
+    for file in with_large.panoramas["file"].unique():
+        (large / file).parent.mkdir(parents=True, exist_ok=True)
+        picture(0).save(large / file)
     return SimpleNamespace(
         results=results,
         table=folder / "report" / "index.html",
         bare=write_page(bare, results),
         ablation=write_page(ablation, ablation_run(ablation)),
+        wide=write_page(wide, wide_run(wide)),
+        large=write_page(large, with_large),
     )
 
 
@@ -302,9 +310,15 @@ def test_a_narrow_screen_is_wide_enough(page, pages, name):
 def test_rows_come_in_pieces(page, pages):
     page.open(pages.ablation)
     assert page.find("#count").text == "60 of 60 rows, 10 of 10 methods"
-    assert len(page.texts("#rows h3")) < 60
+    assert len(page.texts("#rows h3")) == 12
+    page.js("scrollTo(0, document.body.scrollHeight)")
+    page.driver.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
+    assert len(page.texts("#rows h3")) == 12  # what follows is in reach
+    assert page.find("#more button").text == "Show all 60 rows"
+    page.click("#more button")
+    assert not page.find("#more button").is_displayed()
     for _ in range(4):
-        page.js("scrollTo(0, document.body.scrollHeight)")
+        page.js("document.getElementById('end').scrollIntoView()")
         page.driver.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
     page.until("document.querySelectorAll('#rows article').length === 60")
     assert len(set(page.rows())) == 60
@@ -313,3 +327,46 @@ def test_rows_come_in_pieces(page, pages):
     page.click("#methods [name=none]")
     page.until("location.hash === '#methods=none'")
     assert page.texts("#rows figure") == []
+
+
+def test_it_begins_with_the_pictures_and_leads_to_the_rest(page, pages):
+    page.open(pages.table)
+    tops = "[...document.querySelectorAll('main section')].map((each) => [each.getBoundingClientRect().top, each.id])"
+    order = [name for _, name in sorted(page.js(tops))]
+    assert order == ["gallery", "results", "by-prompt", "comparisons", "plots"]
+    assert page.js("document.querySelector('#rows img').getBoundingClientRect().top") < 1000  # on the first screen
+    assert page.texts("nav button") == ["Panoramas", "Results", "Prompt by prompt", "Compared pair by pair", "Plots"]
+    page.click("nav button:nth-of-type(3)")
+    page.until("Math.abs(document.getElementById('by-prompt').getBoundingClientRect().top) < 2")
+    assert page.hash() == {}
+
+
+@pytest.mark.parametrize("name", ["wide", "table", "ablation"])
+def test_no_column_is_cut_at_1400_pixels(page, pages, name):
+    """Every cell lies inside the frame of its table, without scrolling."""
+    page.open(getattr(pages, name), width=1400)
+    assert len(page.texts("#results thead th")) >= (13 if name == "wide" else 9)
+    beyond = page.js(
+        "[...document.querySelectorAll('.frame')].map((frame) => Math.max(...[...frame.querySelectorAll('th, td')]"
+        ".map((cell) => cell.getBoundingClientRect().right)) - frame.getBoundingClientRect().right)"
+    )
+    assert max(beyond) <= 0
+    assert page.js("document.body.scrollWidth") <= 1400
+
+
+def test_large_seeds_keep_all_their_digits(page, pages):
+    page.open(pages.large)
+    ordered = [str(seed) for seed in sorted(LARGE)]
+    assert page.texts("#controls [name=seed] option") == ["all", *ordered]
+    assert page.texts("#rows h3 > small") == [f"seed {seed}" for seed in ordered * 2]
+    page.choose("seed", str(2**53 + 1))
+    assert [seed for _, seed in page.rows()] == [2**53 + 1] * 2
+    page.click("#rows .picture")
+    assert page.find("#lightbox-title span").get_attribute("textContent").endswith(f"seed {2**53 + 1}")
+
+
+@pytest.mark.parametrize("kind", ["input", "change"])
+def test_a_filter_hears_either_event(page, pages, kind):
+    page.open(pages.table)
+    page.choose("prompt", PROMPTS[3], kind)
+    assert page.rows() == [(PROMPTS[3], 0), (PROMPTS[3], 1)]

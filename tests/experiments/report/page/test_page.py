@@ -14,8 +14,10 @@ from experiments.report.page import embedded_json, write_page
 from experiments.report.page.overlay import windows_of
 from experiments.report.page.pictures import write_image
 from experiments.report.page.tables import table_sections
-from experiments.results.study import Row
-from tests.experiments.report.page.run_folders import PROMPTS, picture
+from experiments.report.tables import write_tables
+from experiments.results.study import Row, read_results
+from tests.experiments.report.page.run_folders import PROMPTS, picture, with_seeds
+from tests.experiments.synthetic import synthetic_results, write_results
 
 
 def files(folder):
@@ -43,7 +45,7 @@ def test_pictures_are_the_panoramas_at_full_size(run):
     rows = content_of(folder / "report" / "index.html")["rows"]
     labels = [row.label for row in results.study.rows]
     for made in results.panoramas.itertuples():
-        row = next(row for row in rows if (PROMPTS[row["prompt"]], row["seed"]) == (made.prompt, made.seed))
+        row = next(row for row in rows if (PROMPTS[row["prompt"]], row["seed"]) == (made.prompt, str(made.seed)))
         shown = Image.open(folder / "report" / row["cells"][labels.index(made.method)]["image"])
         png = np.asarray(Image.open(folder / made.file), dtype=float)
         assert shown.format == "WEBP" and shown.size == (768, 128)
@@ -194,3 +196,36 @@ def test_picture_names_are_apart_for_apart_pictures(tmp_path):
         picture(seed, 8, 8).save(tmp_path / "a.png")
         names.append(write_image(tmp_path, (tmp_path / "a.png").read_bytes()))
     assert names[0] == names[2] != names[1]
+
+
+LARGE = (2**53 + 1, 2**53, 2**62, 9)  # beyond 2**53 JavaScript's numbers skip odd ones
+
+
+def test_seeds_are_text_in_the_order_of_numbers(tmp_path):
+    results = with_seeds(LARGE)
+    write_results(tmp_path, results)
+    content = content_of(write_page(tmp_path, read_results(tmp_path)))
+    ordered = [str(seed) for seed in sorted(LARGE)]
+    assert content["seeds"] == ordered
+    assert [row["seed"] for row in content["rows"]] == ordered * 2
+
+
+def test_a_single_picture_has_no_statistics_and_nothing_of_others_beside_it(tmp_path):
+    made = synthetic_results("experiment=panorama", "method=multidiffusion", "seeds.first=9007199254740993")
+    of_panoramas = ~made.scores["metric"].isin(["fid", "kid"])  # a single picture is no set
+    results = replace(made, scores=made.scores[of_panoramas], replicates=made.replicates[:0])
+    write_results(tmp_path, results)
+    content = content_of(write_page(tmp_path, results))
+    facts = dict(content["facts"])
+    assert facts["prompt"] == results.study.prompts[0] and facts["seed"] == "9007199254740993"
+    assert not {"prompts", "seeds", "panoramas per method", "reference"} & facts.keys()
+    (section,) = content["sections"]
+    (table,) = section["tables"]
+    assert "n" not in [column["title"] for column in table["columns"]]
+    cells = [cell for row in table["rows"] for cell in row]
+    assert not any(cell["marks"] or cell["published"] or cell["beside"] or cell["best"] for cell in cells)
+    assert not [note for note in section["notes"] if re.search("±|Bold|†|published|mean per", note)]
+    printed = write_tables(tmp_path, results)
+    for text in (printed, (tmp_path / "table.md").read_text()):
+        assert "seed 9007199254740993." in text
+        assert not re.search(r"±|Bold|†|[Pp]ublished|mean per|\[a|seeds? each|reference images", text)
