@@ -211,7 +211,11 @@ def layout_files(value: str) -> Sequence[Path]:
 
 @dataclass(frozen=True)
 class JointSettings(SamplingSettings):
-    """What every method has that makes a canvas of windows: what the canvas is told besides the prompt."""
+    """What a method has that makes a canvas of windows: what the canvas is told besides the prompt.
+
+    Not those whose windows attend to each other inside the UNet: there each window has one row, and a window of a
+    layout has one for each of its prompts.
+    """
 
     layout: str | None = setting(
         None, "a file with a prompt for each region, or a folder of them; see syncdiffusion/conditioning/layout.py",

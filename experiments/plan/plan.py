@@ -84,7 +84,7 @@ def plan_run(cfg: DictConfig) -> Plan:
     entries = entries_of(cfg)
     references = reference_entry(cfg)
     check_methods((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
-    check_layouts(entries, prompts)
+    check_conditioning(entries, prompts, resolved)
     seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
     return Plan(
@@ -292,8 +292,12 @@ def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop:
             )
 
 
-def check_layouts(entries: tuple[Entry, ...], prompts: tuple[str, ...]) -> None:
-    """Refuse a prompt that a layout is not for."""
+def check_conditioning(entries: tuple[Entry, ...], prompts: tuple[str, ...], run: Mapping[str, Any]) -> None:
+    """Refuse a layout or a picture that a method of the run cannot follow, and a prompt that a layout is not for."""
+    for name in ("layout", "control_image"):
+        without = [entry.label for entry in entries if name not in entry.settings]
+        if run[name] and without:
+            raise UsageError(f"{name}={run[name]}: {', '.join(without)} cannot follow one; leave that method out")
     for layout in dict.fromkeys(entry.settings["layout"] for entry in entries if entry.settings.get("layout")):
         for prompt in prompts:
             layout_for(layout, prompt)

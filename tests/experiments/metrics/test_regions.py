@@ -14,6 +14,7 @@ from experiments.metrics.definitions import outside_lpips, region_clip_score
 from experiments.metrics.definitions.clip_score import clip_scores
 from experiments.metrics.measure import ImageFile, PanoramaImage
 from experiments.metrics.regions import background_pixels, cells_digest
+from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.clip import MINI_CLIP
 from tests.experiments.composing import compose_plan
 from tests.metric_networks import load_or_skip
@@ -98,6 +99,11 @@ def test_a_layouts_cells_are_part_of_what_features_are_kept_by(item):
     with open(path, "w") as file:
         file.write(text.replace("0.5", "0.25"))
     assert measurement.parameters(item, CONFIG) != before
+
+
+def test_a_method_that_cannot_follow_a_layout_is_refused():
+    with pytest.raises(UsageError, match="layout=conf/layouts: mad cannot follow one; leave that method out"):
+        compose_plan(["experiment=layout", "+method@baselines.mad=mad", "tracking=disabled"])
 
 
 def test_the_experiment_has_a_layout_for_each_of_its_prompts():
