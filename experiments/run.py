@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.shipped import shipped
-from experiments.common.signals import answered_by, end_at_once, end_interrupted, raise_interrupt
+from experiments.common.signals import end_at_once, end_interrupted
+from syncdiffusion.signals import answered_by, raise_interrupt
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

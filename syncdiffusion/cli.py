@@ -15,23 +15,25 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TextIO, get_args, get_type_hints
 
 from syncdiffusion import __version__
-from syncdiffusion.backbones.model_files import EMBEDDED, find_model
+from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, find_model
 from syncdiffusion.backbones.sampling import sampling_defaults
+from syncdiffusion.command_line import Parser
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import check_files
 from syncdiffusion.method import no_corners
 from syncdiffusion.picture import check_out, png_with_record, record_of, save
+from syncdiffusion.prompts import WORDS_FILE, checked_prompt, unknown_words_line
 from syncdiffusion.settings import facts_of, written
+from syncdiffusion.signals import WORDS, answered_by, exit_status, raise_interrupt, signal_of
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -39,14 +41,7 @@ if TYPE_CHECKING:
 
 WINDOWS_WIDE = 6  # the paper's shape: one window high and six wide
 OPTIONS = ("height", "width", "steps", "guidance_scale", "stride", "negative_prompt")  # settings with one of their own
-WORDS = {"null": None, "none": None, "true": True, "false": False}
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help lists the options")
+LITERALS = {"null": None, "none": None, "true": True, "false": False}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     say = found.add_argument
-    say("prompt", nargs="?", help="what the panorama shows, in any script; quote it")
+    say("prompt", nargs="?", help="what the panorama shows, in any script; quote it. The words that the "
+        f"embedded miniature knows: {EMBEDDED_FOLDER / WORDS_FILE}")  # fmt: skip
     say("-o", "--out", type=Path, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
     say("--force", action="store_true", help="overwrite FILE.png where it exists")
     say("--method", default="syncdiffusion", choices=sorted(METHODS), help="default: syncdiffusion")
@@ -132,7 +128,7 @@ def value_of(option: str, text: str, wanted: Any) -> Any:
         UsageError: none of the types that the setting may have.
     """
     kinds = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
-    word = WORDS.get(text.lower(), text)
+    word = LITERALS.get(text.lower(), text)
     if (word is None or isinstance(word, bool)) and type(word) in kinds:
         return word
     for kind in (int, float):
@@ -225,6 +221,8 @@ def make(arguments: argparse.Namespace) -> Path:
     check_files(method.settings(**chosen))  # refuses bad values before the model is loaded
     source = find_model(arguments.model)
     check_out(arguments.out, arguments.force)
+    if (unknown := unknown_words_line(source, [prompt])) is not None:
+        print(f"prompt: {unknown}", file=sys.stderr, flush=True)
 
     backbone = open_backbone(arguments)
     settings = complete_settings(method, backbone, source, chosen)
@@ -238,17 +236,6 @@ def make(arguments: argparse.Namespace) -> Path:
     finally:
         progress.close()
     return save(png_with_record(image, record), arguments.out, arguments.force)
-
-
-def checked_prompt(prompt: str) -> str:
-    """The prompt; UsageError for an empty one, or one that is no text."""
-    if not prompt.strip():
-        raise UsageError("prompt: is empty; say what the panorama shows")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError:  # bytes of another encoding reach Python as lone surrogates
-        raise UsageError("prompt: is not UTF-8 text; use a terminal that speaks UTF-8") from None
-    return prompt
 
 
 def open_backbone(arguments: argparse.Namespace) -> Backbone:
@@ -266,24 +253,6 @@ def open_backbone(arguments: argparse.Namespace) -> Backbone:
     return load_backbone(arguments.model, arguments.revision, arguments.device, arguments.precision)
 
 
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated in the block, so that what is open is closed."""
-
-    def terminate(number: int, frame: Any) -> NoReturn:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM."""
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit status. words: its arguments, the process's own for None."""
     # Threads that wait must sleep, not spin: beside another busy process spinning makes small models 80 times slower.
@@ -293,14 +262,14 @@ def main(words: Sequence[str] | None = None) -> int:
     downloads.addHandler(handler)
     downloads.setLevel(logging.INFO)
     try:
-        with terminable():
+        with answered_by(raise_interrupt):  # so that what is open is closed
             print(run(parser().parse_args(words)))
         return 0
     except UsageError as error:
         return fail(str(error).replace("backbone.model_id=", "--model "), 2)
     except KeyboardInterrupt as stop:
-        word, status = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
-        return fail(f"{word}: nothing was written", status, prefix="")
+        number = signal_of(stop)
+        return fail(f"{WORDS[number]}: nothing was written", exit_status(number), prefix="")
     finally:
         downloads.removeHandler(handler)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from experiments.benchmarks.cases import SCHEDULE, TEXT_TOKENS, UNET, VAE
+from experiments.benchmarks.cases import SCHEDULE
+from experiments.common.architectures import TEXT_TOKENS, UNET_2, VAE
 
 
 def build_tiny_model(folder: Path, window: int = 8, seed: int = 0) -> Path:
@@ -65,7 +66,7 @@ def build_stable_diffusion_2(folder: Path) -> Path:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = UNet2DConditionModel(**UNET)
+        unet = UNet2DConditionModel(**UNET_2)
         vae = AutoencoderKL(**VAE)
         text_encoder = CLIPTextModel(
             CLIPTextConfig(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.common.architectures import TEXT_TOKENS, UNET_2, VAE
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
 from syncdiffusion.backbones.loading import freeze, load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
@@ -86,20 +87,6 @@ def sd2_case() -> Case:
 CASES: dict[str, Callable[[], Case]] = {"mini": mini_case, "sd2": sd2_case}
 
 
-UNET: dict[str, Any] = {  # unet/config.json of Stable Diffusion 2.0-base, where it departs from diffusers' defaults
-    "sample_size": 64,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "attention_head_dim": (5, 10, 20, 20),
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
-VAE: dict[str, Any] = {  # vae/config.json, the same in all of Stable Diffusion 1 and 2
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "sample_size": 512,
-}
 SCHEDULE: dict[str, Any] = {  # scheduler/scheduler_config.json
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -108,7 +95,6 @@ SCHEDULE: dict[str, Any] = {  # scheduler/scheduler_config.json
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-TEXT_TOKENS = 77
 
 
 class RandomTextBackbone(Backbone):
@@ -129,7 +115,7 @@ def random_stable_diffusion_2(device: str, precision: str) -> Backbone:
     dtype = torch.float64 if precision == "float64" else torch.float32
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), where:
         torch.manual_seed(0)
-        networks = [UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)]
+        networks = [UNet2DConditionModel(**UNET_2), AutoencoderKL(**VAE)]
     unet, vae = (freeze(network, where, dtype) for network in networks)
     parts = {"tokenizer": None, "text_encoder": None, "scheduler": DDIMScheduler(**SCHEDULE), "unet": unet, "vae": vae}
     return RandomTextBackbone(

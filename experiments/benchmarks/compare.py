@@ -153,7 +153,7 @@ def compare(bench: Bench, comparison: Comparison, checked: float | None = None) 
             **described(bench, comparison.name, sampler, settings),
             **spent(own),
             **common,
-            **counted(bench, sampler, settings, own),
+            **run_counts(bench, sampler, settings, own),
         }
         for sampler, own in zip(samplers, runs, strict=True)
     ]
@@ -185,7 +185,7 @@ def spent(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def counted(bench: Bench, sampler: Sampler, settings: SyncDiffusionSettings, runs: Sequence[Run]) -> dict[str, Any]:
+def run_counts(bench: Bench, sampler: Sampler, settings: SyncDiffusionSettings, runs: Sequence[Run]) -> dict[str, Any]:
     """NetworkCalls and FLOPs of each network, FLOPs in all, and the fraction of the machine's rate that was reached."""
     calls = sampler.calls(bench.job(settings))
     by_network = bench.flops_of_networks(calls, settings.loss)

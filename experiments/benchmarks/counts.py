@@ -21,17 +21,17 @@ from syncdiffusion.sync import SyncDiffusionSettings
 def counts(case: Case) -> list[dict[str, Any]]:
     """A row for each sampler and each of the case's timed settings, the canvas' last decoding left out."""
     backbone = case.load("meta", "float32")
-    losses = {settings.loss for _, settings in counted(case)}
+    losses = {settings.loss for _, settings in counted_samplers(case)}
     networks = {name: load_perceptual(name) for name in losses}  # before: a file's bytes must be real
     with FakeTensorMode(allow_non_fake_inputs=True):
         backbone = without_values(backbone)
         each = {name: flops_of_each(backbone, network) for name, network in networks.items()}
-        rows = [counted_row(backbone, case, *chosen, each) for chosen in counted(case)]
+        rows = [counted_row(backbone, case, *chosen, each) for chosen in counted_samplers(case)]
     plain = next(row["flops"] for row in rows if row["sampler"] == MULTIDIFFUSION.name)
     return [row | {"times_multidiffusion": row["flops"] / plain} for row in rows]
 
 
-def counted(case: Case) -> Iterator[tuple[Sampler, SyncDiffusionSettings]]:
+def counted_samplers(case: Case) -> Iterator[tuple[Sampler, SyncDiffusionSettings]]:
     """What is counted. What an approximation and MultiDiffusion cost does not depend on the gate."""
     first = case.timed[0]
     yield MULTIDIFFUSION, first

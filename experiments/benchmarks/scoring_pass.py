@@ -55,7 +55,7 @@ def score_pass(
         if done <= n:
             on_run(f"panorama, {done} of {n}", (done_at[-1] - done_at[0]) / done)
         else:
-            tell_reference(done - n, total - n, done_at[-1] - done_at[n], config.batch, on_run)
+            on_run(f"reference, {done - n} of {total - n}", (done_at[-1] - done_at[n]) / (done - n))
 
     with measure_cost(config.device) as cost:
         done_at[0] = time.perf_counter()
@@ -77,15 +77,9 @@ def reference_pass(
     inception = [each for each in measurements(config, networks) if each.name == "inception"]
     started = time.perf_counter()
     with measure_cost(config.device) as cost:
-        for done, _ in enumerate(measure(references, inception, config.batch, cache=None), start=1):
-            tell_reference(done, len(references), time.perf_counter() - started, config.batch, on_run)
+        for done, _ in enumerate(measure(references, inception, cache=None), start=1):
+            on_run(f"reference, {done} of {len(references)}", (time.perf_counter() - started) / done)
     return {**described("references alone", 0, len(references), cost), "seconds_references": cost.seconds}
-
-
-def tell_reference(done: int, count: int, seconds: float, batch: int, on_run: OnRun) -> None:
-    """Tells the mean seconds so far. References are told one by one, when their whole batch is done."""
-    through = min(-(-done // batch) * batch, count)
-    on_run(f"reference, {done} of {count}", seconds / through)
 
 
 def described(name: str, panoramas: int, references: int, cost: Cost) -> Row:

@@ -88,23 +88,24 @@ def flops_of_each(backbone: "Backbone", loss: PerceptualLoss | None) -> NetworkC
     latents = latents.to(backbone.device, backbone.dtype)
     images = backbone.decode(latents).detach()
     told = encode(backbone, [""], "", 2.0)
-    unet = _forward_and_backward(lambda x: [backbone.predict_noise(x, 1, told)], latents)
-    decoder = _forward_and_backward(lambda x: [backbone.decode(x)], latents)
+    unet = forward_and_backward(lambda x: [backbone.predict_noise(x, 1, told)], latents)
+    decoder = forward_and_backward(lambda x: [backbone.decode(x)], latents)
     seen = (0, 0)
     if loss is not None:
         with backbone.autocast():
-            seen = _forward_and_backward(loss.features, images)
+            seen = forward_and_backward(loss.features, images)
     return NetworkCalls(*unet, *decoder, *seen)
 
 
-def _forward_and_backward(network: Callable[[Tensor], list[Tensor]], given: Tensor) -> tuple[int, int]:
+def forward_and_backward(network: Callable[[Tensor], list[Tensor]], given: Tensor) -> tuple[int, int]:
     """FLOPs of `network`, and of the gradient of the sum of what it hands out, in its input."""
     with torch.no_grad():
         forward = count_flops(lambda: network(given))
     leaf = given.clone().requires_grad_()
 
     def both() -> Tensor:
-        return torch.autograd.grad(sum(each.sum() for each in network(leaf)), leaf)[0]
+        # a copy, for the counter cannot follow a module that is given a leaf itself
+        return torch.autograd.grad(sum(each.sum() for each in network(leaf.clone())), leaf)[0]
 
     return forward, count_flops(both) - forward
 

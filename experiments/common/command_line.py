@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import errno
 import re
@@ -10,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -27,13 +26,6 @@ Words = ParamSpec("Words")
 Status = TypeVar("Status")
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as a UsageError; for a `main` with `one_line_errors`."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help shows all options")
 
 
 def one_line_errors(exits: bool = False) -> Callable[[Callable[Words, Status]], Callable[Words, Status | int]]:

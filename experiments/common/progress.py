@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+WORTH_COUNTING = 3.0  # seconds that a piece of work has taken before it is counted how much is left
+
 
 @dataclass(frozen=True)
 class Stand:
@@ -31,7 +33,9 @@ class Stand:
 class Progress:
     """How far a piece of work is that consists of runs: panoramas being made, or a benchmark's runs.
 
-    Labels differ tenfold in cost, so the time left is reckoned label by label.
+    Labels differ tenfold in cost, so the time left is reckoned label by label: at the label's own pace where one of it
+    was done, else at the pace of the others, in units of work. A run's pace leaves out what comes before the end of its
+    first step, since networks that load and kernels that are used for the first time say nothing of the next run.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Progress:
         stream: TextIO | None = None,
         every: float = 10.0,
         *,
+        work: Callable[[], Mapping[str, float]] | None = None,
         title: str,
         noun: str,
         listener: Callable[[Stand], None] | None = None,
@@ -51,6 +56,8 @@ class Progress:
             known_seconds: label -> seconds that one run took earlier.
             stream: where to say it; stderr where none is given.
             every: least seconds between two lines where `stream` is no terminal.
+            work: gives label -> how much work one run is, in any unit, such as FLOPs; nothing where that is not known.
+                It may take seconds, so it is asked once, between two runs, and only where these take long too.
             title, noun: what a terminal's bar calls the work, and what it counts.
             listener: is told after every step and every run.
         """
@@ -59,6 +66,8 @@ class Progress:
         self.left = Counter(labels)
         self.total = sum(self.left.values())
         self.seconds = dict(known_seconds)
+        self.work: Mapping[str, float] = {}
+        self.count_work, self.began = work, time.monotonic()
         self.stream, self.every = stream or sys.stderr, every
         self.done, self.part, self.last_line = 0, 0.0, time.monotonic()
         self.first_step: tuple[float, float] | None = None  # of the run in hand: (when, how far it was)
@@ -71,30 +80,37 @@ class Progress:
                 total=self.total, file=self.stream, bar_format=shape, desc=title, **known_shape(self.stream)
             )
 
-    def step(self, label: str, fraction: float, what: str = "") -> None:
-        """`fraction` (0 to 1) of the run in hand, called `what`, is done."""
+    def step(self, label: str, fraction: float, what: str = "", count: int = 1) -> None:
+        """`fraction` (0 to 1) of the `count` runs in hand, which go together and are called `what`, is done."""
         self.first_step = self.first_step or (time.monotonic(), fraction)
         if self.bar is not None:
-            self.bar.update(max(fraction - self.part, 0.0))
-            self.bar.set_postfix_str(f"{self.time_left(label, fraction)} left, {label}")
+            self.bar.update(max(fraction - self.part, 0.0) * count)
+            self.bar.set_postfix_str(f"{self.time_left(label, fraction, count)} left, {label}")
         elif fraction < 1.0 and time.monotonic() - self.last_line >= self.every:
-            left = self.time_left(label, fraction)
-            self.say(f"[{self.done + 1}/{self.total}] {what or label}: {100 * fraction:.0f} % of it; {left} left")
+            left = self.time_left(label, fraction, count)
+            which = f"{self.done + 1}" if count == 1 else f"{self.done + 1}-{self.done + count}"
+            self.say(f"[{which}/{self.total}] {what or label}: {100 * fraction:.0f} % of it; {left} left")
         self.part = fraction
         if self.listener is not None and fraction < 1.0:
             self.listener(Stand(self.done, self.total, label, fraction))
 
-    def finish(self, label: str, what: str, seconds: float) -> None:
-        """The run in hand, called `what`, is done and took `seconds`."""
-        self.step(label, 1.0)
-        before = self.seconds.get(label)
-        self.seconds[label] = seconds if before is None else 0.7 * before + 0.3 * seconds
-        self.left[label] -= 1
-        self.done, self.part, self.first_step = self.done + 1, 0.0, None
+    def finish(self, label: str, what: str, seconds: float, count: int = 1) -> None:
+        """The `count` runs in hand, called `what`, are done and took `seconds` together."""
+        self.step(label, 1.0, what, count)
+        pace, self.first_step = self.pace(1.0), None
+        if count:
+            each = (seconds if pace is None else min(seconds, pace)) / count
+            before = self.seconds.get(label)
+            self.seconds[label] = each if before is None else 0.7 * before + 0.3 * each
+        self.left[label] -= count
+        self.done, self.part = self.done + count, 0.0
         if self.listener is not None:
             self.listener(Stand(self.done, self.total, label, 0.0, seconds))
         now = time.monotonic()
-        if self.bar is None and (now - self.last_line >= self.every or self.done in (1, self.total)):
+        unseen = any(left and name not in self.seconds for name, left in self.left.items())
+        if self.count_work is not None and unseen and now - self.began >= WORTH_COUNTING:
+            self.work, self.count_work = self.count_work(), None
+        if self.bar is None and (now - self.last_line >= self.every or self.done in (count, self.total)):
             self.say(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {self.time_left(label, 0.0)} left")
 
     def say(self, line: str) -> None:
@@ -109,19 +125,19 @@ class Progress:
             self.bar.total = self.total
             self.bar.refresh()
 
-    def time_left(self, label: str, fraction: float) -> str:
+    def time_left(self, label: str, fraction: float, count: int = 1) -> str:
+        """Of all that is left, in words; `fraction` of the `count` runs of `label` in hand is done."""
         seconds = dict(self.seconds)
-        if label not in seconds and (at_this_pace := self.pace(fraction)) is not None:
-            seconds[label] = at_this_pace
+        if label not in seconds and count and (at_this_pace := self.pace(fraction)) is not None:
+            seconds[label] = at_this_pace / count
         if not seconds:
             return "?"
-        # Labels without a known time are mostly reference squares, the cheapest of all.
-        typical = min(seconds.values())
-        rest = sum(count * seconds.get(each, typical) for each, count in self.left.items())
-        return clock(max(rest - fraction * seconds.get(label, typical), 0.0))
+        each = {name: seconds_of(name, seconds, self.work) for name in (*self.left, label)}
+        rest = sum(left * each[name] for name, left in self.left.items())
+        return clock(max(rest - fraction * count * each[label], 0.0))
 
     def pace(self, fraction: float) -> float | None:
-        """Seconds that the run in hand takes in all, by its steps so far; None while there was only one."""
+        """Seconds that the runs in hand take in all, by their steps so far; None while there was only one."""
         when, before = self.first_step or (0.0, fraction)
         return (time.monotonic() - when) / (fraction - before) if fraction > before else None
 
@@ -137,6 +153,22 @@ def known_shape(stream: TextIO) -> dict[str, int]:
     except OSError:
         return {}
     return {} if columns and lines else {"ncols": (columns or 80) - 1, "nrows": 24}
+
+
+def seconds_of(label: str, known: Mapping[str, float], work: Mapping[str, float]) -> float:
+    """Seconds of a run of `label`: as known, else by its work at the pace of those that are known.
+
+    Where its work is not known either it counts as the cheapest: that is mostly a reference square.
+
+    >>> seconds_of("slow", {"quick": 2.0}, {"quick": 10.0, "slow": 80.0})
+    16.0
+    """
+    if label in known:
+        return known[label]
+    both = [name for name in known if work.get(name)]
+    if label not in work or not both:
+        return min(known.values())
+    return work[label] * sum(known[name] for name in both) / sum(work[name] for name in both)
 
 
 def report_images(title: str, stream: TextIO | None = None, every: float = 10.0) -> Callable[[int, int], None]:
@@ -157,7 +189,10 @@ class _ImageBar:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=self.title, file=self.stream, **known_shape(self.stream))
+            shape = "{desc}: {percentage:3.0f}% |{bar}| {n}/{total} images, {elapsed} so far, {remaining} left"
+            self.bar = tqdm(
+                total=total, desc=self.title, file=self.stream, bar_format=shape, **known_shape(self.stream)
+            )
         self.bar.update(done - self.bar.n)
         if done == total:
             self.bar.close()
@@ -183,7 +218,17 @@ class _ImageLines:
 
 def say_step(title: str, what: str) -> None:
     """A line on stderr before something that takes long, so that nobody waits in silence."""
-    print(f"{title}: {what}", file=sys.stderr, flush=True)
+    say_line(f"{title}: {what}")
+
+
+def say_line(line: str) -> None:
+    """A line on stderr; a bar that stands there steps aside."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def plural(n: int, thing: str) -> str:

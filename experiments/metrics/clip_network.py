@@ -1,7 +1,7 @@
 """The CLIP models that the CLIP score looks through, by open_clip."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class ClipNetwork:
     fingerprint: str
     device: torch.device
     load: Callable[[], OpenClip]
+    texts: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)  # those embedded so far
 
     @cached_property
     def loaded(self) -> OpenClip:
@@ -46,6 +47,12 @@ class ClipNetwork:
         with torch.inference_mode():
             tokens = self.loaded.tokenizer(list(prompts)).to(self.device)
             return normalize(self.loaded.model.encode_text(tokens).float(), dim=-1)
+
+    def embed_text(self, prompt: str) -> Tensor:
+        """A prompt -> (d,), of unit length: embedded alone and once, so that it does not depend on other prompts."""
+        if prompt not in self.texts:
+            self.texts[prompt] = self.embed_texts([prompt])[0]
+        return self.texts[prompt]
 
 
 def openai_clip(device: torch.device) -> ClipNetwork:

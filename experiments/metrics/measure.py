@@ -73,10 +73,6 @@ class BoundMeasurement:
         return self.measurement.name
 
     @property
-    def batched(self) -> bool:
-        return self.measurement.batched
-
-    @property
     def network(self) -> str:
         return PICTURE if self.through is None else self.through.network
 
@@ -84,8 +80,8 @@ class BoundMeasurement:
     def fingerprint(self) -> str:
         return "" if self.through is None else self.through.fingerprint
 
-    def compute(self, files: Sequence[ImageFile]) -> Sequence[np.ndarray]:
-        return self.measurement.compute(files, self.through, self.config)
+    def compute(self, file: ImageFile) -> np.ndarray:
+        return self.measurement.compute([file], self.through, self.config)[0]
 
     def row(self, values: np.ndarray) -> dict[str, float | None]:
         """The columns of one image; None where there is nothing to make them of, such as a pair of crops."""
@@ -116,34 +112,33 @@ def bind(measurement: Measurement, config: MetricsConfig, networks: Networks) ->
 
 
 def measure(
-    items: Sequence[PanoramaImage], wanted: Sequence[BoundMeasurement], batch: int, cache: FeatureCache | None
+    items: Sequence[PanoramaImage], wanted: Sequence[BoundMeasurement], cache: FeatureCache | None
 ) -> Iterator[dict[str, np.ndarray]]:
     """For each item, in order, the values of each measurement by its name.
+
+    One image at a time: what shares a batch changes the last digits, and a pass that was interrupted, or found some
+    values in the cache, must end with the bytes of any other. Reading a panorama takes longer than a network does with
+    one crop of it, so that a batch would save little.
 
     Raises:
         UsageError: an image that cannot be read or is smaller than the crop.
     """
-    for start in range(0, len(items), batch):
-        known = Checksums() if cache is None else cache.checksums
-        files = [ImageFile(item, read_image(item.path), known) for item in items[start : start + batch]]
-        together = {each.name: values_of(each, files, cache) for each in wanted if each.batched}
-        for index, file in enumerate(files):
-            alone = {each.name: values_of(each, [file], cache)[0] for each in wanted if not each.batched}
-            yield {name: values[index] for name, values in together.items()} | alone
+    known = Checksums() if cache is None else cache.checksums
+    for item in items:
+        file = ImageFile(item, read_image(item.path), known)
+        yield {each.name: values_of(each, file, cache) for each in wanted}
 
 
-def values_of(each: BoundMeasurement, files: Sequence[ImageFile], cache: FeatureCache | None) -> list[np.ndarray]:
-    """The values of each file: those that the cache lacks are computed together, and put there at once."""
-    if cache is None:
-        return [checked_values(each, *pair) for pair in zip(files, each.compute(files), strict=True)]
-    keys = [cache_key(each, file) for file in files]
-    found = {key: cache.get(key) for key in dict.fromkeys(keys)}
-    lacking = {key: file for key, file in zip(keys, files, strict=True) if found[key] is None}
-    if lacking:
-        for key, values in zip(lacking, each.compute(list(lacking.values())), strict=True):
-            found[key] = checked_values(each, lacking[key], values)
-            cache.put(key, values)
-    return [found[key] for key in keys]
+def values_of(each: BoundMeasurement, file: ImageFile, cache: FeatureCache | None) -> np.ndarray:
+    """The values of a file: those that the cache lacks are computed, and put there at once."""
+    key = "" if cache is None else cache_key(each, file)
+    found = None if cache is None else cache.get(key)
+    if found is not None:
+        return found
+    values = checked_values(each, file, each.compute(file))
+    if cache is not None:
+        cache.put(key, values)
+    return values
 
 
 def checked_values(each: BoundMeasurement, file: ImageFile, values: np.ndarray) -> np.ndarray:

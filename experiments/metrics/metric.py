@@ -59,7 +59,7 @@ class Measurement:
     network: a name in `networks`, None for what needs only the picture. The rest is given the network itself.
     parameters: what else decides the values, beside the file's bytes. Device and batch size do not: they change values
         within float tolerance.
-    compute: files -> their values; whole batches where `batched`, else one file at a time.
+    compute: files -> their values. Scoring gives it one file at a time, so that no value depends on its company.
     """
 
     name: str
@@ -67,7 +67,6 @@ class Measurement:
     network: str | None
     parameters: Callable[[PanoramaImage, MetricsConfig], Mapping[str, Any]]
     compute: Callable[[Sequence[ImageFile], Any, MetricsConfig], Sequence[np.ndarray]]
-    batched: bool = False
 
 
 @dataclass(frozen=True)

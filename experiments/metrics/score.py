@@ -65,7 +65,7 @@ def score_panoramas(
     needed = dict.fromkeys(metric.measurement.name for metric in of_sets)
     rows: list[CsvLine] = []
     features: dict[str, list[np.ndarray]] = {name: [] for name in needed}
-    for item, values in zip(items, measure(items, wanted, config.batch, cache), strict=True):
+    for item, values in zip(items, measure(items, wanted, cache), strict=True):
         row: CsvLine = {"method": item.method, "prompt": item.prompt, "seed": item.seed}
         for each in wanted:
             row |= each.row(values[each.name])
@@ -74,7 +74,7 @@ def score_panoramas(
             features[name].append(values[name])
         done()
     targets: dict[str, list[np.ndarray]] = {name: [] for name in needed}
-    for values in measure(reference if needed else (), [bound[name] for name in needed], config.batch, cache):
+    for values in measure(reference if needed else (), [bound[name] for name in needed], cache):
         for name in needed:
             targets[name].append(values[name])
         done()

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.mini.files import write_json
+from experiments.common.files import write_json
 from experiments.mini.linear_decoder import LinearDecoder, set_linear_decoder
 from experiments.mini.linear_start import principal_components, set_linear_encoder
-from experiments.mini.training import Progress, descend, learning_rate, step_generator, to_bytes, to_unit
+from experiments.mini.training import StepLines, descend, learning_rate, step_generator, to_bytes, to_unit
 
 LINEAR_PICTURES = 1024  # whose principal components the encoder takes
 
@@ -136,7 +136,7 @@ def train_linear(settings: AutoencoderSettings, vae: nn.Module, images: Sequence
     linear = linear.to(vae.device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(linear.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     steps = settings.linear_steps
-    progress = Progress("linear decoder", 0, steps, every=50)
+    progress = StepLines("linear decoder", 0, steps, every=50)
     for step in range(steps):
         generator = step_generator(settings.seed + 2, step)
         batch = to_unit(draw_crops(images, settings, generator), vae.device)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.mini.palettes import SKIES
 from experiments.mini.world import KINDS, Scene, sample_scene
 
 # The six prompts of the May-2023 supplementary code (PROTOCOL.md, section 1: the paper's six, by inference), each with
@@ -123,6 +124,13 @@ _IDLE = (
     *("beautiful", "majestic", "dramatic", "peaceful", "vast", "quiet", "epic", "lovely", "ancient", "magical"),
     *("wide", "detailed", "stunning", "wonderful", "panoramic", "amazing", "calm", "scenic", "old", "grand"),
 )
+
+
+def vocabulary() -> list[str]:
+    """All that the tables of the grammar hold, with the names of the skies; not the words of the sentences around."""
+    skies = [f"{look.name} sky" for looks in SKIES.values() for look in looks]
+    tables = [each for table in (_NOUNS, _TIMES, _SEASONS) for phrases in table.values() for each in phrases]
+    return [*_NATURE, *_LIGHTS, *_IDLE, *tables, *skies]
 
 
 def scene_for_prompt(prompt: str, rng: np.random.Generator) -> Scene:

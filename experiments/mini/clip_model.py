@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from experiments.common.files import replacing, write_json
 from experiments.mini.captions import PAPER_PROMPTS
-from experiments.mini.files import replacing, write_json
 from experiments.mini.tokenizer import distinct_captions
 from experiments.mini.training import to_unit
 

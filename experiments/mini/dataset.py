@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from experiments.common.command_line import one_line_errors
-from experiments.mini.files import replacing, write_json
-from experiments.mini.training import clock
+from experiments.common.files import replacing, write_json
+from experiments.common.progress import clock
 from syncdiffusion.errors import UsageError
 
 SPLITS = {"train": 0, "heldout": 1}

@@ -16,7 +16,7 @@ from experiments.mini.captions import caption, sample_pair
 from experiments.mini.dataset import Pictures, load_pictures, shards, source_hash
 from experiments.mini.files import load_or_make
 from experiments.mini.tokenizer import distinct_captions, load_tokenizer, train_tokenizer, write_tokenizer
-from experiments.mini.training import Progress, to_unit
+from experiments.mini.training import StepLines, to_unit
 from syncdiffusion.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def picture_batches(
     name: str, images: Sequence[np.ndarray], device: torch.device, batch: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Batches [b, 3, h, w] in [-1, 1], channels last, of n pictures uint8 [h, w, 3], each after its first's index."""
-    progress = Progress(name, 0, len(images), every=batch * 20)
+    progress = StepLines(name, 0, len(images), every=batch * 20)
     for begin in range(0, len(images), batch):
         pictures = to_unit(np.array(images[begin : begin + batch]), device)
         yield begin, pictures.contiguous(memory_format=torch.channels_last)

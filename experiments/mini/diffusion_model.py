@@ -20,6 +20,7 @@ from experiments.mini.captions import PAPER_PROMPTS
 from experiments.mini.files import contact_sheet
 from experiments.mini.tokenizer import MAX_TOKENS
 from experiments.mini.training import step_generator
+from experiments.mini.words import write_words
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -179,7 +180,9 @@ def write_samples(pipeline: StableDiffusionPipeline, path: Path, columns: int = 
 
 
 def export(pipeline: StableDiffusionPipeline, tokenizer_folder: Path, folder: Path) -> None:
-    """Writes the diffusers folder; other files in it stay. The pipeline's own weights become half precision.
+    """Writes the diffusers folder and the words of the captions; other files in it stay.
+
+    The pipeline's own weights become half precision.
 
     UNet and autoencoder are stored in half precision, the text encoder (0.5 M parameters) in single:
     transformers opens a model in the precision it is stored in, diffusers in single, and a plain
@@ -207,3 +210,4 @@ def export(pipeline: StableDiffusionPipeline, tokenizer_folder: Path, folder: Pa
             target = folder / file.relative_to(made)
             target.parent.mkdir(exist_ok=True)
             file.replace(target)
+    write_words(folder)

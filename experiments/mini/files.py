@@ -1,36 +1,14 @@
-"""Files of the trainings: each is written whole or not at all."""
+"""Arrays and contact sheets of the trainings: each file is written whole or not at all."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to, which takes its place at the end; its folder is made.
-
-    An error or an interruption leaves what stood at `path`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+from experiments.common.files import replacing
 
 
 def load_or_make(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -29,6 +29,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from experiments.common.command_line import one_line_errors
+from experiments.common.files import write_json
+from experiments.common.progress import say_step
 from experiments.metrics.coherence import pair_distances
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import grid_crops
@@ -40,11 +42,10 @@ from experiments.mini.autoencoder_model import psnr_values, reconstruct
 from experiments.mini.captions import PAPER_PROMPTS, scene_for_prompt
 from experiments.mini.diffusion_data import load_vae
 from experiments.mini.diffusion_model import sample
-from experiments.mini.files import contact_sheet, write_json
+from experiments.mini.files import contact_sheet
 from experiments.mini.panoramas import make_panorama
 from experiments.mini.picture_numbers import colour_spread, detail, likeness
 from experiments.mini.scenes import render_window, sample_scene
-from experiments.mini.training import say
 from syncdiffusion.backbones.loading import load_backbone, pick_device
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
@@ -206,7 +207,7 @@ def failures(rows: Sequence[Row], limits: dict[str, tuple[str, float]] = LIMITS)
 
 def heldout_sets(per_caption: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of windows of held-out scenes, `per_caption` for each of CAPTIONS in order: uint8 [n, 128, 128, 3]."""
-    say("gate", f"renders {2 * per_caption * len(CAPTIONS)} scenes")
+    say_step("gate", f"renders {2 * per_caption * len(CAPTIONS)} scenes")
     first, second = (
         np.stack([heldout_scene(c, seed, 2 * i + half) for c in CAPTIONS for i in range(per_caption)])
         for half in range(2)
@@ -220,9 +221,9 @@ def measure_sets(networks: Networks, reference: np.ndarray, sets: dict[str, np.n
     paper = slice(0, per_caption * len(PAPER_PROMPTS))
     answers = [i for i in range(len(CAPTIONS)) for _ in range(per_caption)]
     prompted = {name: images[paper] for name, images in sets.items()}
-    say("gate", "measures KID")
+    say_step("gate", "measures KID")
     rows = measure_kid(networks, reference[paper], prompted, batch)
-    say("gate", "measures caption agreement")
+    say_step("gate", "measures caption agreement")
     rows += measure_agreement(networks, sets, answers, batch)
     rows += measure_sharpness(reference, sets, len(CAPTIONS))
     return rows + measure_spread(reference[paper], prompted, len(PAPER_PROMPTS))
@@ -275,12 +276,12 @@ def evaluate(
     pipeline.set_progress_bar_config(disable=True)
     first, second = heldout_sets(per_caption, seed)
     captions = [caption for caption in CAPTIONS for _ in range(per_caption)]
-    say("gate", f"draws {len(captions)} samples")
+    say_step("gate", f"draws {len(captions)} samples")
     samples = sample(pipeline, captions, seed, steps, guidance)
-    say("gate", "measures the autoencoder")
+    say_step("gate", "measures the autoencoder")
     rows, decoded = measure_reconstruction(pipeline.vae, second, networks["lpips"].load(), device)
     rows += measure_sets(networks, first, {"samples": samples, "decoded_renders": decoded, "renders": second}, batch)
-    say("gate", "draws panoramas")
+    say_step("gate", "draws panoramas")
     rows += measure_panoramas(folder, networks, guidance, seed, device, batch)
     return rows, side_by_side(samples, second, per_caption)
 

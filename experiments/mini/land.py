@@ -23,7 +23,7 @@ from experiments.mini.diffusion_data import picture_hash
 from experiments.mini.elements import make_paint, sky
 from experiments.mini.files import load_or_make, replacing
 from experiments.mini.scenes import _DRAW, WIDE  # a change to that file would render every training picture anew
-from experiments.mini.training import Progress
+from experiments.mini.training import StepLines
 from experiments.mini.world import KINDS, Scene, sample_scene
 from syncdiffusion.errors import UsageError
 
@@ -78,7 +78,7 @@ def load_maps(work: Path, split: int, name: str, rows: range, seed: int) -> np.n
     path = work / "land" / f"{name}-{rows.start}-{rows.stop}-{picture_hash(0, seed)}.npy"
 
     def make() -> np.ndarray:
-        progress, found = Progress("maps", 0, len(rows), every=200), []
+        progress, found = StepLines("maps", 0, len(rows), every=200), []
         for index in rows:
             scene, _ = sample_pair(np.random.default_rng([seed, split, index]))
             found.append(np.packbits(land_map(scene, SIZE, WIDE * SIZE), axis=1))

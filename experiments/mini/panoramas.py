@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.common.command_line import one_line_errors
+from experiments.common.progress import say_step
 from experiments.mini.captions import PAPER_PROMPTS
 from experiments.mini.files import contact_sheet
-from experiments.mini.training import say, to_bytes
+from experiments.mini.training import to_bytes
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
 from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.errors import UsageError
@@ -65,7 +66,7 @@ def make_panoramas(
         for method in methods:
             began = time.monotonic()
             rows.append([make_panorama(backbone, folder, method, prompt, seed, **given)])
-            say("panoramas", f"{method}, {prompt!r}: {time.monotonic() - began:.1f} s")
+            say_step("panoramas", f"{method}, {prompt!r}: {time.monotonic() - began:.1f} s")
     return rows
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.mini.files import replacing
+from experiments.common.files import replacing
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

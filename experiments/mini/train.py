@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from experiments.common.command_line import one_line_errors
-from experiments.mini.training import clock, say
+from experiments.common.progress import clock, say_step
 from syncdiffusion.errors import UsageError
 
 # Arguments of each stage by machine. "cpu": hours of one core; "gpu": meant for 25 minutes of one large GPU with
@@ -87,9 +87,9 @@ def main(arguments: list[str] | None = None) -> None:
             print(" ".join(words))
             continue
         began = time.monotonic()
-        say("train", " ".join(words[1:]))
+        say_step("train", " ".join(words[1:]))
         status = subprocess.run(words, check=False).returncode
-        say("train", f"{stage}: {clock(time.monotonic() - began)}")
+        say_step("train", f"{stage}: {clock(time.monotonic() - began)}")
         if status:
             raise SystemExit(status)
 

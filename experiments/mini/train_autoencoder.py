@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
 from experiments.common.command_line import one_line_errors
+from experiments.common.progress import say_step
 from experiments.mini.autoencoder_model import (
     CHANGEABLE,
     AutoencoderSettings,
@@ -48,7 +49,6 @@ from experiments.mini.training import (
     add_settings,
     descend,
     learning_rate,
-    say,
     step_generator,
     take_options,
     to_unit,
@@ -201,7 +201,7 @@ def train(
             save_autoencoder(now, kept)
             decoded, _ = reconstruct(now, heldout, device)
             ratio = psnr_values(heldout, decoded).mean()
-            say("autoencoder", f"step {step}: held-out PSNR {ratio:.2f} dB (n={len(heldout)})")
+            say_step("autoencoder", f"step {step}: held-out PSNR {ratio:.2f} dB (n={len(heldout)})")
             rows = [r for i in (0, 4, 8, 12) if i < len(heldout) for r in (heldout[i : i + 4], decoded[i : i + 4])]
             contact_sheet(rows, folder / "reconstructions.png")
     return averaged()

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
 from experiments.common.command_line import one_line_errors
+from experiments.common.files import write_json
 from experiments.mini.clip_data import ClipData, cut_windows, decode_pictures, load_data
 from experiments.mini.clip_model import build_clip, evaluate, export
 from experiments.mini.dataset import load_pictures
 from experiments.mini.diffusion_data import load_vae
 from experiments.mini.diffusion_model import attention_kernel
-from experiments.mini.files import write_json
 from experiments.mini.optimisers import Muon, split_parameters
 from experiments.mini.training import (
     MovingAverage,

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from experiments.common.command_line import one_line_errors
+from experiments.common.progress import say_step
 from experiments.mini.control_gate import gate
 from experiments.mini.dataset import SPLITS, load_pictures
 from experiments.mini.diffusion_data import FACTOR, DiffusionData, encoder_hash, load_latents
@@ -41,7 +42,6 @@ from experiments.mini.training import (
     learning_rate,
     load_checkpoint,
     print_steps_that_fit,
-    say,
     step_generator,
     take_options,
     train_steps,
@@ -274,7 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
             return
         train(settings, options.steps, options.cooldown, options.work, backbone, data, options.checkpoint_minutes)
     export(trained(settings, options.work, backbone), out)
-    say("control", f"wrote {out}; measure it with --gate")
+    say_step("control", f"wrote {out}; measure it with --gate")
     print(out)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.command_line import one_line_errors
+from experiments.common.progress import say_step
 from experiments.mini.diffusion_data import DiffusionData, load_data, load_vae
 from experiments.mini.diffusion_model import (
     TRAIN_TIMESTEPS,
@@ -43,7 +44,6 @@ from experiments.mini.training import (
     learning_rate,
     load_checkpoint,
     print_steps_that_fit,
-    say,
     step_generator,
     take_options,
     train_steps,
@@ -180,7 +180,7 @@ def train(
             # Opened anew: the decoder may have been trained further in the meantime.
             vae = load_vae(places.vae, device)
             write_samples(build_pipeline(averaged(), vae, tokenizer), places.folder / f"samples-{step:06d}.png")
-            say("diffusion", f"wrote samples-{step:06d}.png")
+            say_step("diffusion", f"wrote samples-{step:06d}.png")
             sampled = time.monotonic()
     return averaged()
 
@@ -237,7 +237,7 @@ def best_average(settings: DiffusionSettings, places: Places, vocabulary: int, d
         average = MovingAverage(models, *settings.averages)
         average.load_state_dict(state["average"])
         loss = heldout_loss(average.copy_to(models, which), data, settings)
-        say("diffusion", f"step {state['step']}, average of decay {decay:g}: held-out loss {loss:.4f}")
+        say_step("diffusion", f"step {state['step']}, average of decay {decay:g}: held-out loss {loss:.4f}")
         found.append((loss, models))
     return min(found, key=lambda pair: pair[0])[1]
 

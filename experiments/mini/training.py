@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.mini.files import replacing
+from experiments.common.files import replacing
+from experiments.common.progress import clock, say_step
 from syncdiffusion.backbones.loading import pick_device
 from syncdiffusion.errors import UsageError
 
@@ -104,7 +104,7 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | No
     return state
 
 
-class Progress:
+class StepLines:
     """One line per `every` steps: step, loss averages since the last line, speed, time left."""
 
     def __init__(self, name: str, start: int, steps: int, every: int) -> None:
@@ -122,18 +122,10 @@ class Progress:
             return
         means = "  ".join(f"{k} {v / self.count:.4f}" for k, v in self.sums.items())
         pace = (time.monotonic() - self.begin) / max(1, step - self.first)
-        say(self.name, f"{step}/{self.steps}  {means}  {pace:.2f} s/step  {clock(pace * (self.steps - step))} left")
+        say_step(
+            self.name, f"{step}/{self.steps}  {means}  {pace:.2f} s/step  {clock(pace * (self.steps - step))} left"
+        )
         self.sums, self.count = {}, 0
-
-
-def say(name: str, text: str) -> None:
-    print(f"[{name}] {text}", file=sys.stderr, flush=True)
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @dataclass(frozen=True)
@@ -163,7 +155,7 @@ def resume(training: Training) -> int:
     training.model.load_state_dict(state["model"])
     training.optimiser.load_state_dict(state["optimiser"])
     training.average.load_state_dict(state["average"])
-    say(training.name, f"continues after step {state['step']}")
+    say_step(training.name, f"continues after step {state['step']}")
     return state["step"]
 
 
@@ -195,7 +187,7 @@ def train_steps(
     """
     begin = resume(training)
     end = steps if stop_after is None else min(steps, begin + stop_after)
-    progress = Progress(training.name, begin, steps, every=25)
+    progress = StepLines(training.name, begin, steps, every=25)
     saved = time.monotonic()
     for step in range(begin, end):
         losses = take(step)

@@ -23,7 +23,11 @@ class ModelFacts(TypedDict):
 
 
 class Record(TypedDict):
-    """What stands in the JSON file beside a panorama. `seconds` and `peak_memory_bytes` are what making it took."""
+    """What stands in the JSON file beside a panorama. `seconds` and `peak_memory_bytes` are what making it took.
+
+    panoramas_at_once: how many were made together with it, itself included: `seconds` are then its equal share,
+        `peak_memory_bytes` those of all. prompt_id: what a file of prompts calls its prompt.
+    """
 
     key: str
     label: str
@@ -35,6 +39,8 @@ class Record(TypedDict):
     peak_memory_bytes: int
     device: str
     model: ModelFacts
+    panoramas_at_once: NotRequired[int]
+    prompt_id: NotRequired[str]
     width: NotRequired[int]
     height: NotRequired[int]
     png_sha256: NotRequired[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from experiments.common.command_line import error_line, refuse_unknown, unknown_
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
-from experiments.plan.schema import ReferenceSchema, SeedsSchema, Stage
+from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
+from experiments.plan.schema import Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, square_of
 from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import check_files
 from syncdiffusion.geometry.sizes import choose_anchors
-from syncdiffusion.settings import AUTO, PRECISION_NAMES, facts_of, label_of
+from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 
 LONGEST_LABEL = 100  # a file name's 255 bytes hold it, and what is written beside it
 
@@ -52,12 +53,15 @@ class Plan:
     strict: bool
     dry_run: bool
     shard: tuple[int, int] | None  # (i, n), i from 1
+    panoramas_at_once: int  # of one label through the networks together
     backbone: Mapping[str, Any]
     prompts: tuple[str, ...]
+    prompt_ids: Mapping[str, str]  # what a file of prompts calls them, of those that have a name there
     entries: tuple[Entry, ...]  # methods in table order, those under study first
     compare_with: str  # the label that every other is compared with
     units: tuple[Unit, ...]  # every panorama of every label
     references: tuple[Unit, ...]  # the reference squares
+    settings: Mapping[str, Any]  # label -> the method's own settings object, of references too
     metrics: Mapping[str, Any]
     tracking: Mapping[str, Any]
     resolved: Mapping[str, Any]  # the whole configuration as plain values
@@ -83,9 +87,10 @@ def plan_run(cfg: DictConfig) -> Plan:
     check_prompts(prompts)
     entries = entries_of(cfg)
     references = reference_entry(cfg)
-    check_methods((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
+    settings = checked_settings((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
     check_conditioning(entries, prompts, resolved)
-    seeds = range(cfg.seeds.first, cfg.seeds.first + cfg.seeds.count)
+    first_seeds = first_seeds_of(resolved["prompts"], cfg.seeds.first)
+    seeds = {prompt: seeds_from(prompt, firsts, cfg.seeds.count) for prompt, firsts in first_seeds.items()}
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
     return Plan(
         name=cfg.name,
@@ -95,12 +100,15 @@ def plan_run(cfg: DictConfig) -> Plan:
         strict=cfg.strict,
         dry_run=cfg.dry_run,
         shard=parse_shard(cfg.shard),
+        panoramas_at_once=checked_at_once(cfg.panoramas_at_once),
         backbone={**resolved["backbone"], "precision": precision_of(resolved["backbone"])},
         prompts=prompts,
+        prompt_ids=ids_of(resolved["prompts"]),
         entries=entries,
         compare_with=compared_label(cfg.compare_with, entries),
-        units=units_of(entries, prompts, seeds),
-        references=units_of((references,), prompts, reference_seeds),
+        units=units_of(entries, seeds),
+        references=units_of((references,), dict.fromkeys(prompts, reference_seeds)),
+        settings=settings,
         metrics=resolved["metrics"],
         tracking=resolved["tracking"],
         resolved=resolved,
@@ -212,40 +220,20 @@ def entry_of(setting: str, label: str, settings: Any, swept: tuple[str, Any] | N
     return Entry(label, name, {str(key): value for key, value in values.items() if key != "name"}, swept)
 
 
-def units_of(entries: tuple[Entry, ...], prompts: tuple[str, ...], seeds: range) -> tuple[Unit, ...]:
+def units_of(entries: tuple[Entry, ...], seeds: Mapping[str, Sequence[int]]) -> tuple[Unit, ...]:
     """Prompt by prompt and seed by seed, all methods of one before the next, so that an unfinished run compares."""
     return tuple(
         Unit(entry.label, entry.method, entry.settings, prompt, seed)
-        for prompt in prompts
-        for seed in seeds
+        for prompt, its in seeds.items()
+        for seed in its
         for entry in entries
     )
 
 
-def check_prompts(prompts: tuple[str, ...]) -> None:
-    if not prompts:
-        raise UsageError("prompts.texts=[]: give at least one prompt")
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise UsageError(f"prompts.texts: {prompt} is no text; put a prompt in quotes, or give prompt=TEXT")
-        if prompts.count(prompt) > 1:
-            raise UsageError(f"prompts.texts: '{prompt}' is there twice; name each prompt once")
-        if not prompt.strip() or prompt == "all":
-            raise UsageError(f"prompts.texts: '{prompt}' cannot be a prompt (empty, or the tables' word for all)")
-
-
-def check_seeds(cfg: DictConfig) -> None:
-    for section, schema, name in (
-        ("seeds", SeedsSchema, "count"),
-        ("seeds", SeedsSchema, "first"),
-        ("reference", ReferenceSchema, "count"),
-        ("reference", ReferenceSchema, "first_seed"),
-    ):
-        value, known = cfg[section][name], facts_of(schema)[name]
-        assert known.least is not None and known.most is not None
-        if not known.least <= value <= known.most:
-            bound = f"{known.least} {'or more' if value < known.least else f'to {known.most}'}"
-            raise UsageError(f"{section}.{name}={value}: must be {bound}")
+def checked_at_once(number: int) -> int:
+    if number < 1:
+        raise UsageError(f"panoramas_at_once={number}: use 1 or more")
+    return number
 
 
 def check_folder(backbone: DictConfig) -> None:
@@ -271,9 +259,13 @@ def check_folder(backbone: DictConfig) -> None:
             raise UsageError(f"backbone.{name}={backbone[name]}: this model's {name} is {own} px; give that")
 
 
-def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop: int) -> None:
-    """Refuse values that a method refuses, windows that cannot cover the canvas, crops that do not fit on it."""
+def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop: int) -> dict[str, Any]:
+    """Label -> the method's own settings object.
+
+    Refuses values that a method refuses, windows that cannot cover the canvas, crops that do not fit on it.
+    """
     square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
+    built = {}
     for entry in entries:
         method = METHODS[entry.method]
         try:
@@ -290,6 +282,8 @@ def check_methods(entries: tuple[Entry, ...], backbone: Mapping[str, Any], crop:
                 f"metrics.crop={crop}: {entry.label} has {settings.height}x{settings.width} px; "
                 f"use {min(settings.height, settings.width)} or less"
             )
+        built[entry.label] = settings
+    return built
 
 
 def check_conditioning(entries: tuple[Entry, ...], prompts: tuple[str, ...], run: Mapping[str, Any]) -> None:

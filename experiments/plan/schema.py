@@ -76,6 +76,8 @@ class BackboneSchema:
 class PromptsSchema:
     name: str = setting(MISSING, "what records and W&B call the set of prompts")
     texts: list[str] = setting(MISSING, "the prompts themselves; prompt=TEXT is easier to type")
+    seeds: list[list[int]] = part(list, "the first seeds of each prompt, in place of seeds.first; empty for that")
+    ids: list[str] = part(list, "a name of each prompt, for records; '' for none")
 
 
 @dataclass
@@ -111,6 +113,9 @@ class RunSchema:
     )
     dry_run: bool = setting(False, "count and price what would be made, and end")
     shard: str | None = setting(None, "i/n: this process makes every n-th panorama, from the i-th on", null="all")
+    panoramas_at_once: int = setting(
+        1, "panoramas of one method through the networks together; decides their last digits", least=1
+    )
     plugins: list[str] = part(list, "Python files with methods or metrics of your own")
     height: int = MISSING
     width: int = MISSING

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -16,7 +15,9 @@ from hydra.errors import HydraException
 
 from baselines import METHODS, facts
 from experiments.common.shipped import shipped
+from experiments.plan.prompt_file import Line, read_prompts
 from syncdiffusion.errors import UsageError
+from syncdiffusion.prompts import checked_prompt
 
 FOLDERS = ("run_dir", "shared_dir", "backbone.path", "metrics.clip_folder")
 GROUPS = ("backbone", "experiment", "method", "metrics", "prompts", "tracking")
@@ -26,12 +27,13 @@ MULTIRUN = {"-m", "--multirun"}
 def plain_words(words: Sequence[str]) -> list[str]:
     """The same command line, which Hydra can read.
 
-    `prompt=TEXT`, any number of times, and `prompt_file=FILE`, a prompt a line, become `prompts.texts=[...]`.
+    `prompt=TEXT`, any number of times, and `prompt_file=FILE` (see `read_prompts`) become `prompts.texts=[...]`, with
+    `prompts.seeds` and `prompts.ids` where a file has some.
 
     Raises:
         UsageError: an empty prompt, a file that cannot be read, a word that Hydra cannot read: says how to quote it.
     """
-    prompts: list[str] = []
+    prompts: list[Line] = []
     kept: list[str] = []
     sweep = not MULTIRUN.isdisjoint(words)
     for word in words:
@@ -41,9 +43,9 @@ def plain_words(words: Sequence[str]) -> list[str]:
         if setting in GROUPS and equals and readable(word) and not is_choice(word):
             raise UsageError(f"{word}: is no name; choose from {', '.join(choices(setting))}")
         if setting == "prompt" and equals:
-            prompts.append(checked(text, "prompt"))
+            prompts.append(Line(checked_prompt(text)))
         elif setting == "prompt_file" and equals:
-            prompts += from_file(text)
+            prompts += read_prompts(text)
         elif (setting in FOLDERS or names_file(setting)) and not readable(word):
             kept.append(f"{setting}={quoted(text)}")
         elif setting == "negative_prompt" and not sweep and not is_quoted(text):
@@ -53,8 +55,29 @@ def plain_words(words: Sequence[str]) -> list[str]:
                 raise UsageError(unreadable(word))
             kept.append(word)
     if prompts:
-        kept += ["prompts.name=typed", f"prompts.texts=[{','.join(map(quoted, prompts))}]"]
+        kept += ["prompts.name=typed", *prompt_settings(prompts)]
     return kept
+
+
+def prompt_settings(lines: Sequence[Line]) -> list[str]:
+    """The settings of typed prompts. Lines of one prompt that name seeds are one prompt with several seeds."""
+    seeds: dict[str, list[int]] = {}
+    ids: dict[str, str] = {}
+    texts: list[str] = []
+    for line in lines:
+        if line.seed is None or line.prompt not in seeds:
+            texts.append(line.prompt)  # twice, where it was typed twice: refused with all other prompts
+        if line.name:
+            if ids.setdefault(line.prompt, line.name) != line.name:
+                both = f"{ids[line.prompt]} and {line.name}"
+                raise UsageError(f"prompt_file: '{line.prompt}' has the ids {both}; an id names a prompt, give it one")
+        seeds.setdefault(line.prompt, []).extend([] if line.seed is None else [line.seed])
+    words = [f"prompts.texts=[{','.join(map(quoted, texts))}]"]
+    if any(seeds.values()):
+        words.append(f"prompts.seeds={[seeds[text] for text in texts]}".replace(" ", ""))
+    if ids:
+        words.append(f"prompts.ids=[{','.join(quoted(ids.get(text, '')) for text in texts)}]")
+    return words
 
 
 def names_file(setting: str) -> bool:
@@ -107,28 +130,3 @@ def unreadable(word: str) -> str:
         advice = f"in a shell: '{setting}={quoted(text)}'" if "'" not in text else f'"{setting}={quoted(text)}"'
     where = f"'{culprit}' needs quotes" if culprit else "a bracket or a quote is left open"
     return f"'{word}': not of the form setting=value ({where}); {advice}"
-
-
-def from_file(name: str) -> list[str]:
-    """The prompts of a file, one a line; empty lines do not count."""
-    path = Path(name).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise UsageError(f"prompt_file={name}: not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise UsageError(f"prompt_file={name}: cannot be read ({error.strerror}); give a text file") from None
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
-        raise UsageError(f"prompt_file={name}: no prompt in it; write one a line")
-    return found
-
-
-def checked(text: str, setting: str) -> str:
-    if not text.strip():
-        raise UsageError(f"{setting}={text}: is empty; say what the panorama shows")
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # bytes of another encoding reach Python as lone surrogates
-        raise UsageError(f"{setting}: is not UTF-8 text; use a terminal that speaks UTF-8") from None
-    return text

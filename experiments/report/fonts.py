@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.common.progress import plural
+
 if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font
     from PIL.ImageDraw import ImageDraw
@@ -126,8 +128,9 @@ def tell_missing(texts: Iterable[str]) -> None:
     missing = sorted({each for text in texts for each in DROPPED.sub("", text) if font_of(each) is None})
     if missing:
         some = ", ".join(f"U+{ord(each):04X}" for each in missing[:5]) + (", …" if len(missing) > 5 else "")
+        count = plural(len(missing), "character")
         print(
-            f"report: no font here draws {len(missing)} characters of the prompts ({some}): pictures name them; "
+            f"report: no font here draws {count} of the prompts ({some}): pictures name them; "
             "install fonts that do, such as Noto Sans CJK and Noto Emoji (not in colour), and run stage=report",
             file=sys.stderr,
         )

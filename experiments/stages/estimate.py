@@ -1,8 +1,7 @@
 """What a run would take, told without loading a model: panoramas, network calls, disk, hours.
 
-Hours come from rates measured before: of panoramas that this run or the shared folder already hold, and of the results
-committed under ``results/``, made by the same model at the same precision on the same kind of device. Where there are
-none, no hours are told.
+Hours come from rates measured before (see `work`). Where there are none they come from counted FLOPs and the rate at
+which this device multiplies matrices, and are marked so: a network reaches a part of that rate.
 """
 
 from __future__ import annotations
@@ -10,20 +9,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.progress import clock
-from experiments.panoramas.store import Unit, deciding
+from experiments.panoramas.store import Unit
 from experiments.plan.plan import Plan
+from experiments.stages.flops import calls, flops, matrix_rate
+from experiments.stages.model import load_libraries, model_facts, source_of
+from experiments.stages.work import RESULTS, KnownTime, committed, device_here, measured_rate, predict
+from syncdiffusion.backbones.model_files import find_model
+from syncdiffusion.prompts import unknown_words_line
 
 if TYPE_CHECKING:
     from experiments.panoramas.records import Record
     from experiments.panoramas.store import Picture
     from syncdiffusion.cost import NetworkCalls
 
-RESULTS = Path(__file__).parents[2] / "results"
 BYTES_PER_PIXEL = 1.5  # of a PNG of a photograph, where the run has no panorama yet to be measured
+WITHIN = 3  # how many times too long or too short hours from FLOPs may be
 Pictures = Mapping["Picture", "Record | None"]  # every picture of a plan once, with its record where it is there
 HEADERS = (
     *("method", "to make", "there", "UNet", "UNet backward", "decoder", "decoder backward", "loss", "loss backward"),
@@ -31,25 +35,11 @@ HEADERS = (
 )
 
 
-@dataclass(frozen=True)
-class KnownTime:
-    """Seconds that one panorama of a method and its settings took."""
-
-    method: str
-    settings: Mapping[str, Any]
-    seconds: float
-
-
 def estimate(plan: Plan) -> str:
-    """The dry run of a plan, as text to be printed.
-
-    Raises:
-        UsageError: a setting that a method refuses.
-    """
-    from experiments.stages.generate import find_pictures, load_libraries, model_facts, typed_settings
+    """The dry run of a plan, as text to be printed."""
+    from experiments.stages.generate import find_pictures
 
     load_libraries("dry run")
-    typed_settings(plan)  # refuses bad values
     found = find_pictures(plan, model_facts(plan.backbone))
     device = device_here(plan.backbone["device"])
     # The plan's own settings: a record tells of a file by its content.
@@ -59,11 +49,74 @@ def estimate(plan: Plan) -> str:
         if record is not None
     ]
     known += committed(RESULTS, plan.backbone, device)
+    pricing = Pricing(plan.backbone, known, device)
     labels = dict.fromkeys(unit.label for unit in (*plan.units, *plan.references))
-    rows = [row(label, of_label(found, label), plan.backbone, known) for label in labels]
-    rows.append(row("in all", found, plan.backbone, known))
-    todo = [picture.units[0] for picture, record in found.items() if record is None]
-    return "\n".join([heading(plan), "", table(rows), "", *notes(plan, todo, known, device), *shared_note(found)])
+    rows = [row(label, of_label(found, label), pricing) for label in labels]
+    rows.append(row("in all", found, pricing))
+    todo = missing(found)
+    words = unknown_words_line(find_model(source_of(plan.backbone)), plan.prompts)
+    return "\n".join(
+        [heading(plan), "", table(rows), "", *notes(plan, todo, pricing), *shared_note(found), *filter(None, [words])]
+    )
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """Hours of panoramas: by the seconds of those known, else by FLOPs.
+
+    backbone: a `backbone` section. known: what was measured with its model. device: what records call the device.
+    """
+
+    backbone: Mapping[str, Any]
+    known: Sequence[KnownTime]
+    device: str
+
+    @cached_property
+    def rate(self) -> float:
+        """FLOP/s: of the panoramas known, else of products of matrices, measured now."""
+        return measured_rate(self.backbone, self.known) or matrix_rate(
+            self.backbone["device"], self.backbone["precision"]
+        )
+
+    def measured(self, units: Sequence[Unit]) -> bool:
+        """Whether all that these need was measured before."""
+        return all(predict([unit], self.backbone, self.known) is not None for unit in of_each_label(units))
+
+    def flops(self, units: Sequence[Unit]) -> float | None:
+        """Of all of them; None where the model's architecture is not known here."""
+        counts, each = Counter(unit.label for unit in units), of_each_label(units)
+        found = [flops(unit.method, unit.settings, self.backbone) for unit in each]
+        if None in found:
+            return None
+        return sum(counts[unit.label] * (one or 0.0) for unit, one in zip(each, found, strict=True))
+
+    def seconds(self, units: Sequence[Unit]) -> float | None:
+        """For all of them, label by label; None where neither a time nor the FLOPs are known."""
+        total = 0.0
+        for first in of_each_label(units):
+            mine = [unit for unit in units if unit.label == first.label]
+            seconds = predict(mine, self.backbone, self.known)
+            if seconds is None:
+                counted = self.flops(mine)
+                seconds = None if counted is None else counted / self.rate
+            if seconds is None:
+                return None
+            total += seconds
+        return total
+
+    def told(self, units: Sequence[Unit]) -> str:
+        """The seconds in words, with "~" where some of them come from FLOPs."""
+        seconds = self.seconds(units)
+        return "?" if seconds is None else f"{'' if self.measured(units) else '~'}{clock(seconds)}"
+
+
+def of_each_label(units: Sequence[Unit]) -> list[Unit]:
+    """The first of each label; those of one label have the same settings, and cost the same."""
+    return list({unit.label: unit for unit in reversed(units)}.values())
+
+
+def missing(found: Pictures) -> list[Unit]:
+    return [picture.units[0] for picture, record in found.items() if record is None]
 
 
 def of_label(found: Pictures, label: str) -> Pictures:
@@ -71,17 +124,10 @@ def of_label(found: Pictures, label: str) -> Pictures:
     return {picture: record for picture, record in found.items() if picture.label == label}
 
 
-def row(label: str, found: Pictures, backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> list[str]:
-    missing = [picture.units[0] for picture, record in found.items() if record is None]
-    counts = [f"{value:,.0f}" for value in astuple(total_calls(missing, backbone))]
-    seconds = predict(missing, backbone, known)
-    return [
-        label,
-        str(len(missing)),
-        str(len(found) - len(missing)),
-        *counts,
-        "?" if seconds is None else clock(seconds),
-    ]
+def row(label: str, found: Pictures, pricing: Pricing) -> list[str]:
+    todo = missing(found)
+    counts = [f"{value:,.0f}" for value in astuple(total_calls(todo, pricing.backbone))]
+    return [label, str(len(todo)), str(len(found) - len(todo)), *counts, pricing.told(todo)]
 
 
 def shared_note(found: Pictures) -> list[str]:
@@ -104,82 +150,40 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return tabulate(rows, HEADERS, "github", disable_numparse=True, colalign=("left", *["right"] * (len(HEADERS) - 1)))
 
 
-def notes(plan: Plan, todo: Sequence[Unit], known: Sequence[KnownTime], device: str) -> list[str]:
+def notes(plan: Plan, todo: Sequence[Unit], pricing: Pricing) -> list[str]:
     each = bytes_per_pixel(plan)
     pixels = sum(unit.settings["height"] * unit.settings["width"] for unit in todo)
-    lines = [
+    return [
         "Network calls count windows; UNet ones are guided, two passes each.",
         f"Disk: {pixels * (each or BYTES_PER_PIXEL) / 2**20:,.0f} MiB of pictures, at {each or BYTES_PER_PIXEL:.1f} "
         f"bytes per pixel ({'measured' if each else 'as photographs take'}).",
+        time_note(plan, todo, pricing),
     ]
-    if predict(todo, plan.backbone, known) is None:
-        lines.append(
-            f"Time: no rate known for backbone {plan.backbone['name']} at {plan.backbone['precision']} on {device}; "
-            "make one panorama of each method first (seeds.count=1), then ask again."
+
+
+def time_note(plan: Plan, todo: Sequence[Unit], pricing: Pricing) -> str:
+    """Where the hours come from, and how far they can be trusted."""
+    known = f"{len(pricing.known)} panoramas measured here or under results/"
+    if pricing.measured(todo):
+        return f"Time: of one process on {pricing.device}, from {known}, without loading and scoring."
+    where = f"backbone {plan.backbone['name']} at {plan.backbone['precision']} on {pricing.device}"
+    total = pricing.flops(todo)
+    if total is None:
+        return (
+            f"Time: no rate known for {where}, and no architecture to count FLOPs of; make one panorama of each method "
+            "first (seeds.count=1), then ask again."
         )
-    else:
-        lines.append(
-            f"Time: of one process on {device}, from {len(known)} panoramas measured here or under results/, without "
-            "loading and scoring."
-        )
-    return lines
+    source = f"the rate of {known}" if pricing.known else "at which this device multiplies matrices, measured just now"
+    return (
+        f"Time: ~ is from FLOPs ({total:.1e} in all), at {pricing.rate:.1e} FLOP/s, {source}; right within a factor of "
+        f"about {WITHIN}. For better ones make one panorama of each method first (seeds.count=1), then ask again."
+    )
 
 
 def total_calls(units: Sequence[Unit], backbone: Mapping[str, Any]) -> NetworkCalls:
     from syncdiffusion.cost import NetworkCalls
 
     return sum((calls(unit.method, unit.settings, backbone) for unit in units), NetworkCalls())
-
-
-def calls(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any]) -> NetworkCalls:
-    """Network calls of one panorama."""
-    from baselines import METHODS
-    from syncdiffusion.cost import Square
-
-    square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
-    return METHODS[method].network_calls(METHODS[method].settings(**settings), square)
-
-
-def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> float | None:
-    """Seconds for all of `units`; None where what they need was never measured.
-
-    Settings that were measured cost their mean. Others are reckoned from the rates of a plain window and of a pulled
-    one, the non-negative least squares fit over all panoramas known; what a pull costs depends on its loss.
-    """
-    import numpy as np
-    from scipy.optimize import nnls
-
-    groups: dict[tuple, list[float]] = {}
-    for each in known:
-        groups.setdefault(settings_key(each.method, each.settings), []).append(each.seconds)
-    kinds = [kind for kind in dict.fromkeys(kind for each in known for kind in work(each, backbone))]
-    matrix = np.array([[work(each, backbone).get(kind, 0.0) for kind in kinds] for each in known])
-    rates = dict(zip(kinds, nnls(matrix, np.array([m.seconds for m in known]))[0], strict=True)) if kinds else {}
-    total = 0.0
-    for unit in units:
-        before = groups.get(settings_key(unit.method, unit.settings))
-        needed = work(unit, backbone)
-        if before:
-            total += sum(before) / len(before)
-        elif needed.keys() <= rates.keys():
-            total += sum(rates[kind] * amount for kind, amount in needed.items())
-        else:
-            return None
-    return total
-
-
-def work(each: Unit | KnownTime, backbone: Mapping[str, Any]) -> dict[str, float]:
-    """Kind of work -> how many windows: plain denoising, and pulls through each loss."""
-    counts = calls(each.method, each.settings, backbone)
-    kinds = {"plain": counts.unet - counts.unet_backward}
-    if counts.loss_backward:
-        kinds[each.settings["loss"]] = counts.loss_backward
-    return kinds
-
-
-def settings_key(method: str, settings: Mapping[str, Any]) -> tuple:
-    told = deciding(method, settings)
-    return method, *sorted((name, tuple(each) if isinstance(each, list) else each) for name, each in told.items())
 
 
 def bytes_per_pixel(plan: Plan) -> float | None:
@@ -190,30 +194,3 @@ def bytes_per_pixel(plan: Plan) -> float | None:
         if unit.png(plan.folder).is_file()
     ]
     return sum(size for size, _ in sizes) / sum(pixels for _, pixels in sizes) if sizes else None
-
-
-def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[KnownTime]:
-    """What the folders under `results` that hold a study.json measured with this model on this kind of device."""
-    import pandas as pd
-
-    from experiments.results.study import read_study
-
-    found = []
-    for path in sorted(results.rglob("study.json")):
-        study = read_study(path.parent)
-        if (study.model["name"], study.model["precision"]) != (backbone["name"], backbone["precision"]):
-            continue
-        panoramas = pd.read_csv(path.parent / "panoramas.csv")
-        for label, mine in panoramas[panoramas["device"] == device].groupby("method"):
-            entry = study.row(str(label))
-            found += [KnownTime(entry.method, entry.settings, seconds) for seconds in mine["seconds"]]
-    return found
-
-
-def device_here(setting: str) -> str:
-    """The name that records give the device which `backbone.device` would choose."""
-    import torch
-
-    if setting.startswith("cpu") or not torch.cuda.is_available():
-        return "cpu"
-    return torch.cuda.get_device_name(None if setting == "auto" else setting)

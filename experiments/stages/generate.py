@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import socket
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.environment import RECORDED, git_state, versions
 from experiments.common.progress import Progress, Stand, plural, say_step
-from experiments.common.resources import measure_cost
-from experiments.common.signals import importing
+from experiments.common.resources import Cost, measure_cost
 from experiments.panoramas.claims import Claims, Waiting, lost
-from experiments.panoramas.index import named_model
+from experiments.panoramas.groups import Group, groups_of, told
 from experiments.panoramas.records import Checksums, ModelFacts, Record
 from experiments.panoramas.store import (
     Picture,
@@ -31,35 +29,44 @@ from experiments.panoramas.store import (
     unit_key,
 )
 from experiments.plan.plan import Plan
-from syncdiffusion.backbones.model_files import fingerprint
+from experiments.stages.model import device_name, load_libraries, model_facts, open_backbone, source_of
+from experiments.stages.work import expected_work
+from syncdiffusion.backbones.model_files import find_model
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import by_content
+from syncdiffusion.prompts import unknown_words_line
 from syncdiffusion.settings import facts_of
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
+    from torch import Tensor
 
     from syncdiffusion.backbones.backbone import Backbone
-
-Todo = dict[Picture, tuple[Place, ...]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all of one run's making shares."""
+    """What all of one run's making shares.
+
+    places: of every picture of this process's groups.
+    absent: those that were nowhere at the start and have not been made since, which the progress counts.
+    """
 
     plan: Plan
     model: ModelFacts
     checksums: Checksums
     progress: Progress
+    places: Mapping[Picture, tuple[Place, ...]]
+    absent: set[Picture]
 
 
 def generate(plan: Plan, checksums: Checksums | None = None, listener: Callable[[Stand], None] | None = None) -> int:
     """Make what is missing, damaged or made with other settings; returns how many pictures this process made.
 
     What any run has made already is linked from the shared folder. What another process is making is waited for, and
-    made here should that process die. Each panorama is made by a call of its own, so that its bytes do not depend on
-    which others were there already. The model is loaded for the first panorama that is made.
+    made here should that process die. What goes through the networks together follows from the plan alone, and a group
+    of which one is missing is made anew as a whole, so that no panorama's bytes depend on which others were there
+    already. The model is loaded for the first panorama that is made.
 
     checksums: of files that this process knows already; those of what is found and made here are added.
     listener: is told how far the making is.
@@ -69,29 +76,25 @@ def generate(plan: Plan, checksums: Checksums | None = None, listener: Callable[
     """
     checksums = checksums or Checksums()
     model = model_facts(plan.backbone)
-    todo: Todo = {}
-    absent: set[Picture] = set()
+    groups = share(plan, model)
+    places = {picture: places_of(picture, plan.folder, plan.shared, model) for group in groups for picture in group}
+    found = {picture: look(each, picture.key, checksums) for picture, each in places.items()}
+    absent = {picture for picture, each in found.items() if each is None}
     seconds = defaultdict(list)
-    mine = share(plan, model)
-    for picture in mine:
-        places = places_of(picture, plan.folder, plan.shared, model)
-        found = look(places, picture.key, checksums)
-        if found is None or found.lacking:
-            todo[picture] = places
-        if found is None:
-            absent.add(picture)
-        else:
-            seconds[picture.label].append(found.record["seconds"])
-    there = len(mine) - len(absent)
-    say_step("generate", f"{counted(plan, absent)} to make, {there} there")
+    for picture, each in found.items():
+        if each is not None:
+            seconds[picture.label].append(each.record["seconds"])
+    say_step("generate", f"{counted(plan, absent)} to make, {len(found) - len(absent)} there")
     if absent:  # before any claim is held: what is imported ends at once when it is interrupted
         load_libraries("generate")
+        tell_unknown_words(plan)
     known = {label: sum(each) / len(each) for label, each in seconds.items()}
-    progress = Progress(
-        (picture.label for picture in absent), known, title="generate", noun="pictures", listener=listener
-    )
+    work = functools.partial(expected_work, plan)
+    labels = (picture.label for picture in absent)
+    progress = Progress(labels, known, work=work, title="generate", noun="pictures", listener=listener)
+    todo = [group for group in groups if any((each := found[picture]) is None or each.lacking for picture in group)]
     try:
-        return work_off(Job(plan, model, checksums, progress), todo, absent)
+        return work_off(Job(plan, model, checksums, progress, places, absent), todo)
     finally:
         progress.close()
 
@@ -104,40 +107,63 @@ def counted(plan: Plan, pictures: Collection[Picture]) -> str:
     return f"{words} and {plural(references, 'reference image')}" if references else words
 
 
-def work_off(job: Job, todo: Todo, absent: set[Picture]) -> int:
-    """Link or make every picture of `todo`, one claim at a time; returns how many were made here.
-
-    absent: those that were nowhere at the start, which the job's progress counts.
-    """
+def work_off(job: Job, todo: Sequence[Group]) -> int:
+    """Link or make every picture of `todo`, the claims of one group at a time; returns how many were made here."""
     claims = claims_of(job.plan)
     waiting, studio, count = Waiting(), None, 0
     while todo:
-        left: Todo = {}
-        for picture, places in todo.items():
-            with claims.held(picture.key) as claim:
-                if claim is None:
-                    left[picture] = places
-                elif settle(places, picture.key, job.checksums) is not None:
-                    if picture in absent:
-                        job.progress.skip(picture.label)
-                else:
+        left: list[Group] = []
+        for group in todo:
+            with ExitStack() as stack:
+                held = claim_all(group, claims, stack)
+                if held is None:
+                    left.append(group)
+                    continue
+                missing = {picture: claim for picture, claim in held.items() if not settled(job, picture)}
+                if missing:
                     studio = studio or open_studio(job.plan, job.model)
-                    if make(job, picture, places, claim, studio):
-                        count += 1
-                    else:
-                        left[picture] = places
+                    made = make(job, group, missing, studio)
+                    count += made
+                    if made < len(missing):
+                        left.append(group)
         if len(left) == len(todo):
-            waiting.once_more(f"{len(left)} panoramas that other processes are making")
+            number = sum(map(len, left))
+            waiting.once_more(f"{number} panoramas that other processes are making")
         todo = left
     claims.sweep()
     return count
 
 
+def claim_all(group: Group, claims: Claims, stack: ExitStack) -> dict[Picture, SoftFileLease] | None:
+    """The claims of all pictures of a group, held until `stack` ends; None where another process holds one of them.
+
+    All of them, since another run may have parted the same pictures into other groups. Nothing waits while it holds a
+    claim, so that no two processes can wait for each other.
+    """
+    held = {}
+    for picture in group:
+        claim = stack.enter_context(claims.held(picture.key))
+        if claim is None:
+            stack.close()
+            return None
+        held[picture] = claim
+    return held
+
+
+def settled(job: Job, picture: Picture) -> bool:
+    """Whether the picture is somewhere, and now in all its places."""
+    if settle(job.places[picture], picture.key, job.checksums) is None:
+        return False
+    if picture in job.absent:  # another process has made it
+        job.absent.discard(picture)
+        job.progress.skip(picture.label)
+    return True
+
+
 @dataclass(frozen=True)
 class Studio:
-    """What making a picture takes: the settings objects by label, the loaded model, what every record says alike."""
+    """What making a picture takes: the loaded model, and what every record says alike."""
 
-    settings: Mapping[str, Any]
     backbone: Backbone
     common: Mapping[str, Any]
 
@@ -145,7 +171,6 @@ class Studio:
 def open_studio(plan: Plan, model: ModelFacts) -> Studio:
     from syncdiffusion.memory import keep_freed_memory
 
-    settings = typed_settings(plan)  # refuses bad values before the model is loaded
     keep_freed_memory()
     say_step("generate", f"loading the model {model['id']}")
     backbone = open_backbone(plan.backbone)
@@ -158,47 +183,80 @@ def open_studio(plan: Plan, model: ModelFacts) -> Studio:
         "versions": versions(RECORDED),
         "git": git_state(),
     }
-    return Studio(settings, backbone, common)
+    return Studio(backbone, common)
 
 
-def make(job: Job, picture: Picture, places: tuple[Place, ...], claim: SoftFileLease, studio: Studio) -> bool:
-    """Make one panorama and write it with its record to all its places; False where the claim was lost meanwhile."""
+def make(job: Job, group: Group, missing: Mapping[Picture, SoftFileLease], studio: Studio) -> int:
+    """Make all panoramas of a group together, and write those that are missing, with their records, to their places.
+
+    missing: them with their claims; one whose claim was lost meanwhile is not written.
+
+    Returns:
+        how many were written.
+    """
     import torch
 
     from baselines import METHODS
 
-    unit = picture.units[0]
-    what = f"{unit.label}, seed {unit.seed}, {unit.prompt!r}"
+    images, cost = develop(job, group, len(missing), studio)
+    written = 0
+    for picture, image in zip(group, images, strict=True):
+        if picture not in missing or lost(missing[picture]):
+            continue
+        unit = picture.units[0]
+        if unit_key(unit, job.model) != picture.key:
+            raise UsageError(
+                f"{unit.label}: a file that its settings name has changed since this run began; start it again"
+            )
+        record = {
+            "key": picture.key,
+            "label": unit.label,
+            "method": unit.method,
+            "settings": by_content(unit.settings, facts_of(METHODS[unit.method].settings)),
+            "prompt": unit.prompt,
+            "seed": unit.seed,
+            **({"prompt_id": job.plan.prompt_ids[unit.prompt]} if unit.prompt in job.plan.prompt_ids else {}),
+            "seconds": round(cost.seconds / len(group), 3),
+            "peak_memory_bytes": cost.peak_memory_bytes,
+            "panoramas_at_once": len(group),
+            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **studio.common,
+        }
+        pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        save_panorama(job.plan.folder, unit, pixels, record, job.checksums)
+        settle(job.places[picture], picture.key, job.checksums)
+        job.absent.discard(picture)
+        written += 1
+    job.progress.finish(group[0].label, told(group), cost.seconds * written / len(group), written)
+    return written
+
+
+def develop(job: Job, group: Group, counted: int, studio: Studio) -> tuple[Tensor, Cost]:
+    """The images of a group [n, 3, h, w] in [0, 1], and what they cost together; `counted` of them are to be made.
+
+    Raises:
+        UsageError: they do not fit into memory together, or the method refuses them.
+    """
+    from baselines import METHODS
+    from syncdiffusion.memory import unless_out_of_memory
+
+    label, units = group[0].label, [picture.units[0] for picture in group]
+    prompts, seeds = [unit.prompt for unit in units], [unit.seed for unit in units]
+    method, settings = METHODS[units[0].method], job.plan.settings[label]
 
     def on_step(step: Any) -> None:
-        job.progress.step(unit.label, (step.index + 1) / step.count, what)
+        job.progress.step(label, (step.index + 1) / step.count, told(group), counted)
 
-    backbone, settings = studio.backbone, studio.settings[unit.label]
-    with naming(unit.label), measure_cost(str(backbone.device)) as cost:
-        image = METHODS[unit.method].generate(backbone, [unit.prompt], [unit.seed], settings, on_step)[0]
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    if unit_key(unit, job.model) != picture.key:
-        raise UsageError(
-            f"{unit.label}: a file that its settings name has changed since this run began; start it again"
-        )
-    if lost(claim):
-        return False
-    record = {
-        "key": picture.key,
-        "label": unit.label,
-        "method": unit.method,
-        "settings": by_content(unit.settings, facts_of(METHODS[unit.method].settings)),
-        "prompt": unit.prompt,
-        "seed": unit.seed,
-        "seconds": round(cost.seconds, 3),
-        "peak_memory_bytes": cost.peak_memory_bytes,
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **studio.common,
-    }
-    save_panorama(job.plan.folder, unit, pixels, record, job.checksums)
-    settle(places, picture.key, job.checksums)
-    job.progress.finish(unit.label, what, cost.seconds)
-    return True
+    def generate_all() -> Tensor:
+        return method.generate(studio.backbone, prompts, seeds, settings, on_step)
+
+    with naming(label), measure_cost(str(studio.backbone.device)) as cost:
+        images = unless_out_of_memory(generate_all, ())
+    if images is None:
+        size = job.plan.panoramas_at_once
+        advice = "give panoramas_at_once=1" if size > 1 else "use a smaller canvas or a lower precision"
+        raise UsageError(f"panoramas_at_once={size}: {told(group)}: out of memory; {advice}")
+    return images, cost
 
 
 def pictures(plan: Plan, model: ModelFacts) -> tuple[Picture, ...]:
@@ -206,10 +264,17 @@ def pictures(plan: Plan, model: ModelFacts) -> tuple[Picture, ...]:
     return pictures_of((*plan.units, *plan.references), model)
 
 
-def share(plan: Plan, model: ModelFacts) -> tuple[Picture, ...]:
-    """The pictures that are this process's to make: all, or with a shard i/n every n-th from the i-th on."""
+def share(plan: Plan, model: ModelFacts) -> tuple[Group, ...]:
+    """The groups that are this process's to make: all, or with a shard i/n every n-th from the i-th on."""
     first, every = plan.shard or (1, 1)
-    return pictures(plan, model)[first - 1 :: every]
+    return groups_of(pictures(plan, model), plan.panoramas_at_once)[first - 1 :: every]
+
+
+def tell_unknown_words(plan: Plan) -> None:
+    """Say once which words of the prompts the model has never seen, where it tells which it has."""
+    line = unknown_words_line(find_model(source_of(plan.backbone)), plan.prompts)
+    if line is not None:
+        say_step("generate", line)
 
 
 def find_pictures(plan: Plan, model: ModelFacts) -> dict[Picture, Record | None]:
@@ -227,30 +292,6 @@ def claims_of(plan: Plan) -> Claims:
     return Claims((plan.shared or plan.folder) / "claims")
 
 
-def load_libraries(stage: str) -> None:
-    """Import what takes seconds, where it is not there already, and say so."""
-    if "torch" in sys.modules and "diffusers" in sys.modules:
-        return
-    say_step(stage, "loading libraries")
-    with importing():
-        import diffusers  # noqa: F401
-
-        import baselines  # noqa: F401
-        import syncdiffusion.backbones.loading  # noqa: F401
-
-
-def typed_settings(plan: Plan) -> dict[str, Any]:
-    """Label -> the method's own settings object; UsageError for a value that the method refuses."""
-    from baselines import METHODS
-
-    built: dict[str, Any] = {}
-    for unit in (*plan.units, *plan.references):
-        if unit.label not in built:
-            with naming(unit.label):
-                built[unit.label] = METHODS[unit.method].settings(**unit.settings)
-    return built
-
-
 @contextmanager
 def naming(label: str) -> Iterator[None]:
     """Say which method refuses a setting."""
@@ -258,49 +299,3 @@ def naming(label: str) -> Iterator[None]:
         yield
     except UsageError as error:
         raise UsageError(f"{label}: {error}") from None
-
-
-def open_backbone(config: Mapping[str, Any]) -> Backbone:
-    """Load the model that a `backbone` section names; UsageError where it cannot be, or has another window."""
-    import diffusers
-    import transformers
-
-    from syncdiffusion.backbones.loading import load_backbone
-
-    # They report on loading at length; what matters raises. A hub download keeps its own progress bar.
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    chosen = (config[name] for name in ("revision", "device", "precision", "compiled"))
-    backbone = load_backbone(source_of(config), *chosen)
-    window = backbone.window * backbone.factor
-    for name, own in (("window", window), ("factor", backbone.factor)):
-        if own != config[name]:
-            raise UsageError(f"backbone.{name}={config[name]}: this model's {name} is {own} px; give that")
-    return backbone
-
-
-def model_facts(config: Mapping[str, Any]) -> ModelFacts:
-    """What identifies the model of a `backbone` section in a record, told without loading it."""
-    named = named_model(config)
-    return {
-        "name": config["name"],
-        "id": named["id"],
-        "revision": named["revision"],
-        "fingerprint": fingerprint(source_of(config), config["revision"]),
-        "precision": named["precision"],
-        "compiled": config["compiled"],
-    }
-
-
-def source_of(config: Mapping[str, Any]) -> str:
-    """The folder, hub id or "embedded" that a `backbone` section names."""
-    return config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
-
-
-def device_name(backbone: Backbone) -> str:
-    if backbone.device.type != "cuda":
-        return str(backbone.device)
-    import torch
-
-    return torch.cuda.get_device_name(backbone.device)

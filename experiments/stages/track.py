@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.common.progress import Stand
+from experiments.common.progress import Stand, say_line
 from experiments.common.signals import importing
 from experiments.panoramas.index import Index
 from experiments.plan.plan import Plan
@@ -231,4 +230,4 @@ def unwritten(folder: Path) -> str:
 
 
 def tell(line: str) -> None:
-    print(f"tracking: {line}", file=sys.stderr, flush=True)
+    say_line(f"tracking: {line}")

@@ -9,7 +9,7 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.files import content_of
 
 EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
-ABOUT = {"gate.json", "sampling.json"}  # files that tell of a model and are no part of it
+ABOUT = {"gate.json", "sampling.json", "words.txt"}  # files that tell of a model and are no part of it
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / "mini"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.catalogue import LOSSES, PerceptualLoss
 from syncdiffusion.perceptual.pretrained import weight_file
-from syncdiffusion.perceptual.trunks import Trunk, load_trunk
+from syncdiffusion.perceptual.trunks import Trunk, empty_layers, load_trunk
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +164,15 @@ def network_label(name: str) -> str:
     return _label(name, weight_file(_TRUNKS[name]).source.label)
 
 
+def empty_trunk(name: str) -> Trunk:
+    """The convolutions of the distance `name` on the device "meta", for counting: shapes, no weights needed."""
+    return Trunk(empty_layers(_TRUNKS[name], _taps(name)), _taps(name)).eval().requires_grad_(False)
+
+
+def _taps(name: str) -> tuple[int, ...]:
+    return _LPIPS_TAPS[_TRUNKS[name]] if name.startswith("lpips") else _STYLE_TAPS
+
+
 def _label(name: str, source: str) -> str:
     return f"{'lpips-' if name.startswith('lpips') else ''}{_TRUNKS[name]} ({source})"
 
@@ -172,7 +181,7 @@ def _label(name: str, source: str) -> str:
 def _load(name: str, device: str, dtype: torch.dtype) -> PerceptualLoss:
     logger.info("loading the network of %s", name)
     lpips, network = name.startswith("lpips"), _TRUNKS[name]
-    trunk, source = load_trunk(network, _LPIPS_TAPS[network] if lpips else _STYLE_TAPS)
+    trunk, source = load_trunk(network, _taps(name))
     label = _label(name, source)
     loss: LPIPS | GramStyle
     if lpips:

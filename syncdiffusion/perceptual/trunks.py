@@ -36,6 +36,18 @@ class Trunk(nn.Module):
         return activations
 
 
+def empty_layers(network: str, taps: tuple[int, ...]) -> nn.Sequential:
+    """The layers of a trunk on the device "meta": shapes, no values, no weights needed."""
+    import torchvision
+
+    with torch.device("meta"):  # no memory and no random draw for the classifier, which is dropped
+        layers = getattr(torchvision.models, network)().features[: max(taps) + 1]
+    for layer in layers:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # a tap before the ReLU must not be overwritten by it
+    return layers
+
+
 def load_trunk(network: str, taps: tuple[int, ...]) -> tuple[Trunk, str]:
     """The trunk of "vgg16", "vgg19" or "alexnet" up to its last tap, in eval mode and frozen.
 
@@ -44,13 +56,7 @@ def load_trunk(network: str, taps: tuple[int, ...]) -> tuple[Trunk, str]:
     Raises:
         UsageError: its weights cannot be had (see `pretrained.weight_file`).
     """
-    import torchvision
-
-    with torch.device("meta"):  # no memory and no random draw for the classifier, which is dropped
-        layers = getattr(torchvision.models, network)().features[: max(taps) + 1]
-    for layer in layers:
-        if isinstance(layer, nn.ReLU):
-            layer.inplace = False  # a tap before the ReLU must not be overwritten by it
+    layers = empty_layers(network, taps)
     file = weight_file(network)
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     state = {}

@@ -35,10 +35,12 @@ def work(overrides: list[str], diary: Path) -> None:
     torch.set_num_threads(1)  # the bytes of a picture depend on the number of threads
     make = generate.make
 
-    def watched(job, picture, *rest):
-        note(diary, "begins", os.getpid(), picture.key)
-        done = make(job, picture, *rest)
-        note(diary, "has made" if done else "has lost", os.getpid(), picture.key)
+    def watched(job, group, missing, *rest):
+        for picture in missing:
+            note(diary, "begins", os.getpid(), picture.key)
+        done = make(job, group, missing, *rest)
+        for picture in missing:
+            note(diary, "has lost" if picture in job.absent else "has made", os.getpid(), picture.key)
         return done
 
     generate.make = watched

@@ -99,7 +99,8 @@ def test_jobs_ended_midway_are_queued_again_and_go_on(slurm: Cluster, settings, 
 def records_of_share(settings: list[str], folder: Path, shard: str) -> list[Path]:
     """Where the records of the pictures are to be that are one job's to make."""
     plan = compose_plan([*settings, f"run_dir={folder}", f"shard={shard}"])
-    return [picture.units[0].json(folder) for picture in share(plan, model_facts(plan.backbone))]
+    groups = share(plan, model_facts(plan.backbone))
+    return [picture.units[0].json(folder) for group in groups for picture in group]
 
 
 def made(records: list[Path]) -> list[Path]:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from experiments.benchmarks.cases import UNET, VAE, RandomTextBackbone, find_case, mini_case
+from experiments.benchmarks.cases import RandomTextBackbone, find_case, mini_case
+from experiments.common.architectures import UNET_2, VAE
 from syncdiffusion.errors import UsageError
 
 
@@ -18,7 +19,7 @@ def test_the_large_case_has_stable_diffusion_2s_size():
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     with torch.device("meta"):
-        unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+        unet, vae = UNet2DConditionModel(**UNET_2), AutoencoderKL(**VAE)
     assert sum(p.numel() for p in unet.parameters()) == 865_910_724  # as stated by its model card's weights
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
     assert vae.config.scaling_factor == 0.18215

@@ -6,12 +6,13 @@ import os
 import pty
 import re
 import struct
+import sys
 import termios
 import time
 
 import pytest
 
-from experiments.common.progress import Progress, Stand, report_images
+from experiments.common.progress import Progress, Stand, report_images, say_step
 
 NAMES = {"title": "generate", "noun": "panoramas"}
 
@@ -118,6 +119,16 @@ def test_a_listener_is_told_every_step_and_every_run():
     ]
 
 
+def test_a_line_does_not_run_into_a_bar(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress(["one"], {}, stream, **NAMES)
+    say_step("generate", "loading the model")
+    progress.close()
+    told = re.split("[\r\n]+", stream.getvalue())
+    assert "generate: loading the model" in told  # a line of its own
+
+
 def test_images_are_a_bar_on_a_terminal():
     stream = Terminal()
     say = report_images("score", stream)
@@ -125,3 +136,43 @@ def test_images_are_a_bar_on_a_terminal():
     for done in (1, 2, 4):
         say(done, 4)
     assert "score: 100%" in stream.getvalue() and "4/4" in stream.getvalue()
+
+
+# Seconds of a panorama of each method as committed under results/mini/demo (of a square: by its FLOPs), and FLOPs in
+# units of 10^11.
+DEMO = {"multidiffusion": 15.6, "blended_latent": 12.8, "syncdiffusion": 119.1, "stable_diffusion": 0.8}
+FLOPS = {"multidiffusion": 7.0, "blended_latent": 3.0, "syncdiffusion": 62.0, "stable_diffusion": 0.35}
+COUNTS = {"multidiffusion": 4, "blended_latent": 4, "syncdiffusion": 4, "stable_diffusion": 40}
+
+
+def seconds_in(text: str) -> int:
+    """What `clock` says, as seconds."""
+    units = {"s": 1, "min": 60, "h": 3600}
+    words = text.split()
+    return sum(int(number) * units[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+
+
+@pytest.mark.parametrize(("work", "error"), [(DEMO, 0.02), (FLOPS, 0.25)], ids=["measured before", "FLOPs"])
+def test_the_first_panorama_tells_how_long_a_mixed_run_takes(monkeypatch, work, error):
+    """MultiDiffusion first, with 40 s of loading and first use in its first step; SyncDiffusion takes eight times as
+    long. Work as it was measured before is exact up to that first step, counted FLOPs are within a quarter here."""
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    labels = [label for label, count in COUNTS.items() for _ in range(count)]
+    progress = Progress(labels, {}, stream, every=1e9, work=lambda: work, **NAMES)
+    now[0] += 40.0
+    for step in range(25):
+        now[0] += DEMO["multidiffusion"] / 25
+        progress.step("multidiffusion", (step + 1) / 25)
+    progress.finish("multidiffusion", "the first", 40.0 + DEMO["multidiffusion"])
+    told = seconds_in(stream.getvalue().rpartition("; ")[2].removesuffix(" left\n"))
+    truth = sum(COUNTS[label] * DEMO[label] for label in COUNTS) - DEMO["multidiffusion"]
+    assert told == pytest.approx(truth, rel=error)
+
+
+def test_several_at_once_count_as_several():
+    stream = io.StringIO()
+    progress = Progress(["one"] * 7, {}, stream, every=0.0, **NAMES)
+    progress.finish("one", "three of them", 30.0, count=3)
+    progress.finish("one", "three more", 30.0, count=3)
+    assert stream.getvalue() == "[3/7] three of them: 30.0 s; 40 s left\n[6/7] three more: 30.0 s; 10 s left\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.common import signals
-from experiments.common.signals import answered_by, end_at_once, importing, raise_interrupt
+from experiments.common.signals import end_at_once, importing
+from syncdiffusion.signals import Terminated, answered_by, raise_interrupt
 from tests.experiments.composing import REPOSITORY
 
 GOES_ON = "what is done stays; the same command goes on from here"
@@ -79,7 +79,7 @@ def test_a_signal_that_is_ignored_stays_ignored_and_handlers_come_back():
         with answered_by(raise_interrupt):
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGINT)
-            with pytest.raises(signals.Terminated):
+            with pytest.raises(Terminated):
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(1)
         assert signal.getsignal(signal.SIGTERM) is term

@@ -113,7 +113,7 @@ def seen(
     """How many crops the Inception stand-in was shown for one image."""
     counting = Counting()
     wanted = [BoundMeasurement(measurement, config, FeatureNetwork(label, counting.embed, fingerprint))]
-    assert len(list(measure([image], wanted, config.batch, cache))) == 1
+    assert len(list(measure([image], wanted, cache))) == 1
     return len(counting.crops)
 
 

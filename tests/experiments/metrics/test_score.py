@@ -119,6 +119,35 @@ def test_order_and_company_change_nothing(items, reference, config, bundle) -> N
         assert row["value"] == pytest.approx(by_key(scores)[key]["value"], rel=1e-4, abs=1e-4)
 
 
+def rounded_by_company(crops: list[np.ndarray]) -> torch.Tensor:
+    """A network whose last digits depend on how many crops it sees at once, as a real one's do."""
+    return colour_moments(crops) * (1 + 1e-6 * len(crops))
+
+
+class Stopped(BaseException):
+    """As a signal, which no library catches."""
+
+
+@pytest.mark.parametrize("seen", [1, 4, 5, 17, 25])
+def test_an_interrupted_pass_ends_with_the_same_numbers(items, reference, config, bundle, tmp_path, seen) -> None:
+    """To the last bit: after `seen` images, and beside panoramas that another run has already measured."""
+    networks = {**bundle, "inception": FeatureNetwork("rounded by company", rounded_by_company)}
+    whole = score_panoramas(items, reference, config, networks, cache=FeatureCache(tmp_path / "quiet"))
+
+    def stop(done: int, total: int) -> None:
+        if done == seen:
+            raise Stopped
+
+    cache = FeatureCache(tmp_path / "stopped")
+    with pytest.raises(Stopped):
+        score_panoramas(items, reference, config, networks, stop, cache)
+    assert score_panoramas(items, reference, config, networks, cache=FeatureCache(cache.folder)) == whole
+    another = FeatureCache(tmp_path / "another")
+    score_panoramas(items[::-3], reference[1::2], replace(config, batch=7), networks, cache=another)
+    assert score_panoramas(items, reference, config, networks, cache=another) == whole
+    assert score_panoramas(items, reference, config, networks) == whole
+
+
 def test_what_n_does_not_allow_has_no_row(items, reference, config, bundle) -> None:
     one = [items[0]]
     scores = score_panoramas(one, reference, config, bundle).scores

@@ -14,7 +14,6 @@ from experiments.mini import train_autoencoder as autoencoder
 from experiments.mini import train_diffusion as diffusion
 from experiments.mini.autoencoder_model import AutoencoderSettings, psnr_values
 from experiments.mini.dataset import SHARD, load_pictures, make_item
-from experiments.mini.files import replacing
 from experiments.mini.scenes import render, sample_scene
 from experiments.mini.training import MovingAverage, learning_rate, take_options
 from syncdiffusion.errors import UsageError
@@ -126,13 +125,3 @@ def test_mistakes_end_the_program_with_one_line(tmp_path: Path, capsys: pytest.C
         diffusion.main(["--work", str(tmp_path), "--device", "cpu", "--steps", "0"])
     error = capsys.readouterr().err
     assert error.startswith("error: steps=0") and error.count("\n") == 1
-
-
-def test_broken_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "file"
-    with replacing(path) as temporary:
-        temporary.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]

@@ -59,7 +59,7 @@ def test_a_home_folder_works(setting, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["prompt="], "prompt=: is empty"),
+        (["prompt="], "prompt: is empty"),
         (["prompt=   "], "is empty"),
         (["prompt_file=/no/such/file"], "prompt_file=/no/such/file: cannot be read (No such file"),
         (["prompts.texts=[a; b]"], "';' needs quotes"),

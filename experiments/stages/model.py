@@ -1,0 +1,76 @@
+"""The model of a run: which it is, told without loading it, and the loading."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.progress import say_step
+from experiments.common.signals import importing
+from experiments.panoramas.index import named_model
+from experiments.panoramas.records import ModelFacts
+from syncdiffusion.backbones.model_files import fingerprint
+from syncdiffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    from syncdiffusion.backbones.backbone import Backbone
+
+
+def load_libraries(stage: str) -> None:
+    """Import what takes seconds, where it is not there already, and say so."""
+    if "torch" in sys.modules and "diffusers" in sys.modules:
+        return
+    say_step(stage, "loading libraries")
+    with importing():
+        import diffusers  # noqa: F401
+
+        import baselines  # noqa: F401
+        import syncdiffusion.backbones.loading  # noqa: F401
+
+
+def open_backbone(config: Mapping[str, Any]) -> Backbone:
+    """Load the model that a `backbone` section names; UsageError where it cannot be, or has another window."""
+    import diffusers
+    import transformers
+
+    from syncdiffusion.backbones.loading import load_backbone
+
+    # They report on loading at length; what matters raises. A hub download keeps its own progress bar.
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    chosen = (config[name] for name in ("revision", "device", "precision", "compiled"))
+    backbone = load_backbone(source_of(config), *chosen)
+    window = backbone.window * backbone.factor
+    for name, own in (("window", window), ("factor", backbone.factor)):
+        if own != config[name]:
+            raise UsageError(f"backbone.{name}={config[name]}: this model's {name} is {own} px; give that")
+    return backbone
+
+
+def model_facts(config: Mapping[str, Any]) -> ModelFacts:
+    """What identifies the model of a `backbone` section in a record, told without loading it."""
+    named = named_model(config)
+    return {
+        "name": config["name"],
+        "id": named["id"],
+        "revision": named["revision"],
+        "fingerprint": fingerprint(source_of(config), config["revision"]),
+        "precision": named["precision"],
+        "compiled": config["compiled"],
+    }
+
+
+def source_of(config: Mapping[str, Any]) -> str:
+    """The folder, hub id or "embedded" that a `backbone` section names."""
+    return config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
+
+
+def device_name(backbone: Backbone) -> str:
+    if backbone.device.type != "cuda":
+        return str(backbone.device)
+    import torch
+
+    return torch.cuda.get_device_name(backbone.device)

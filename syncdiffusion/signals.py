@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM for commands: how both are raised, their words and exit statuses. Imports next to nothing."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: every library then cleans up as for Ctrl-C."""
+
+
+def exit_status(number: int) -> int:
+    """As a shell has it: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + number
+
+
+def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
+    """The signal that raised `stop`."""
+    return signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+
+
+def raise_interrupt(number: int, frame: FrameType | None) -> None:
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextmanager
+def answered_by(handler: Handler) -> Iterator[None]:
+    """Inside the block both signals are answered by `handler`. One that is ignored, as by nohup, stays so."""
+    before = {number: signal.getsignal(number) for number in WORDS}
+    for number, old in before.items():
+        if old is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
