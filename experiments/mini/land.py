@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image
 
 from experiments.common.command_line import one_line_errors
+from experiments.common.files import replacing
 from experiments.mini.captions import sample_pair
 from experiments.mini.dataset import SIZE
 from experiments.mini.diffusion_data import picture_hash
 from experiments.mini.elements import make_paint, sky
-from experiments.mini.files import load_or_make, replacing
+from experiments.mini.files import load_or_make
 from experiments.mini.scenes import _DRAW, WIDE  # a change to that file would render every training picture anew
 from experiments.mini.training import StepLines
 from experiments.mini.world import KINDS, Scene, sample_scene

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from experiments.common.command_line import one_line_errors
+from experiments.common.files import write_json
 from experiments.common.progress import say_step
 from experiments.mini.control_gate import gate
 from experiments.mini.dataset import SPLITS, load_pictures
 from experiments.mini.diffusion_data import FACTOR, DiffusionData, encoder_hash, load_latents
 from experiments.mini.diffusion_model import TRAIN_TIMESTEPS, attention_kernel
-from experiments.mini.files import write_json
 from experiments.mini.land import load_maps
 from experiments.mini.optimisers import Muon, split_parameters
 from experiments.mini.train_diffusion import loss_weights
