@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from experiments.metrics.measure import ImageFile, PanoramaImage
 
 NOTE = (
-    "Edge score is this project's own metric, not the paper's: by how many steps of 8 bits the first and last column of "
-    "a panorama that closes to a ring differ more than neighbouring columns at other borders of latent cells."
+    "Edge score is this project's own metric, not the paper's: by how many steps of 8 bits the first and last column "
+    "of a panorama that closes to a ring differ more than neighbouring columns at other borders of latent cells."
 )
 
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --force-device-scale-factor=1"
+    "--disable-component-update --disable-sync --force-device-scale-factor=1 --enable-unsafe-swiftshader"
 ).split()
 
 

@@ -47,6 +47,23 @@ def table_run(folder: Path) -> Results:
     return results
 
 
+def ring_picture(height: int = 128, width: int = 768) -> Image.Image:
+    """Columns of one colour each, whose hue goes once around and ends where it began."""
+    around = 2 * np.pi * (np.arange(width) + 0.5) / width
+    colours = 0.5 + 0.45 * np.cos(around[:, None] - 2 * np.pi / 3 * np.arange(3))
+    return Image.fromarray((255 * np.repeat(colours[None], height, axis=0)).round().astype(np.uint8))
+
+
+def ring_run(folder: Path) -> Results:
+    """A ring by each of the methods that close, and one by one that does not; a picture stands for all."""
+    flat = "+method@baselines.blended_latent=blended_latent"
+    results = synthetic_results("experiment=ring", "prompts=one", "seeds.count=1", flat)
+    results.panoramas["file"] = "ring.png"
+    write_results(folder, results)
+    ring_picture().save(folder / "ring.png")
+    return results
+
+
 def ablation_run(folder: Path) -> Results:
     """Ten methods and sixty rows; one picture stands for all."""
     results = synthetic_results("experiment=ablation_skip", "seeds.count=10")

@@ -83,7 +83,7 @@ def test_prompts_are_text(page, pages):
     page.press("\ue00c")
     assert page.js("window.hacked") is None
     assert page.js("document.querySelectorAll('main script, dialog script, [onerror], [src=x]').length") == 0
-    assert page.js("document.scripts.length") == 5  # the content and the four files
+    assert page.js("document.scripts.length") == 6  # the content and the five files
 
 
 @pytest.mark.parametrize(("title", "metric"), [("Intra-LPIPS", "intra_lpips"), ("seconds", "seconds")])
