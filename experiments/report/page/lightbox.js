@@ -52,7 +52,7 @@ function turn() {
 
 /** Lay the picture so that the point (x, y) of it is in the middle, as far as its edges allow. */
 function lay() {
-  if (!picture.naturalWidth) return; // not there yet; it calls again when it is
+  if (!picture.naturalWidth || view.hidden) return; // not there yet, or not seen; it calls again when it is
   const { width, height, fit } = shownSize();
   const within = (place, length, room) => {
     const margin = Math.min(0.5, room / 2 / length);
@@ -76,7 +76,7 @@ function shownSize() {
 
 /** Zoom by a factor; what lies at (clientX, clientY), or in the middle, stays where it is. */
 function zoom(factor, clientX, clientY) {
-  if (around.viewer) return zoomRing(factor);
+  if (view.hidden) return zoomRing(factor);
   const frame = view.getBoundingClientRect(), before = shownSize();
   const dx = clientX === undefined ? 0 : clientX - frame.left - frame.width / 2;
   const dy = clientY === undefined ? 0 : clientY - frame.top - frame.height / 2;
@@ -89,6 +89,7 @@ function zoom(factor, clientX, clientY) {
 
 /** Move by fractions of the screen. */
 function pan(across, down) {
+  if (view.hidden) return; // a ring is turned by its own keys
   const { width, height } = shownSize();
   at.x += (across * view.clientWidth) / width;
   at.y += (down * view.clientHeight) / height;
@@ -117,7 +118,7 @@ function stepWindow(by) {
 
 const toggleWindows = () => showWindows(!document.body.classList.contains("with-windows"));
 const fitAgain = () => {
-  if (around.viewer) return zoomRing(0);
+  if (view.hidden) return zoomRing(0);
   at.zoom = 1;
   lay();
 };

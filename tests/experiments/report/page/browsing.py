@@ -52,7 +52,7 @@ class Page:
     def until(self, script, *arguments):
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.driver, 10, 0.05).until(lambda _: self.js(script, *arguments))
+        return WebDriverWait(self.driver, 30, 0.05).until(lambda _: self.js(script, *arguments))
 
     def choose(self, name, value, kind="input"):
         """Set a control of the gallery as a reader does, and wait until the hash says so."""

@@ -48,10 +48,15 @@ def table_run(folder: Path) -> Results:
 
 
 def ring_picture(height: int = 128, width: int = 768) -> Image.Image:
-    """Columns of one colour each, whose hue goes once around and ends where it began."""
-    around = 2 * np.pi * (np.arange(width) + 0.5) / width
-    colours = 0.5 + 0.45 * np.cos(around[:, None] - 2 * np.pi / 3 * np.arange(3))
-    return Image.fromarray((255 * np.repeat(colours[None], height, axis=0)).round().astype(np.uint8))
+    """A hue that goes once around and ends where it began, darker from top to bottom."""
+    across, down = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    return Image.fromarray((255 * ring_colour(across, down)).round().astype(np.uint8))
+
+
+def ring_colour(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Of places in `ring_picture`, as shares of its width and height: three channels in [0, 1]."""
+    hue = 0.5 + 0.45 * np.cos(2 * np.pi * (across[..., None] - np.arange(3) / 3))
+    return (1 - 0.6 * down[..., None]) * hue
 
 
 def ring_run(folder: Path) -> Results:
