@@ -63,7 +63,7 @@ WORDS = (
     ("prompt=TEXT", "any text, in any script; any number of times", ""),
     ("prompt_file=FILE", "a prompt a line", ""),
 )
-RUNNING = ("name", "run_dir", "shared_dir", "stage", "dry_run", "strict", "shard", "plugins")
+RUNNING = ("name", "run_dir", "shared_dir", "stage", "dry_run", "strict", "shard", "panoramas_at_once", "plugins")
 COMPARING = ("baselines", "variants", "ablations", "compare_with")
 SCALE = ("height", "width", "stride", "steps", "guidance_scale", "window_batch", "gradient_batch")  # of a model
 
@@ -118,7 +118,7 @@ def first_sentence(path: Path) -> str:
             break
         if not line.startswith("# @package"):
             words += line.lstrip("# ").split()
-    return re.split(r"(?<=[^.]\w[.])\s", " ".join(words))[0].rstrip(".")
+    return re.split(r"(?<=[^.]\w[.?!])\s", " ".join(words))[0].rstrip(".")
 
 
 def lines_of(schema: type, node: DictConfig, prefix: str, names: Sequence[str] | None = None) -> list[Line]:
