@@ -17,24 +17,25 @@ the end, starts a quarter into the schedule and uses 50 DDIM steps; we keep the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import check_pixels, window_corners
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import SamplingSettings, setting
+from syncdiffusion.settings import JointSettings, setting
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from syncdiffusion.geometry.windows import Windows
     from syncdiffusion.joint.task import Task
 
 
 @dataclass(frozen=True)
-class BlendedLatentSettings(SamplingSettings):
+class BlendedLatentSettings(JointSettings):
     """Settings of one panorama by repeated outpainting."""
 
     overlap: float = setting(0.5, "share of a window that is known already", above=0, below=1)
@@ -56,8 +57,9 @@ def sample(task: Task, settings: BlendedLatentSettings) -> Tensor:
     done = torch.zeros(windows.height, windows.width, dtype=torch.bool, device=canvas.device)
     generators = task.generators("blend")
     for index, (top, left) in enumerate(windows.corners):
+        window = replace(windows, corners=((top, left),))
         place = (..., slice(top, top + windows.size), slice(left, left + windows.size))
-        canvas[place] = outpaint(task, task.noise[place], canvas[place], done[place], settings.start, generators)
+        canvas[place] = outpaint(task, window, canvas[place], done[place], settings.start, generators)
         done[place] = True
         task.told(Step(index, len(windows), 0))
     return canvas
@@ -65,7 +67,7 @@ def sample(task: Task, settings: BlendedLatentSettings) -> Tensor:
 
 def outpaint(
     task: Task,
-    latents: Tensor,
+    window: Windows,
     known: Tensor,
     mask: Tensor,
     start: float,
@@ -74,7 +76,7 @@ def outpaint(
     """Denoise one window of each panorama around what is known of it.
 
     Args:
-        latents: pure noise [n, c, s, s].
+        window: where it lies; it begins as the pure noise of the canvas there.
         known: clean latents [n, c, s, s], used where `mask` [s, s] is True.
         generators: one CPU generator per panorama, for the noise on the known cells.
 
@@ -85,10 +87,11 @@ def outpaint(
 
     from syncdiffusion.joint.noise import draw_normal
 
+    latents = window.crop(task.noise)[:, 0]
     steps = task.steps[int(start * len(task.steps)) if mask.any() else 0 :]
     for step, following in zip(steps, [*steps[1:], None], strict=True):
+        noise = task.predict_noise(step, window, latents[:, None])[:, 0]
         with torch.no_grad():
-            noise = task.backbone.predict_noise(latents, step.timestep, task.conditioning)
             latents = task.advance(step, latents, noise)
         if following is not None and mask.any():
             fresh = draw_normal(generators, known.shape[1:]).to(known)

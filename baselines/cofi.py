@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from baselines.blended_latent import corners, hop_of
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method
-from syncdiffusion.settings import SamplingSettings, setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, setting, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CofiSettings(SamplingSettings):
+class CofiSettings(JointSettings):
     """Settings of one CoFi panorama."""
 
     overlap: float = setting(0.5, "share of a window that it has in common with the next", above=0, below=1)

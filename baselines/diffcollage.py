@@ -25,7 +25,7 @@ from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import check_pixels
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import JointSettings, setting, window_batch_setting
+from syncdiffusion.settings import StartSettings, setting, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DiffCollageSettings(JointSettings):
+class DiffCollageSettings(StartSettings):
     """Settings of one DiffCollage panorama: one window high, a whole number of half windows wide."""
 
     ring: bool = setting(False, "the right edge goes on at the left")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from baselines import multidiffusion
 from syncdiffusion.method import Method
-from syncdiffusion.settings import JointSettings, loop_closure_setting, setting, stride_setting
+from syncdiffusion.settings import StartSettings, loop_closure_setting, setting, stride_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MadSettings(JointSettings):
+class MadSettings(StartSettings):
     """Settings of one panorama by MAD; the stride is a multiple of the UNet's coarsest token (8 latent cells)."""
 
     stride: int = stride_setting()

@@ -25,7 +25,7 @@ from baselines.blended_latent import hop_of
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import SamplingSettings, setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, setting, window_batch_setting
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SafaSettings(SamplingSettings):
+class SafaSettings(JointSettings):
     """Settings of one SaFa panorama, one window high."""
 
     overlap: float = setting(0.375, "share of a window that it has in common with the next", above=0, most=0.5)

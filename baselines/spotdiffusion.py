@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.geometry.sizes import check_pixels, window_corners
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import JointSettings, window_batch_setting
+from syncdiffusion.settings import JointSettings, StartSettings, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SpotDiffusionSettings(JointSettings):
+class SpotDiffusionSettings(StartSettings, JointSettings):
     """Settings of one SpotDiffusion panorama; height and width are multiples of the model's square."""
 
     window_batch: int | str = window_batch_setting()

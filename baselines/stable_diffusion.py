@@ -42,7 +42,7 @@ def sample(task: Task, settings: StableDiffusionSettings) -> Tensor:
     latents = task.noise
     for step in task.steps:
         with torch.no_grad():
-            noise = task.backbone.predict_noise(latents, step.timestep, task.conditioning)
+            noise = task.backbone.predict_noise(latents, step.timestep, task.conditioning.text)
             latents = task.advance(step, latents, noise)
         task.told(step)
     return latents

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from baselines.spotdiffusion import corners
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method
-from syncdiffusion.settings import SamplingSettings, setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, setting, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ Keep = Callable[["Step", "Tensor", float], "Tensor"]  # (step, canvas, share of 
 
 
 @dataclass(frozen=True)
-class StochSyncSettings(SamplingSettings):
+class StochSyncSettings(JointSettings):
     """Settings of one StochSync panorama; height and width are multiples of the model's square."""
 
     rounds: int = setting(25, "how often the panorama is denoised to the end", least=1)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from baselines import multidiffusion
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Method, one_row_corners
-from syncdiffusion.settings import JointSettings, setting, stride_setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, StartSettings, setting, stride_setting, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SyncSdeSettings(JointSettings):
+class SyncSdeSettings(StartSettings, JointSettings):
     """Settings of one SyncSDE panorama, one window high."""
 
     stride: int = stride_setting()

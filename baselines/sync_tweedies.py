@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from baselines import multidiffusion
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Method, one_row_corners
-from syncdiffusion.settings import JointSettings, loop_closure_setting, setting, stride_setting
+from syncdiffusion.settings import StartSettings, loop_closure_setting, setting, stride_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SyncTweediesSettings(JointSettings):
+class SyncTweediesSettings(StartSettings):
     """Settings of one SyncTweedies panorama, one window high."""
 
     stride: int = stride_setting()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Corners, Method, overlapping_corners
-from syncdiffusion.settings import JointSettings, setting, stride_setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, StartSettings, setting, stride_setting, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TwinDiffusionSettings(JointSettings):
+class TwinDiffusionSettings(StartSettings, JointSettings):
     """Settings of one TwinDiffusion panorama."""
 
     stride: int = stride_setting()

@@ -93,7 +93,7 @@ def chosen_settings(method: Method, arguments: argparse.Namespace) -> dict[str, 
         if not equals:
             raise UsageError(f"--set {word}: give SETTING=VALUE, such as --set steps=30")
         words.append((f"--set {name}", name, text))
-    types = get_type_hints(method.settings)
+    types, facts = get_type_hints(method.settings), facts_of(method.settings)
     known = [each.name for each in fields(method.settings)]
     chosen: dict[str, Any] = {}
     for option, name, text in words:
@@ -101,8 +101,22 @@ def chosen_settings(method: Method, arguments: argparse.Namespace) -> dict[str, 
             raise UsageError(f"{option}: {method.name} has no such setting; it has {', '.join(known)}")
         if name in chosen:
             raise UsageError(f"{option}: {name} is given twice; give it once")
-        chosen[name] = value_of(option, text, types[name])
+        if facts[name].many and text.startswith("["):
+            chosen[name] = [value_of(option, each, types[name]) for each in listed(option, text)]
+        else:
+            chosen[name] = value_of(option, text, types[name])
     return chosen
+
+
+def listed(option: str, text: str) -> list[str]:
+    """The texts of a list.
+
+    >>> listed("--set control_image", "[edges.png, depth.png]")
+    ['edges.png', 'depth.png']
+    """
+    if not text.endswith("]"):
+        raise UsageError(f"{option}={text}: a list ends in a bracket; give [ONE, TWO]")
+    return [each.strip() for each in text[1:-1].split(",") if each.strip()]
 
 
 def value_of(option: str, text: str, wanted: Any) -> Any:
@@ -125,7 +139,7 @@ def value_of(option: str, text: str, wanted: Any) -> Any:
     if str in kinds:
         return text
     names = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    raise UsageError(f"{option}={text}: must be {' or '.join(names[kind] for kind in kinds)}")
+    raise UsageError(f"{option}={text}: must be {' or '.join(names[kind] for kind in kinds if kind in names)}")
 
 
 def complete_settings(method: Method, backbone: Backbone, source: Path | str, chosen: Mapping[str, Any]) -> Any:

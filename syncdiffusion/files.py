@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.errors import UsageError
-from syncdiffusion.settings import Facts, facts_of
+from syncdiffusion.settings import Facts, each_of, facts_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,17 +42,34 @@ def by_content(settings: Mapping[str, Any], facts: Mapping[str, Facts]) -> dict[
         UsageError: a file that cannot be read.
     """
     return {
-        name: _told(name, value) if facts[name].file and value is not None else value
+        name: _told(name, value, facts[name]) if facts[name].file and value is not None else value
         for name, value in settings.items()
     }
 
 
-def _told(name: str, value: str) -> dict[str, str]:
+def contents(told: Any) -> Any:
+    """What `by_content` tells of a setting, as a key holds it: digests alone."""
+    if isinstance(told, list):
+        return list(map(contents, told))
+    return told["sha256"] if isinstance(told, dict) else told
+
+
+def _told(name: str, value: Any, facts: Facts) -> Any:
+    """Name and digest of a file; of a list, as many of them."""
+    if isinstance(value, list | tuple):
+        return [_told(name, each, facts) for each in value]
     path = place_of(value)
     try:
-        return {"name": path.name, "sha256": content_of(path)}
+        if facts.names is None:
+            return {"name": path.name, "sha256": content_of(path)}
+        files = facts.names(value)
+        if files is None:
+            return value
+        # Of several files that together say something: what is in each, in their order.
+        digests = "\n".join(map(content_of, files))
+        return {"name": path.name, "sha256": hashlib.sha256(digests.encode()).hexdigest()}
     except OSError as error:
-        raise _unreadable(name, value, error) from None
+        raise _unreadable(name, value if facts.names is None else error.filename, error) from None
 
 
 def check_files(settings: Any) -> None:
@@ -64,10 +81,11 @@ def check_files(settings: Any) -> None:
     for name, facts in facts_of(type(settings)).items():
         value = getattr(settings, name)
         if facts.file and value is not None:
-            if facts.picture:
-                open_picture(name, value)
-            else:
-                _told(name, value)
+            for each in each_of(value):
+                if facts.picture:
+                    open_picture(name, each)
+                else:
+                    _told(name, each, facts)
 
 
 def open_picture(name: str, value: str) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square
@@ -58,7 +58,8 @@ class Method:
     title: in tables and figures.
     settings: the frozen dataclass of its settings.
     sample: makes latents: (task, settings) -> denoised canvases [n, c, h, w].
-    calls: the network calls of one panorama: (settings, square) -> NetworkCalls.
+    calls: the network calls of one panorama: (settings, square) -> NetworkCalls. Those of a prompt for all;
+        `network_calls` knows what a layout adds.
     corners: where its windows lie; raises UsageError for a canvas that they cannot cover.
     source: what it is and where it is from.
     mark: colour and matplotlib marker in every figure; None takes what is left.
@@ -77,6 +78,24 @@ class Method:
     mark: tuple[str, str] | None = None
     moving: bool = False
     closed: Callable[[Mapping[str, Any]], bool] = closes_loop
+
+    def network_calls(self, settings: Any, square: Square) -> NetworkCalls:
+        """The network calls of one panorama, with what its conditioning adds.
+
+        A layout takes a noise prediction for each prompt that holds in a window (of moving windows: in their first
+        places; of a folder of layouts: their mean). Those of a gradient are reckoned by the mean window.
+
+        Raises:
+            UsageError: windows that cannot cover the canvas, a layout that cannot be read or does not suit it.
+        """
+        plain, layout = self.calls(settings, square), getattr(settings, "layout", None)
+        if layout is None:
+            return plain
+        from syncdiffusion.conditioning.layout import evaluations, read_layouts
+
+        corners, size = self.corners(settings, square), (settings.height, settings.width)
+        each = evaluations(read_layouts(layout), *size, square.factor, corners, square.window) / len(corners)
+        return replace(plain, unet=each * plain.unet, unet_backward=each * plain.unet_backward)
 
     def sample_latents(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -21,6 +21,7 @@ from syncdiffusion.geometry.sizes import LOOP_CLOSURES
 LONGEST = 2**17  # pixels: beyond any panorama, and short of what would end in a lack of memory without a word
 PRECISION_NAMES = ("float64", "float32", "tf32", "float16", "bfloat16")  # torch's dtypes, and CUDA's shorter float32
 SAMPLERS = ("ddim", "ddpm", "euler", "dpmpp")
+BOOTSTRAPPING = 0.4  # MultiDiffusion's 20 of 50 steps
 AUTO = "auto"  # a batch: as many windows as the free memory holds
 
 
@@ -29,7 +30,8 @@ class Facts:
     """What is known of a setting besides its type and its default.
 
     means: one line for help.
-    choices: the words that it may be; empty for anything of its type.
+    choices: the words that it may be, in a mapping that grows where plugins add to them; empty for anything of its
+        type.
     least, most: bounds of a number, themselves allowed; above, below: bounds that are not.
     symbol: what tables call it; "" for its own name.
     axis: the label of an axis over its values; "" for its own name.
@@ -40,10 +42,13 @@ class Facts:
     shared: the run has one value of it for all methods, under the same name.
     file: it names a file. A key holds the hash of the file's content, a record its name and hash, neither its place.
     picture: the file is a picture, which is looked at before the work begins.
+    names: every file that decides what the named one says, where that names others, or is a folder; of a value that is
+        no file (a hub id) None. Without it: the file alone.
+    many: it may be a list of such values.
     """
 
     means: str
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     least: float | None = None
     most: float | None = None
     above: float | None = None
@@ -56,6 +61,8 @@ class Facts:
     shared: bool = False
     file: bool = False
     picture: bool = False
+    names: Callable[[str], Sequence[Path] | None] | None = None
+    many: bool = False
 
 
 def setting(default: Any, means: str, **facts: Any) -> Any:
@@ -84,9 +91,19 @@ def check_settings(settings: Any) -> None:
         UsageError: names the setting, its value and what would do.
     """
     for name, facts in facts_of(type(settings)).items():
-        value, types = getattr(settings, name), _types(type(settings))[name]
-        if not (_has_type(value, types) and _is_allowed(value, facts)):
-            raise UsageError(f"{name}={value}: use {allowed(facts, types)}")
+        types = _types(type(settings))[name]
+        for value in each_of(getattr(settings, name)) if facts.many else (getattr(settings, name),):
+            if not (_has_type(value, types) and _is_allowed(value, facts)):
+                raise UsageError(f"{name}={value}: use {allowed(facts, types)}")
+
+
+def each_of(value: Any) -> list[Any]:
+    """The values of a setting that may be a list of them.
+
+    >>> each_of("a"), each_of(["a", "b"]), each_of(None)
+    (['a'], ['a', 'b'], [None])
+    """
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def _has_type(value: Any, types: Sequence[type]) -> bool:
@@ -190,14 +207,79 @@ class SamplingSettings:
         return self.steps
 
 
+def controlnet_files(value: str) -> Sequence[Path] | None:
+    """The files of a ControlNet's folder; None of a hub id."""
+    folder = Path(value).expanduser()
+    return sorted(each for each in folder.iterdir() if each.is_file()) if folder.is_dir() else None
+
+
+def layout_files(value: str) -> Sequence[Path]:
+    from syncdiffusion.conditioning.layout import files_named
+
+    return files_named(value)
+
+
+@dataclass(frozen=True)
+class JointSettings(SamplingSettings):
+    """What a method has that makes a canvas of windows: what the canvas is told besides the prompt.
+
+    Not those whose windows attend to each other inside the UNet: there each window has one row, and a window of a
+    layout has one for each of its prompts.
+    """
+
+    layout: str | None = setting(
+        None, "a file with a prompt for each region, or a folder of them; see syncdiffusion/conditioning/layout.py",
+        null="the prompt everywhere", added=(None,), shared=True, file=True, names=layout_files,
+    )  # fmt: skip
+    bootstrapping: float = setting(
+        BOOTSTRAPPING, "share of the steps, the first, in which a region of the layout does not see what is around it",
+        least=0, most=1, added=(BOOTSTRAPPING,), shared=True,
+    )  # fmt: skip
+
+    control_image: str | Sequence[str] | None = setting(
+        None, "a picture of the panorama's size that a ControlNet steers by; a list for several",
+        null="none", added=(None,), shared=True, file=True, picture=True, many=True,
+    )  # fmt: skip
+    controlnet: str | Sequence[str] | None = setting(
+        None, "the ControlNet, a folder or a hub id (owner/name or owner/name@revision), of each control_image",
+        null="none", added=(None,), shared=True, file=True, names=controlnet_files, many=True,
+    )  # fmt: skip
+    control_scale: float | Sequence[float] = setting(
+        1.0, "strength of each ControlNet", least=0, added=(1.0,), shared=True, many=True
+    )
+    control_start: float | Sequence[float] = setting(
+        0.0, "share of the steps before each ControlNet begins", least=0, most=1, added=(0.0,), shared=True, many=True
+    )
+    control_end: float | Sequence[float] = setting(
+        1.0, "share of the steps when each ControlNet has ended", least=0, most=1, added=(1.0,), shared=True, many=True
+    )
+
+    def controls(self) -> list[tuple[str, str, float, float, float]]:
+        """(ControlNet, picture, scale, start, end) of each; see `conditioning.control_settings`."""
+        from syncdiffusion.conditioning.control_settings import paired
+
+        names = ("controlnet", "control_image", "control_scale", "control_start", "control_end")
+        facts = facts_of(type(self))
+        return paired({name: each_of(getattr(self, name)) for name in names}, {n: facts[n].added[0] for n in names})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.controls()
+        if self.layout is None and self.bootstrapping != BOOTSTRAPPING:
+            raise UsageError(f"bootstrapping={self.bootstrapping}: is of a layout's regions; give layout=FILE as well")
+
+
 def stride_setting() -> Any:
     """The same in every method with overlapping windows."""
     return setting(16, "latent cells from one window to the next", least=1, axis="stride (latent cells)", shared=True)
 
 
 @dataclass(frozen=True)
-class JointSettings(SamplingSettings):
-    """What every method has that denoises a whole canvas; `syncdiffusion.joint.start` tells what a picture does."""
+class StartSettings(SamplingSettings):
+    """What a method has whose windows share one canvas throughout.
+
+    `syncdiffusion.joint.start` tells what a picture does.
+    """
 
     start_image: str | None = setting(
         None, "picture that the canvas starts from, resized to it", file=True, picture=True, null="noise alone",
@@ -243,7 +325,7 @@ def loop_closure_setting() -> Any:
 
 
 @dataclass(frozen=True)
-class WindowedSettings(JointSettings):
+class WindowedSettings(StartSettings, JointSettings):
     """What every method with overlapping windows has."""
 
     stride: int = stride_setting()
@@ -277,6 +359,8 @@ def label_of(name: str, facts: Facts, value: Any) -> str:
     """
     if value is None:
         return f"{name}={facts.null or 'null'}"
+    if facts.many and len(each_of(value)) > 1:
+        return f"{name}=" + "+".join(label_of(name, facts, each).removeprefix(f"{name}=") for each in value)
     if facts.file:
         return f"{name}={Path(value).name}"
     return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"

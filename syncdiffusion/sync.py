@@ -10,6 +10,9 @@ where image(x) is what the window is foreseen to become: noise prediction with g
 L is LPIPS. All windows of a step are cut from the same canvas, and the anchor does not move. What paper, supplementary
 code and released code do, and where they differ, is told in PROTOCOL.md, section 1.
 
+L may also be another loss of the foreseen image, and its goal several anchors (then the mean distance to them), the
+picture in a file, or what words ask for: then no window stands still. The catalogue in `perceptual` has the losses.
+
 torch is imported where it is needed: the settings below are read by every command, also by one that only helps.
 """
 
@@ -19,8 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
-from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.geometry.sizes import choose_anchors
 from syncdiffusion.method import Method, overlapping_corners
+from syncdiffusion.perceptual.catalogue import LOSSES, check_goal
 from syncdiffusion.settings import (
     AUTO,
     WindowedSettings,
@@ -34,8 +38,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from syncdiffusion.joint.task import Step, Task
-
-LOSSES = ("lpips_vgg", "lpips_alex", "style")
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,16 @@ class SyncDiffusionSettings(WindowedSettings):
         1, "pull at every n-th step only", least=1, symbol="every N", axis="gradient steps:\nevery N-th"
     )
     first_n: int | None = first_n_setting()
-    anchor: int | None = anchor_setting()
-    loss: str = setting("lpips_vgg", "perceptual distance", choices=LOSSES, axis="perceptual loss")
+    anchor: int | str | None = anchor_setting()
+    loss: str = setting("lpips_vgg", "loss of the foreseen images", choices=LOSSES, axis="perceptual loss")
+    toward: str | None = setting(
+        None, "what all windows are pulled toward in place of an anchor: a colour, a text, as the loss reads it",
+        null="the anchor", added=(None,),
+    )  # fmt: skip
+    toward_picture: str | None = setting(
+        None, "an image file whose central square all windows are pulled toward in place of an anchor",
+        null="the anchor", added=(None,), file=True, picture=True,
+    )  # fmt: skip
     unet_gradient: bool = setting(
         True, "false leaves the UNet's Jacobian out: one UNet pass a step; an approximation", added=(True,)
     )
@@ -68,6 +78,15 @@ class SyncDiffusionSettings(WindowedSettings):
         speed_only=True, shared=True,
     )  # fmt: skip
     checkpointing: bool = setting(False, "less memory, more time, the same result", speed_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_goal(self.loss, self.toward, self.toward_picture, self.anchor)
+
+    def anchors(self, windows: int) -> tuple[int, ...]:
+        """The numbers of the windows that stand still, of so many; none where they are pulled toward no window."""
+        fixed = self.toward is not None or self.toward_picture is not None
+        return () if fixed else choose_anchors(self.anchor, windows)
 
     def active(self, index: int) -> bool:
         """The gate: whether step `index` (from 0) synchronises."""
@@ -78,25 +97,26 @@ def sample(task: Task, settings: SyncDiffusionSettings) -> Tensor:
     """Denoised canvases [n, c, h, w].
 
     Raises:
-        UsageError: a canvas that the windows cannot cover, an anchor that does not exist, no weights for the loss.
+        UsageError: a canvas that the windows cannot cover, an anchor that does not exist, no weights for the loss, a
+            goal that it cannot have.
     """
     from syncdiffusion.joint.foresee import Foresight, Pull
     from syncdiffusion.joint.loop import denoise
 
     windows = task.windows(settings.stride, settings.loop_closure)
-    anchor = choose_anchor(settings.anchor, len(windows))
-    others = [j for j in range(len(windows)) if j != anchor]
+    anchors = settings.anchors(len(windows))
+    others = [j for j in range(len(windows)) if j not in anchors]
     if not others or not pulls(settings):
         return denoise(task, windows)
     chosen = (settings.loss, settings.gradient_batch, settings.checkpointing, settings.unet_gradient)
-    foresight = Foresight.of(task, *chosen)
+    foresight = Foresight.of(task, *chosen, settings.toward, settings.toward_picture)
 
     def pull(step: Step, views: Tensor, noise: Tensor | None = None) -> Tensor:
         if not settings.active(step.index):
             return views
         scale = settings.weight * settings.decay**step.index
-        anchor_images, target = foresight.aim(step, windows, views, anchor, noise)
-        gradients, images, distances = foresight.gradients(step, windows, views, others, target, noise)
+        anchor_images, targets = foresight.aim(step, windows, views, anchors, noise)
+        gradients, images, distances = foresight.gradients(step, windows, views, others, targets, noise)
         if task.on_pull is not None:
             task.on_pull(Pull(step, scale, tuple(others), anchor_images, images, distances, gradients))
         moved = views.clone()
@@ -117,10 +137,13 @@ def pulls(settings: SyncDiffusionSettings) -> int:
 def calls(settings: SyncDiffusionSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama."""
     n = len(overlapping_corners(settings, square))
-    # The anchor is foreseen too, but without a gradient.
-    unet = NetworkCalls(unet=n, unet_backward=n - 1) if settings.unet_gradient else NetworkCalls()
-    images = NetworkCalls(decoder=n, decoder_backward=n - 1, loss=n, loss_backward=n - 1)
-    pull = (unet + images) * pulls(settings) if n > 1 else NetworkCalls()
+    moved = n - len(settings.anchors(n))
+    # Anchors are foreseen too, but without a gradient.
+    unet = NetworkCalls(unet=n, unet_backward=moved) if settings.unet_gradient else NetworkCalls()
+    images = NetworkCalls(decoder=n, decoder_backward=moved, loss=n, loss_backward=moved)
+    pull = (unet + images) * pulls(settings) if moved else NetworkCalls()
+    if settings.toward_picture is not None and pulls(settings):
+        pull += NetworkCalls(loss=1)  # the picture, once
     return joint_calls(n, settings.steps_taken, settings.height, settings.width, square) + pull
 
 

@@ -1,33 +1,19 @@
 """The CLIP models that the CLIP score looks through, by open_clip."""
 
-import json
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
-from syncdiffusion.perceptual.pretrained import reachable
-
-# the configuration with the activation that OpenAI trained with
-OPENAI_MODEL, OPENAI_TAG = "ViT-B-16-quickgelu", "openai"
-
-
-class OpenClip(NamedTuple):
-    """What open_clip gives for one model."""
-
-    model: nn.Module
-    preprocess: Callable[[Image.Image], Tensor]
-    tokenizer: Callable[[list[str]], Tensor]
+from syncdiffusion.perceptual.clip import OpenClip, load_clip_folder, load_openai_clip
 
 
 @dataclass(frozen=True)
@@ -75,35 +61,6 @@ def openai_clip(device: torch.device) -> ClipNetwork:
     return ClipNetwork("clip_score", network, "", device, partial(load_openai_clip, device))
 
 
-def load_openai_clip(device: torch.device) -> OpenClip:
-    """OpenAI's CLIP through open_clip's own loader.
-
-    Raises:
-        UsageError: neither cached nor downloadable.
-    """
-    import open_clip
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    repository = open_clip.get_pretrained_cfg(OPENAI_MODEL, OPENAI_TAG)["hf_hub"].rstrip("/")
-    names = (open_clip.constants.HF_SAFE_WEIGHTS_NAME, open_clip.constants.HF_WEIGHTS_NAME)
-    cached = any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
-    reason = None if cached or reachable(constants.ENDPOINT) else f"{constants.ENDPOINT} does not answer"
-    if reason is None:
-        try:
-            model, preprocess = open_clip.create_model_from_pretrained(
-                OPENAI_MODEL, pretrained=OPENAI_TAG, device=device
-            )
-        except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-    if reason is not None:
-        raise UsageError(
-            f"metrics.networks=paper: CLIP ViT-B/16 ({repository}) cannot be had ({reason}); fill the "
-            "hub's cache elsewhere, name an open_clip folder as metrics.clip_folder, or leave "
-            "clip_score out of metrics.metrics"
-        )
-    return OpenClip(model.eval().requires_grad_(False), preprocess, open_clip.get_tokenizer(OPENAI_MODEL))
-
-
 def folder_clip(folder: Path, device: torch.device) -> ClipNetwork:
     """A CLIP from a folder with open_clip_config.json and weights, such as the embedded mini-CLIP.
 
@@ -116,27 +73,3 @@ def folder_clip(folder: Path, device: torch.device) -> ClipNetwork:
         raise UsageError(f"metrics.clip_folder={folder}: no open_clip_config.json there; name an open_clip folder")
     network, fingerprint = f"mini-CLIP ({folder.name})", fingerprint_folder(folder)
     return ClipNetwork("mini_clip_score", network, fingerprint, device, partial(load_clip_folder, folder, device))
-
-
-def load_clip_folder(folder: Path, device: torch.device) -> OpenClip:
-    """Raises UsageError where open_clip cannot open the folder."""
-    import open_clip
-
-    try:
-        model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
-        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **_no_code(folder))
-    except pickle.UnpicklingError:
-        raise UsageError(
-            f"metrics.clip_folder={folder}: its weights file holds more than weights, which is not opened; "
-            "give open_clip_model.safetensors, or a file that torch.load opens with weights_only=True"
-        ) from None
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        line = str(error).splitlines()[0]
-        raise UsageError(f"metrics.clip_folder={folder}: open_clip cannot open it ({line})") from error
-    return OpenClip(model.eval().requires_grad_(False), preprocess, tokenizer)
-
-
-def _no_code(folder: Path) -> dict[str, Any]:
-    """Options by which a tokenizer of transformers neither runs code of the folder nor asks whether it may."""
-    text = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
-    return {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}

@@ -8,19 +8,16 @@ from typing import Any
 
 import torch
 
-import syncdiffusion
 from experiments.metrics.catalogue import DEFINED
 from experiments.metrics.clip_network import ClipNetwork, folder_clip, openai_clip
 from experiments.metrics.coherence import PairNetwork
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.metrics.inception import FeatureNetwork, load_inception
 from syncdiffusion.errors import UsageError
+from syncdiffusion.perceptual.clip import MINI_CLIP
 from syncdiffusion.perceptual.distances import load_perceptual, network_label
 
 logger = logging.getLogger(__name__)
-
-MINI_CLIP = Path(syncdiffusion.__file__).parent / "weights" / "mini_clip"
-
 
 # A network knows its provenance (`network`, `fingerprint`) from the start, and is loaded when the first image passes
 # through it: a pass that finds all its features in the cache loads none.

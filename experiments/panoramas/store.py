@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from baselines import METHODS, facts
 from experiments.common.files import Unwritable, discard, png_bytes, replacing, write_json, write_whole
 from experiments.panoramas.records import Checksums, ModelFacts, Record, made
-from syncdiffusion.files import by_content
+from syncdiffusion.files import by_content, contents
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,9 +91,7 @@ def with_contents(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with a digest in place of every file that they name; UsageError for one that cannot be read."""
     known = {name: facts(method, name) for name in settings}
     told = by_content(settings, known)
-    return {
-        name: each["sha256"] if isinstance(each, dict) and known[name].file else each for name, each in told.items()
-    }
+    return {name: contents(each) if known[name].file and each is not None else each for name, each in told.items()}
 
 
 @dataclass(frozen=True)

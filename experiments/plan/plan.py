@@ -20,10 +20,11 @@ from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
 from experiments.plan.schema import Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, configurations, find_model, square_of
+from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import check_files
-from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.geometry.sizes import choose_anchors
 from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 
 LONGEST_LABEL = 100  # a file name's 255 bytes hold it, and what is written beside it
@@ -88,6 +89,7 @@ def plan_run(cfg: DictConfig) -> Plan:
     entries = entries_of(cfg)
     references = reference_entry(cfg)
     settings = checked_settings((*entries, references), resolved["backbone"], resolved["metrics"]["crop"])
+    check_conditioning(entries, prompts, resolved)
     first_seeds = first_seeds_of(resolved["prompts"], cfg.seeds.first)
     seeds = {prompt: seeds_from(prompt, firsts, cfg.seeds.count) for prompt, firsts in first_seeds.items()}
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
@@ -286,8 +288,9 @@ def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], cr
             settings = method.settings(**entry.settings)
             check_files(settings)
             corners = method.corners(settings, square)
+            method.network_calls(settings, square)  # also refuses a layout that does not suit the canvas
             if hasattr(settings, "anchor"):
-                choose_anchor(settings.anchor, len(corners))
+                choose_anchors(settings.anchor, len(corners))
         except UsageError as error:
             raise UsageError(f"{entry.label}: {error}") from None
         if crop > min(settings.height, settings.width):
@@ -297,6 +300,17 @@ def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], cr
             )
         built[entry.label] = settings
     return built
+
+
+def check_conditioning(entries: tuple[Entry, ...], prompts: tuple[str, ...], run: Mapping[str, Any]) -> None:
+    """Refuse a layout or a picture that a method of the run cannot follow, and a prompt that a layout is not for."""
+    for name in ("layout", "control_image"):
+        without = [entry.label for entry in entries if name not in entry.settings]
+        if run[name] and without:
+            raise UsageError(f"{name}={run[name]}: {', '.join(without)} cannot follow one; leave that method out")
+    for layout in dict.fromkeys(entry.settings["layout"] for entry in entries if entry.settings.get("layout")):
+        for prompt in prompts:
+            layout_for(layout, prompt)
 
 
 def precision_of(backbone: Mapping[str, Any]) -> str:

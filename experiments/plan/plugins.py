@@ -1,7 +1,8 @@
-"""Methods and metrics from files outside the repository: `plugins=[my_method.py]`.
+"""Methods, metrics and losses from files outside the repository: `plugins=[my_method.py]`.
 
-A plugin is a Python file with a `METHOD` (`syncdiffusion.method.Method`), a `METRIC`, or both. It is run: give files
-that you trust. Its method gets a schema, help, a dry run, a title and a mark in figures as the built-in ones do.
+A plugin is a Python file with a `METHOD` (`syncdiffusion.method.Method`), a `METRIC`, a `LOSS`
+(`syncdiffusion.perceptual.catalogue.ImageLoss`), or several of them. It is run: give files that you trust. Its method
+gets a schema, help, a dry run, a title and a mark in figures as the built-in ones do.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import ModuleType
 
 import baselines
 from syncdiffusion.errors import UsageError
+from syncdiffusion.perceptual.catalogue import register_loss
 
 _loaded: dict[Path, ModuleType] = {}
 
@@ -45,7 +47,7 @@ def load_plugins(files: Sequence[str]) -> None:
     """Run each file once and register what it holds.
 
     Raises:
-        UsageError: no such file, one that fails, one without METHOD or METRIC, or with a name that is taken.
+        UsageError: no such file, one that fails, one without METHOD, METRIC or LOSS, or with a name that is taken.
     """
     for name in files:
         path = Path(name).expanduser().resolve()
@@ -79,9 +81,12 @@ def _register(name: str, module: ModuleType) -> None:
 
     method = getattr(module, "METHOD", None)
     metric = getattr(module, "METRIC", None)
-    if method is None and metric is None:
-        raise UsageError(f"plugins={name}: neither METHOD nor METRIC in it; see CONTRIBUTING.md")
+    loss = getattr(module, "LOSS", None)
+    if method is None and metric is None and loss is None:
+        raise UsageError(f"plugins={name}: neither METHOD nor METRIC nor LOSS in it; see CONTRIBUTING.md")
     if method is not None:
         register_method(baselines.register(method), choice=True)
     if metric is not None:
         catalogue.register(metric)
+    if loss is not None:
+        register_loss(loss)

@@ -8,6 +8,7 @@ the dataclass' own default. The YAML files choose, and say what differs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -20,7 +21,7 @@ from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from experiments.common.shipped import shipped
 from syncdiffusion.method import Method
-from syncdiffusion.settings import PRECISION_NAMES, Facts, facts_of, setting
+from syncdiffusion.settings import BOOTSTRAPPING, PRECISION_NAMES, Facts, facts_of, setting
 
 
 class Stage(Enum):
@@ -128,6 +129,13 @@ class RunSchema:
     start_image: str | None = None
     start_strength: float | None = None
     mask: str | None = None
+    layout: str | None = None  # a prompt for each region: a file or a folder of them
+    bootstrapping: float = BOOTSTRAPPING
+    control_image: Any = None  # a picture of the panorama's size, or a list of them
+    controlnet: Any = None  # a folder or hub id of each
+    control_scale: Any = 1.0
+    control_start: Any = 0.0
+    control_end: Any = 1.0
     seeds: SeedsSchema = part(SeedsSchema)
     reference: ReferenceSchema = part(ReferenceSchema)
     backbone: BackboneSchema = part(BackboneSchema)
@@ -153,7 +161,8 @@ def method_schema(method: Method) -> type:
     columns: list[Any] = [("name", str, field(default=method.name))]
     for each in fields(method.settings):
         default = II(each.name) if facts[each.name].shared else each.default
-        columns.append((each.name, hints[each.name], field(default=default)))
+        # OmegaConf has no type for "a value or a list of them": the settings check it.
+        columns.append((each.name, Any if facts[each.name].many else hints[each.name], field(default=default)))
     return make_dataclass(f"{method.name}_settings", columns)
 
 
@@ -167,8 +176,8 @@ def register() -> None:
     store.store(group="schema", name="backbone", node=BackboneSchema)
     store.store(group="schema", name="metrics", node=_thawed(MetricsConfig))
     OmegaConf.register_new_resolver("window_shares", window_shares, replace=True)
-    OmegaConf.register_new_resolver("shipped", lambda name: str(shipped("conf") / name), replace=True)
     OmegaConf.register_new_resolver("suited", suited, replace=True)
+    OmegaConf.register_new_resolver("shipped", shipped_path, replace=True)
     for method in METHODS.values():
         register_method(method)
 
@@ -185,6 +194,12 @@ def window_shares(shares: Sequence[float], *, _root_: DictConfig) -> list[int]:
     """Shares of the model's window as latent cells: `${window_shares:[0.25,1]}` is [16, 64] for Stable Diffusion."""
     cells = _root_.backbone.window // _root_.backbone.factor
     return [max(1, round(share * cells)) for share in shares]
+
+
+def shipped_path(name: str) -> str:
+    """Where a file or folder of ``conf/`` is, in a checkout or installed; relative where that leads to it."""
+    found = shipped("conf") / name
+    return os.path.relpath(found) if found.is_relative_to(Path.cwd()) else str(found)
 
 
 def suited(method: str, setting: str, *, _root_: DictConfig) -> Any:

@@ -35,7 +35,7 @@ def calls(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any])
     from baselines import METHODS
 
     square = Square(backbone["window"] // backbone["factor"], backbone["factor"])
-    return METHODS[method].calls(METHODS[method].settings(**settings), square)
+    return METHODS[method].network_calls(METHODS[method].settings(**settings), square)
 
 
 def flops_per_call(backbone: Mapping[str, Any], loss: str | None) -> NetworkCalls | None:

@@ -71,7 +71,8 @@ def work(each: Unit | KnownTime, backbone: Mapping[str, Any]) -> dict[str, float
 
 
 def settings_key(method: str, settings: Mapping[str, Any]) -> tuple:
-    return method, *sorted(deciding(method, settings).items())
+    told = deciding(method, settings)
+    return method, *sorted((name, tuple(each) if isinstance(each, list) else each) for name, each in told.items())
 
 
 def measured_rate(backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> float | None:

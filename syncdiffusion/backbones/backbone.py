@@ -163,7 +163,8 @@ class Backbone:
         with self.autocast():
             states = torch.cat([conditioning.empty, conditioning.text]).to(dtype_of(self.unet))
             twice = torch.cat([latents, latents]).to(dtype_of(self.unet))
-            both = unet(twice, t, encoder_hidden_states=states).sample
+            added = control_residuals(conditioning, twice, t, states)
+            both = unet(twice, t, encoder_hidden_states=states, **added).sample
         without, conditioned = both.to(self.dtype).chunk(2)
         return without + conditioning.guidance_scale * (conditioned - without)
 
@@ -205,6 +206,25 @@ def tf32(on: bool) -> Iterator[None]:
     finally:
         setattr(products, name, before[0])
         setattr(convolutions, name, before[1])
+
+
+def control_residuals(conditioning: "Conditioning", twice: Tensor, t: Tensor, states: Tensor) -> dict[str, Any]:
+    """What ControlNets add inside the UNet, summed over them, as arguments of it; none where there are none.
+
+    twice, states: latents and text of the guidance pair; both halves see the picture.
+    """
+    total: list[Tensor] = []
+    for control in conditioning.controls:
+        images = torch.cat([control.images, control.images]).to(dtype_of(control.network))
+        down, middle = control.network(
+            twice, t, encoder_hidden_states=states, controlnet_cond=images, conditioning_scale=control.scale,
+            return_dict=False,
+        )  # fmt: skip
+        found = [*down, middle]
+        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+    if not total:
+        return {}
+    return {"down_block_additional_residuals": tuple(total[:-1]), "mid_block_additional_residual": total[-1]}
 
 
 def dtype_of(network: torch.nn.Module) -> torch.dtype:

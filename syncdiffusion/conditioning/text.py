@@ -1,16 +1,27 @@
-"""What the UNet is told: the prompt, and what guidance leads away from."""
+"""What the UNet is told: the prompt, what guidance leads away from, and pictures that ControlNets read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
-    from syncdiffusion.geometry.windows import Windows
+
+
+@dataclass(frozen=True)
+class Control:
+    """What a ControlNet adds to the UNet (Zhang et al., ICCV 2023): its network, pictures and strength.
+
+    images: [rows, 3, S, S] in [0, 1], one for each latent that the UNet sees.
+    """
+
+    network: Any  # diffusers' ControlNetModel
+    images: Tensor
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -23,17 +34,12 @@ class Conditioning:
     text: Tensor
     empty: Tensor
     guidance_scale: float
+    controls: tuple[Control, ...] = ()
 
     def rows(self, which: Tensor) -> Conditioning:
         """The same for the rows in `which`, repeats allowed."""
-        return Conditioning(self.text[which], self.empty[which], self.guidance_scale)
-
-    def for_windows(self, windows: Windows) -> Conditioning:
-        """Of n canvases: that of their n · N windows, canvas by canvas. Every window of a canvas is told the same."""
-        count = len(windows)
-        return Conditioning(
-            self.text.repeat_interleave(count, 0), self.empty.repeat_interleave(count, 0), self.guidance_scale
-        )
+        controls = tuple(replace(each, images=each.images[which]) for each in self.controls)
+        return Conditioning(self.text[which], self.empty[which], self.guidance_scale, controls)
 
 
 def encode(backbone: Backbone, prompts: Sequence[str], negative_prompt: str, guidance_scale: float) -> Conditioning:

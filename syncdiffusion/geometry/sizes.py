@@ -79,6 +79,23 @@ def window_corners(
     return tuple(corners)
 
 
+def choose_anchors(anchor: int | str | None, windows: int) -> tuple[int, ...]:
+    """The anchors' numbers: the centre window's for None, several of "3+10+17".
+
+    Raises:
+        UsageError: no such window, one named twice, or no numbers.
+    """
+    if not isinstance(anchor, str):
+        return (choose_anchor(anchor, windows),)
+    words = anchor.split("+")
+    if not all(word.strip().isdecimal() for word in words):
+        raise UsageError(f"anchor={anchor}: give a window's number, or several as in 3+10+17, or null for the centre")
+    chosen = tuple(choose_anchor(int(word), windows) for word in words)
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"anchor={anchor}: a window is named twice; name each once")
+    return chosen
+
+
 def choose_anchor(anchor: int | None, windows: int) -> int:
     """The anchor's number, the centre window's for None; UsageError where there is no such window."""
     chosen = windows // 2 if anchor is None else anchor

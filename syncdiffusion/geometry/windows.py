@@ -38,6 +38,12 @@ class Windows:
         """The same windows, those of canvas i moved to the right by shifts[i] cells, around the edge."""
         return replace(self, shifts=tuple(int(shift) % self.width for shift in shifts))
 
+    def enlarged(self, factor: int) -> Windows:
+        """The same windows on a canvas of which each cell has become factor x factor of them."""
+        corners = tuple((top * factor, left * factor) for top, left in self.corners)
+        shifts = tuple(shift * factor for shift in self.shifts)
+        return Windows(self.height * factor, self.width * factor, self.size * factor, corners, shifts)
+
     def _cells(self, device: torch.device) -> Tensor:
         """Index of every window's cells in the flattened canvas, [1, N · size²], or [n, N · size²] with shifts."""
         corners = torch.tensor(self.corners, device=device)

@@ -6,23 +6,25 @@ that it fits into memory, holds in half precision, and computes nothing twice. `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from syncdiffusion.files import open_picture
 from syncdiffusion.joint.finite import always_finite
 from syncdiffusion.joint.task import Step, Task
 from syncdiffusion.memory import Batch, by_batches
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
-    from syncdiffusion.conditioning.text import Conditioning
+    from syncdiffusion.conditioning.windows import WindowConditioning
     from syncdiffusion.geometry.windows import Windows
-    from syncdiffusion.perceptual.distances import PerceptualLoss
+    from syncdiffusion.perceptual.catalogue import PerceptualLoss
 
 # A distance is a mean over an image's pixels, so that what flows back in float16 is near its least numbers: 6e-8, below
 # which all is zero. Where the miniature's distance is divided by 64, a gradient loses nine tenths of its length, and a
@@ -36,11 +38,11 @@ class Pull:
     """What one synchronising step saw of n panoramas, before it moved their windows.
 
     scale: weight · decay^i; a window moves by -scale times its gradient.
-    windows: the numbers of the N - 1 windows but the anchor, in the order of the tensors' second axis.
-    anchor_images: foreseen image of the anchor, [n, 3, S, S] in [0, 1].
-    images: foreseen images of those windows, [n, N - 1, 3, S, S] in [0, 1].
-    distances: perceptual distance of each to the anchor's, [n, N - 1].
-    gradients: of that distance in the window's latents, [n, N - 1, c, s, s].
+    windows: the numbers of the N' windows but the A anchors, in the order of the tensors' second axis.
+    anchor_images: foreseen images of the anchors, [n, A, 3, S, S] in [0, 1]; A is 0 where the goal is no window.
+    images: foreseen images of those windows, [n, N', 3, S, S] in [0, 1].
+    distances: loss of each, its distance to the goal, [n, N'].
+    gradients: of that distance in the window's latents, [n, N', c, s, s].
     """
 
     step: Step
@@ -58,55 +60,77 @@ class Foresight:
 
     batch: windows through the networks at once where a gradient is taken.
     checkpointing: keep of a forward pass only what stands between the networks, and compute the rest again.
+    goal: features that every window is pulled toward whatever the others are, a row for each panorama; None where
+        anchors are the goal.
     """
 
     task: Task
     loss: PerceptualLoss
     batch: Batch
     checkpointing: bool = False
+    goal: list[Tensor] | None = None
 
     @classmethod
     def of(
-        cls, task: Task, loss: str, gradient_batch: int | str, checkpointing: bool, unet_gradient: bool = True
+        cls,
+        task: Task,
+        loss: str,
+        gradient_batch: int | str,
+        checkpointing: bool,
+        unet_gradient: bool = True,
+        toward: str | None = None,
+        toward_picture: str | None = None,
     ) -> Foresight:
-        """With the perceptual distance of that name.
+        """With the loss of that name, and as its goal what words or a picture ask for; anchors where neither is given.
 
         Raises:
-            UsageError: no such distance, or its weights cannot be had.
+            UsageError: no such loss, its weights cannot be had, words that it does not understand, no such picture.
         """
         from syncdiffusion.perceptual import distances
 
         backbone = task.backbone
-        kind = ("gradient", backbone.precision, loss, unet_gradient, checkpointing)
+        kind = ("gradient", backbone.precision, loss, unet_gradient, checkpointing, *task.conditioning.kind)
         batch = Batch(gradient_batch, "gradient_batch", kind, backbone.row_bytes)
-        return cls(task, distances.load_perceptual(loss, backbone.device, backbone.dtype), batch, checkpointing)
+        seen = distances.load_perceptual(loss, backbone.device, backbone.dtype)
+        goal = goal_features(task, seen, toward, toward_picture)
+        return cls(task, seen, batch, checkpointing, goal)
 
     def images(
-        self, model: Backbone, step: Step, latents: Tensor, told: Conditioning, noise: Tensor | None = None
+        self, model: Backbone, step: Step, latents: Tensor, told: WindowConditioning, noise: Tensor | None = None
     ) -> Tensor:
         """Foreseen images [r, 3, S, S] in [0, 1] of windows [r, c, s, s]; differentiable in the windows.
 
         noise: the windows' noise where it is known, held constant in a gradient; None predicts it.
         """
         if noise is None:
-            noise = self._stage(lambda x: model.predict_noise(x, step.timestep, told), latents)
+            noise = self._stage(lambda x: told.predict(model, x, step.timestep), latents)
         return self._stage(model.decode, self.task.foresee(step, latents, noise))
 
     @torch.no_grad()
     def aim(
-        self, step: Step, windows: Windows, views: Tensor, anchor: int, noise: Tensor | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The image that the anchor is foreseen to become, [n, 3, S, S], and its features; without a gradient."""
+        self, step: Step, windows: Windows, views: Tensor, anchors: Sequence[int], noise: Tensor | None
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """What windows are pulled toward at a step, without a gradient.
+
+        Returns:
+            the images that the anchors are foreseen to become [n, A, 3, S, S], and the features of each goal: those of
+            each anchor, or the fixed goal's.
+        """
+        if self.goal is not None:
+            side = views.shape[-1] * self.task.backbone.factor
+            return views.new_empty(len(views), 0, 3, side, side), [self.goal]
 
         def look(model: Backbone, latents: Tensor, which: Tensor, *known: Tensor) -> tuple[Tensor, ...]:
-            images = self.images(model, step, latents, told.rows(which), *known)
+            images = self.images(model, step, latents, told.of(which), *known)
             return images, *self._features(model, images)
 
-        told = self.task.conditioning.for_windows(windows)
-        rows = [views[:, anchor], self._rows(views)[:, anchor]]
-        rows += [] if noise is None else [noise[:, anchor]]
-        images, *features = always_finite(self.task.backbone, look)(*rows)
-        return images, features
+        told = self.task.conditioning.at(self.task, step, windows)
+        found = []
+        for anchor in anchors:
+            rows = [views[:, anchor], self._rows(views)[:, anchor]]
+            rows += [] if noise is None else [noise[:, anchor]]
+            found.append(always_finite(self.task.backbone, look)(*rows))
+        return torch.stack([images for images, *_ in found], 1), [features for _, *features in found]
 
     def gradients(
         self,
@@ -114,10 +138,13 @@ class Foresight:
         windows: Windows,
         views: Tensor,
         others: list[int],
-        target: list[Tensor],
+        targets: list[list[Tensor]],
         noise: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the distance of each window in `others` to the target's features, one target per canvas.
+        """Of the distance of each window in `others` to the targets' features, the mean over several targets.
+
+        Args:
+            targets: features of a row per canvas each, as `aim` gives them.
 
         Returns:
             gradients in the windows' latents [n, N', c, s, s], foreseen images [n, N', 3, S, S], distances [n, N'].
@@ -128,14 +155,14 @@ class Foresight:
         ) -> tuple[Tensor, Tensor, Tensor]:
             latents = latents.detach().requires_grad_()
             with torch.enable_grad():
-                images = self.images(model, step, latents, told.rows(row), *known)
-                distances = self._distance(model, images, [feature[owner] for feature in target])
+                images = self.images(model, step, latents, told.of(row), *known)
+                distances = self._distance(model, images, [[f[owner] for f in target] for target in targets])
                 # A window's distance depends on that window alone, so the sum's gradient holds them all.
                 wider = GRADIENT_SCALES.get(model.precision, 1.0)
                 found = torch.autograd.grad(wider * distances.sum(), latents)[0] / wider
             return found, images.detach(), distances.detach()
 
-        told, n = self.task.conditioning.for_windows(windows), len(views)
+        told, n = self.task.conditioning.at(self.task, step, windows), len(views)
         owner = torch.arange(n, device=views.device).repeat_interleave(len(others))
         rows = [views[:, others].flatten(0, 1), self._rows(views)[:, others].flatten(), owner]
         rows += [] if noise is None else [noise[:, others].flatten(0, 1)]
@@ -154,12 +181,54 @@ class Foresight:
         with model.autocast():
             return self.loss.features(images)
 
-    def _distance(self, model: Backbone, images: Tensor, target: list[Tensor]) -> Tensor:
-        """Perceptual distances [r] of images to the features of as many others."""
-        return self._stage(lambda x: self.loss.distance(self._features(model, x), target), images)
+    def _distance(self, model: Backbone, images: Tensor, targets: list[list[Tensor]]) -> Tensor:
+        """Distances [r] of images to the features of as many others, the mean over several targets."""
+
+        def mean(images: Tensor) -> Tensor:
+            seen = self._features(model, images)
+            return torch.stack([self.loss.distance(seen, target) for target in targets]).mean(dim=0)
+
+        return self._stage(mean, images)
 
     def _stage(self, network: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
         if not (self.checkpointing and given.requires_grad):
             return network(given)
         # No stage draws random numbers, so none need be kept.
         return checkpoint(network, given, use_reentrant=False, preserve_rng_state=False)
+
+
+@torch.no_grad()
+def goal_features(
+    task: Task, loss: Any, toward: str | None = None, toward_picture: str | None = None
+) -> list[Tensor] | None:
+    """The features of a goal that is no window, a row for each panorama of the task; None where there is none.
+
+    Args:
+        toward: words, for a loss that understands some.
+        toward_picture: an image file; its central square, enlarged or reduced to a window's size, is looked at.
+
+    Raises:
+        UsageError: words that the loss does not understand, a file that is no picture.
+    """
+    backbone, count = task.backbone, len(task.prompts)
+    if toward is not None:
+        features = loss.features_of(toward, task.prompts)
+    elif toward_picture is not None:
+        square = read_square(toward_picture, backbone.window * backbone.factor).to(backbone.device, backbone.dtype)
+        with backbone.autocast():
+            features = loss.features(square)
+    else:
+        return None
+    return [each.to(backbone.device).expand(count, *each.shape[1:]) for each in features]
+
+
+def read_square(path: str, side: int) -> Tensor:
+    """The central square of an image file, [1, 3, side, side] in [0, 1].
+
+    Raises:
+        UsageError: no such file, or no picture.
+    """
+    from PIL import Image, ImageOps
+
+    square = ImageOps.fit(open_picture("toward_picture", path), (side, side), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255

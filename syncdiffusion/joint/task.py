@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from syncdiffusion.conditioning.text import Conditioning, encode
+from syncdiffusion.conditioning.canvas import CanvasConditioning, condition
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import check_pixels, check_stride
 from syncdiffusion.geometry.windows import Windows, place_windows
@@ -50,7 +50,7 @@ class Task:
 
     prompts, seeds: one of each per panorama.
     height, width: of the canvases in pixels.
-    conditioning: a row per panorama.
+    conditioning: what they are told; a row per panorama.
     sampler: with the task's steps set; none but this task's.
     skipped: how many of the sampler's first steps are not taken, because the canvas starts from a picture.
     start: that picture.
@@ -63,7 +63,7 @@ class Task:
     seeds: tuple[int, ...]
     height: int
     width: int
-    conditioning: Conditioning
+    conditioning: CanvasConditioning
     sampler: Sampler
     skipped: int = 0
     start: Start | None = None
@@ -110,19 +110,26 @@ class Task:
 
     def predict_noise(self, step: Step, windows: Windows, views: Tensor) -> Tensor:
         """The guided noise prediction of all windows [n, N, c, s, s], in as many batches as fit into memory."""
-        told = self.conditioning.for_windows(windows)
+        conditioning = self.conditioning.at(self, step, windows)
+        told = conditioning.told
         batch = self._batches.setdefault(
             "prediction",
-            Batch(self.window_batch, "window_batch", ("prediction", self.backbone.precision), self.backbone.row_bytes),
+            Batch(
+                self.window_batch,
+                "window_batch",
+                ("prediction", self.backbone.precision, *self.conditioning.kind),
+                self.backbone.row_bytes,
+            ),
         )
 
         @torch.no_grad()
         def predict(model: Backbone, latents: Tensor, which: Tensor) -> tuple[Tensor]:
             return (model.predict_noise(latents, step.timestep, told.rows(which)),)
 
-        rows = views.flatten(0, 1)
+        rows = conditioning.seen(views.flatten(0, 1))
         everyone = torch.arange(len(rows), device=rows.device)
-        return by_batches(always_finite(self.backbone, predict), batch, rows, everyone)[0].view_as(views)
+        noise = by_batches(always_finite(self.backbone, predict), batch, rows, everyone)[0]
+        return conditioning.joined(noise).view_as(views)
 
     def advance(self, step: Step, views: Tensor, noise: Tensor) -> Tensor:
         """A step of the sampler: latents of any shape [n, ...], of this noise, with less of it."""
@@ -172,7 +179,7 @@ def new_task(
     """The task of a method's settings; arguments as in `Method.generate`.
 
     Raises:
-        UsageError: no prompt, or not as many seeds as prompts.
+        UsageError: no prompt, not as many seeds as prompts, or what `condition` refuses.
     """
     if not prompts or len(prompts) != len(seeds):
         raise UsageError(f"prompts, seeds: {len(prompts)} and {len(seeds)} of them; give one seed for each prompt")
@@ -184,7 +191,7 @@ def new_task(
         seeds,
         settings.height,
         settings.width,
-        encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale),
+        condition(backbone, prompts, settings),
         new_sampler(backbone, settings.sampler, settings.steps, fresh),
         settings.steps - settings.steps_taken,
         read_start(backbone, settings),

@@ -8,34 +8,16 @@ import functools
 import importlib.util
 import logging
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.perceptual.catalogue import LOSSES, PerceptualLoss
 from syncdiffusion.perceptual.pretrained import weight_file
 from syncdiffusion.perceptual.trunks import Trunk, empty_layers, load_trunk
 
 logger = logging.getLogger(__name__)
-
-
-class PerceptualLoss(Protocol):
-    """What every distance here offers. All of it is differentiable in the images.
-
-    name: the setting that selects it; network: which weights it looks through, for records.
-    """
-
-    name: str
-    network: str
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """(n, 3, h, w) in [0, 1] -> one float32 tensor of n rows per layer."""
-        ...
-
-    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """Features of n or 1 images each -> (n,) float32 distances."""
-        ...
 
 
 class LPIPS(nn.Module):
@@ -145,6 +127,21 @@ PERCEPTUAL_LOSSES = tuple(_TRUNKS)
 def load_perceptual(
     name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> PerceptualLoss:
+    """A frozen loss of images: one of PERCEPTUAL_LOSSES, or of the catalogue's LOSSES.
+
+    dtype: precision of its networks.
+
+    Raises:
+        UsageError: unknown name, or weights that cannot be had.
+    """
+    if name in PERCEPTUAL_LOSSES:
+        return load_network_distance(name, device, dtype)
+    if name not in LOSSES:
+        raise UsageError(f"loss={name}: choose one of {', '.join(dict.fromkeys((*PERCEPTUAL_LOSSES, *LOSSES)))}")
+    return LOSSES[name].load(device, dtype)
+
+
+def load_network_distance(name: str, device: str | torch.device, dtype: torch.dtype) -> PerceptualLoss:
     """A frozen perceptual distance, loaded once per (name, device, dtype).
 
     name: "lpips_vgg", "lpips_alex"; "style" looks through VGG-16, whose weights LPIPS uses too and
@@ -153,10 +150,8 @@ def load_perceptual(
     dtype: precision of the convolutions. Features and distances are float32, or float64 with it.
 
     Raises:
-        UsageError: unknown name, or weights that cannot be had.
+        UsageError: weights that cannot be had.
     """
-    if name not in PERCEPTUAL_LOSSES:
-        raise UsageError(f"loss={name}: choose one of {', '.join(PERCEPTUAL_LOSSES)}")
     return _load(name, str(torch.device(device)), dtype)
 
 

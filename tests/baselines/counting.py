@@ -53,7 +53,7 @@ def check_calls(tiny, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict
             handle.remove()
     if method.closed(settings):  # what a ring decodes twice to meet its other end is not counted as the method's
         seen["decoder"] -= 2 * tiny.decoder.reach * settings["height"] / tiny.factor / area["decoder"]
-    counted = method.calls(method.settings(**settings), Square(tiny.window, tiny.factor))
+    counted = method.network_calls(method.settings(**settings), Square(tiny.window, tiny.factor))
     assert (counted.unet, counted.decoder, counted.loss) == pytest.approx(tuple(seen.values()))
     found = tuple(backward.values())
     assert (counted.unet_backward, counted.decoder_backward, counted.loss_backward) == pytest.approx(found)

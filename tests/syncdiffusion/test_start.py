@@ -16,12 +16,12 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise
 from syncdiffusion.joint.task import new_task
 from syncdiffusion.perceptual import distances
-from syncdiffusion.settings import SAMPLERS, JointSettings
+from syncdiffusion.settings import SAMPLERS, StartSettings
 from tests.baselines.counting import Flat, check_calls
 from tests.experiments.composing import compose_plan
 
 PROMPT = "a photo of a forest"
-JOINT = sorted(name for name, method in METHODS.items() if issubclass(method.settings, JointSettings))
+JOINT = sorted(name for name, method in METHODS.items() if issubclass(method.settings, StartSettings))
 SIZE = {"height": 64, "width": 128, "steps": 5, "guidance_scale": 2.0}
 
 

@@ -182,7 +182,7 @@ def test_a_pull_shows_what_the_literal_loop_sees(tiny):
         leaves = [cut(canvas, *view, 8).requires_grad_() for view in views_of(8, 16, 8, 4)]
         noises = [guided_noise(tiny, x, t, text, empty, 3.0) for x in leaves]
         anchor, *others = [decoded(tiny, ddim.foreseen(x, e, t)) for x, e in zip(leaves, noises, strict=True)]
-        torch.testing.assert_close(first.anchor_images[i], anchor[0].detach(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(first.anchor_images[i, 0], anchor[0].detach(), atol=1e-5, rtol=0)
         for j, image in enumerate(others):
             loss = distance(2 * image - 1, 2 * anchor.detach() - 1).sum()
             gradient = torch.autograd.grad(loss, leaves[j + 1])[0]
@@ -210,7 +210,7 @@ def test_a_faint_gradient_is_not_lost_in_float16(tiny):
         task = new_task(replace(tiny, precision=precision), [PROMPT], [0], settings(width=96))
         windows, foresight = task.windows(4), Foresight(task, Faint(), Batch(1))
         views, step = windows.crop(task.noise), task.steps[0]
-        _, target = foresight.aim(step, windows, views, 1, None)
+        _, target = foresight.aim(step, windows, views, (1,), None)
         found.append(foresight.gradients(step, windows, views, [0], target, None)[0])
     exact, half = found
     assert (half - exact).norm() <= 0.2 * exact.norm()

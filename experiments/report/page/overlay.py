@@ -8,7 +8,7 @@ from typing import Any
 from baselines import METHODS
 from experiments.results.study import Row
 from syncdiffusion.cost import Square
-from syncdiffusion.geometry.sizes import choose_anchor
+from syncdiffusion.geometry.sizes import choose_anchors
 from syncdiffusion.settings import facts_of
 
 
@@ -17,7 +17,7 @@ def windows_of(row: Row, canvas: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Returns:
         size: their side. boxes: [left, top] of each, by number; one that reaches beyond the right edge goes on at the
-        left. anchor: the number of the one that the others are pulled toward, None where the method has none.
+        left. anchors: the numbers of those that the others are pulled toward, none where the method has none.
     """
     method = METHODS.get(row.method)
     if method is None or method.moving:
@@ -30,6 +30,8 @@ def windows_of(row: Row, canvas: Mapping[str, Any]) -> dict[str, Any] | None:
     corners = method.corners(method.settings(**known), square)
     if not corners:
         return None
-    anchor = choose_anchor(row.settings["anchor"], len(corners)) if "anchor" in row.settings else None
+    toward_other = any(row.settings.get(name) is not None for name in ("toward", "toward_picture"))
+    has_anchors = "anchor" in row.settings and not toward_other
+    anchors = choose_anchors(row.settings["anchor"], len(corners)) if has_anchors else ()
     boxes = [[left * factor, top * factor] for top, left in corners]
-    return {"size": square.pixels, "boxes": boxes, "anchor": anchor}
+    return {"size": square.pixels, "boxes": boxes, "anchors": list(anchors)}

@@ -1,6 +1,6 @@
 "use strict";
 
-// The windows of a joint-diffusion method, drawn over its picture: thin outlines, the anchor thick, and the one window
+// The windows of a joint-diffusion method, drawn over its picture: thin outlines, anchors thick, and the one window
 // that the pointer is nearest to. Boxes are [left, top] in pixels of the picture, as the method itself places them.
 
 /** The SVG path of one window; a window of a loop closure goes on at the left edge. */
@@ -38,7 +38,7 @@ function windowsOverlay(method, say = () => {}) {
   const path = (name, d) => part("path", { class: name, d, "vector-effect": "non-scaling-stroke" });
   method.outlines ??= windows.boxes.map((box) => outline(box, windows, width));
   const all = method.outlines.join("");
-  const anchor = windows.anchor === null ? "" : method.outlines[windows.anchor];
+  const anchor = windows.anchors.map((number) => method.outlines[number]).join("");
   const pointed = path("pointed", "");
   const overlay = part(
     "svg",
@@ -51,7 +51,7 @@ function windowsOverlay(method, say = () => {}) {
     if (number < 0) return say("");
     const [left, top] = windows.boxes[number], { size, boxes } = windows;
     const right = left + size > width ? left + size - width : left + size;
-    const name = `window ${number} of 0–${boxes.length - 1}${number === windows.anchor ? ", the anchor" : ""}`;
+    const name = `window ${number} of 0–${boxes.length - 1}${windows.anchors.includes(number) ? ", an anchor" : ""}`;
     return say(`${name}: x ${left}–${right}, y ${top}–${top + size} px`);
   };
   overlay.number = -1;

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.metrics import clip_network
 from experiments.metrics.clip_network import folder_clip, openai_clip
 from experiments.metrics.definitions.clip_score import clip_scores
 from syncdiffusion.errors import UsageError
+from syncdiffusion.perceptual import clip
 
 CPU = torch.device("cpu")
 
@@ -106,7 +106,7 @@ def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(clip_folder, tmp
 def test_openai_clip_out_of_reach_is_one_line(monkeypatch, tmp_path) -> None:
     import huggingface_hub
 
-    monkeypatch.setattr(clip_network, "reachable", lambda url: False)
+    monkeypatch.setattr(clip, "reachable", lambda url: False)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *names: None)
     with pytest.raises(UsageError, match="ViT-B/16 .*cannot be had.*not answer.*metrics.clip_folder") as caught:
         openai_clip(CPU).embed_texts(["a mountain"])

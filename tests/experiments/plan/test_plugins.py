@@ -123,7 +123,7 @@ def test_a_wrong_setting_of_it_is_told_like_any_other(plugin):
     ("content", "message"),
     [
         (None, "no such file"),
-        ("x = 1\n", "neither METHOD nor METRIC in it"),
+        ("x = 1\n", "neither METHOD nor METRIC nor LOSS in it"),
         ("x = 1\nx / 0\n", "line 2: ZeroDivisionError"),
         ("from baselines.multidiffusion import METHOD as M\nfrom dataclasses import replace\n"
          "METHOD = replace(M, title='another')\n", "there is one of that name"),

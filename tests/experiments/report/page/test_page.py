@@ -119,7 +119,7 @@ def test_windows_are_those_of_the_method(height, width, stride, closure):
     found = windows_of(Row("a", "A", "syncdiffusion", settings, None), CANVAS)
     placed = place_windows(height // 8, width // 8, 16, stride, closure)
     assert [[left // 8, top // 8] for left, top in found["boxes"]] == [[left, top] for top, left in placed.corners]
-    assert found["size"] == 128 and found["anchor"] == len(placed) // 2
+    assert found["size"] == 128 and found["anchors"] == [len(placed) // 2]
 
 
 def test_windows_scale_with_the_pixels_of_a_latent_cell():
@@ -131,8 +131,12 @@ def test_windows_scale_with_the_pixels_of_a_latent_cell():
 def test_anchor_is_the_chosen_one_and_only_where_a_method_has_one():
     settings = {"height": 128, "width": 768, "stride": 4}
     row = Row("a", "A", "syncdiffusion", settings | {"anchor": 0}, None)
-    assert windows_of(row, CANVAS)["anchor"] == 0
-    assert windows_of(replace(row, settings=settings), CANVAS)["anchor"] is None
+    assert windows_of(row, CANVAS)["anchors"] == [0]
+    several = replace(row, settings=settings | {"anchor": "2+5"})
+    assert windows_of(several, CANVAS)["anchors"] == [2, 5]
+    elsewhere = settings | {"anchor": None, "toward": "orange", "loss": "colour"}
+    assert windows_of(replace(row, settings=elsewhere), CANVAS)["anchors"] == []
+    assert windows_of(replace(row, settings=settings), CANVAS)["anchors"] == []
     assert windows_of(replace(row, method="stable_diffusion", settings={"height": 128, "width": 768}), CANVAS) is None
     assert windows_of(replace(row, method="a plugin that is not there"), CANVAS) is None
 

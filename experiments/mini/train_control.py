@@ -1,0 +1,282 @@
+"""Trains a ControlNet of the miniature: its pictures follow a given map of land and sky (land.py).
+
+    python -m experiments.mini.train_control --threads 1
+    python -m experiments.mini.train_control --export        # from the last checkpoint, no training
+    python -m experiments.mini.train_control --gate          # does the made skyline follow the given one?
+
+UNet, text encoder and autoencoder are those of --model and stay as they are; the ControlNet begins as the UNet's
+encoder, with zeros where it adds to it (Zhang et al., ICCV 2023). The training is otherwise train_diffusion.py's:
+scenes encoded once, windows cut anywhere from them, a second call goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.common.command_line import one_line_errors
+from experiments.common.files import write_json
+from experiments.common.progress import say_step
+from experiments.mini.control_gate import gate
+from experiments.mini.dataset import SPLITS, load_pictures
+from experiments.mini.diffusion_data import FACTOR, DiffusionData, encoder_hash, load_latents
+from experiments.mini.diffusion_model import TRAIN_TIMESTEPS, attention_kernel
+from experiments.mini.land import load_maps
+from experiments.mini.optimisers import Muon, split_parameters
+from experiments.mini.train_diffusion import loss_weights
+from experiments.mini.training import (
+    MovingAverage,
+    Training,
+    add_machine,
+    add_settings,
+    descend,
+    learning_rate,
+    load_checkpoint,
+    print_steps_that_fit,
+    step_generator,
+    take_options,
+    train_steps,
+)
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.backbones.loading import load_backbone
+from syncdiffusion.backbones.model_files import EMBEDDED
+from syncdiffusion.errors import UsageError
+
+EMBEDDING = (16, 32, 64, 96)  # channels of the map's encoder, from pixels to cells
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """What determines the trained weights, apart from the number of steps and the data; as in DiffusionSettings."""
+
+    batch: int = 32
+    peak_rate: float = 5e-4
+    weight_decay: float = 0.01
+    warmup: int = 100
+    caption_dropout: float = 0.1
+    caption_shares: tuple[float, float, float] = (0.5, 0.35, 0.15)
+    snr_gamma: float = 5.0
+    averages: tuple[float, float, float] = (0.998, 0.99, 0.9995)
+    seed: int = 0
+    bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class ControlData:
+    """Encoded pictures with their captions, and the maps of the same scenes, booleans [n, h, w] in pixels."""
+
+    scenes: DiffusionData
+    maps: np.ndarray
+
+    def pictures(self, rows: Tensor, lefts: Tensor) -> Tensor:
+        """What the ControlNet is shown of windows from these left edges in cells: [b, 3, s, s] in [0, 1]."""
+        cut = []
+        for row, left in zip(rows.tolist(), lefts.tolist(), strict=True):
+            land = self.maps[row]
+            cut.append(land[:, left * FACTOR : left * FACTOR + len(land)])
+        return torch.from_numpy(np.stack(cut)).float()[:, None].repeat(1, 3, 1, 1)
+
+
+def load_control_data(
+    work: Path, backbone: Backbone, count: int, seed: int, split: str, first: int, workers: int
+) -> ControlData:
+    """Renders, encodes and maps what is not there yet, with the autoencoder and the tokenizer of the model."""
+    pictures = load_pictures(work, split, count, seed, workers, first)
+    edges = torch.tensor(pictures.edges)
+    edges = torch.stack([(edges[:, 0] + FACTOR - 1) // FACTOR, edges[:, 1] // FACTOR], 1)
+    edges[:, 0] = edges[:, 0].minimum(edges[:, 1])
+    words = [text for group in pictures.captions for text in group]
+    scenes = DiffusionData(
+        latents=load_latents(work, backbone.vae, pictures, seed, backbone.device, split, first),
+        tokens=tokens_of(backbone, words).unflatten(0, (count, -1)),
+        edges=edges,
+        empty=tokens_of(backbone, [""])[0].long(),
+        encoder=encoder_hash(backbone.vae),
+    )
+    return ControlData(scenes, load_maps(work, SPLITS[split], split, range(first, first + count), seed))
+
+
+def tokens_of(backbone: Backbone, captions: list[str]) -> Tensor:
+    """[n, tokens] int16, padded as the model pads its prompts."""
+    made = backbone.tokenizer(
+        captions, padding="max_length", max_length=backbone.tokenizer.model_max_length, truncation=True
+    )
+    return torch.tensor(made.input_ids, dtype=torch.int16)
+
+
+def build_controlnet(unet: Any, seed: int = 0) -> Any:
+    """A ControlNet that begins as the UNet's encoder and adds nothing yet.
+
+    As diffusers' `from_unet`, which leaves out some of what this UNet has (the heads of its text embedding).
+    """
+    from diffusers import ControlNetModel
+
+    known = inspect.signature(ControlNetModel.__init__).parameters
+    config = {name: value for name, value in unet.config.items() if name in known}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ControlNetModel(**config, conditioning_embedding_out_channels=EMBEDDING)
+    own = network.state_dict()
+    network.load_state_dict({**own, **{name: value for name, value in unet.state_dict().items() if name in own}})
+    return network.float()
+
+
+def draw_batch(data: ControlData, settings: ControlSettings, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """A random batch: latents, tokens, timesteps and noise as train_diffusion's, and the windows of the maps."""
+    scenes, batch = data.scenes, settings.batch
+    rows = torch.randint(len(scenes.tokens), (batch,), generator=generator)
+    first, last = scenes.edges[rows].T
+    lefts = first + (torch.rand(batch, generator=generator) * (last - first + 1)).long()
+    shares = torch.tensor(settings.caption_shares)
+    choice = torch.multinomial(shares, batch, replacement=True, generator=generator)
+    drop = torch.rand(batch, generator=generator) < settings.caption_dropout
+    place = torch.arange(batch) + torch.rand(batch, generator=generator)
+    timesteps = (place * (TRAIN_TIMESTEPS / batch)).long().clamp_(max=TRAIN_TIMESTEPS - 1)
+    latents = scenes.windows(rows, lefts)
+    tokens = torch.where(drop[:, None], scenes.empty, scenes.tokens[rows, choice].long())
+    noise = torch.randn(latents.shape, generator=generator)
+    return latents, tokens, timesteps, noise, data.pictures(rows, lefts)
+
+
+def control_loss(network: Any, backbone: Backbone, batch: tuple[Tensor, ...], gamma: float) -> tuple[Tensor, Tensor]:
+    """Weighted and plain mean squared error of the noise that the frozen UNet predicts with the ControlNet's help."""
+    latents, tokens, timesteps, noise, pictures = batch
+    alphas = backbone.scheduler.alphas_cumprod.to(latents)
+    alpha = alphas[timesteps][:, None, None, None]
+    noisy = alpha.sqrt() * latents + (1.0 - alpha).sqrt() * noise
+    with torch.no_grad():
+        text = backbone.text_encoder(tokens).last_hidden_state
+    down, middle = network(noisy, timesteps, text, pictures, return_dict=False)
+    predicted = backbone.unet(
+        noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
+    ).sample
+    error = (predicted.float() - noise).square().mean((1, 2, 3))
+    return (loss_weights(alphas, gamma)[timesteps] * error).mean(), error.mean()
+
+
+def train_step(
+    network: Any,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    schedule: tuple[int, int],
+    backbone: Backbone,
+    data: ControlData,
+    settings: ControlSettings,
+) -> dict[str, float]:
+    """Step number `step` (from 0), wholly determined by the arguments and the weights; see train_diffusion's."""
+    batch = tuple(part.to(backbone.device) for part in draw_batch(data, settings, step_generator(settings.seed, step)))
+    kind = backbone.device.type
+    with attention_kernel(backbone.device), torch.autocast(kind, torch.bfloat16, enabled=settings.bfloat16):
+        loss, plain = control_loss(network, backbone, batch, settings.snr_gamma)
+    descend(optimiser, loss, learning_rate(step, schedule[0], settings.peak_rate, settings.warmup, schedule[1]))
+    return {"loss": loss.item(), "mse": plain.item()}
+
+
+def start(settings: ControlSettings, backbone: Backbone) -> tuple[Any, torch.optim.Optimizer]:
+    network = build_controlnet(backbone.unet, settings.seed)
+    network = network.to(backbone.device, memory_format=torch.channels_last).train()
+    return network, Muon(split_parameters(network, settings.peak_rate, settings.weight_decay))
+
+
+def identity_of(settings: ControlSettings, backbone: Backbone) -> dict[str, Any]:
+    return {**asdict(settings), "model": backbone.fingerprint}
+
+
+def train(
+    settings: ControlSettings,
+    steps: int,
+    cooldown: int,
+    work: Path,
+    backbone: Backbone,
+    data: ControlData,
+    checkpoint_minutes: float = 5.0,
+    stop_after: int | None = None,
+) -> Any:
+    """Trains from the last checkpoint in `work/control` to `steps`; returns the network of the first average."""
+    network, optimiser = start(settings, backbone)
+    average = MovingAverage(network, *settings.averages)
+    checkpoint = work / "control" / "checkpoint.pt"
+    training = Training("control", checkpoint, identity_of(settings, backbone), network, optimiser, average)
+    take = partial(train_step, network, optimiser, schedule=(steps, cooldown), backbone=backbone, data=data,
+                   settings=settings)  # fmt: skip
+    for _ in train_steps(training, take, steps, checkpoint_minutes, stop_after):
+        pass
+    return average.copy_to(build_controlnet(backbone.unet)).to(backbone.device)
+
+
+def trained(settings: ControlSettings, work: Path, backbone: Backbone) -> Any:
+    """The averaged network of the last checkpoint; UsageError where there is none, or one of another model."""
+    path = work / "control" / "checkpoint.pt"
+    state = load_checkpoint(path, identity_of(settings, backbone))
+    if state is None:
+        raise UsageError(f"work={work}: no checkpoint {path}; train first, without --export")
+    network = build_controlnet(backbone.unet)
+    average = MovingAverage(network, *settings.averages)
+    average.load_state_dict(state["average"])
+    return average.copy_to(network)
+
+
+def export(network: Any, folder: Path) -> None:
+    """Writes a ControlNet's folder, in half precision, as diffusers opens it."""
+    network.half().save_pretrained(folder)
+    path = folder / "config.json"
+    record = json.loads(path.read_text())
+    record.pop("_name_or_path", None)
+    write_json(path, record)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a ControlNet of the miniature.")
+    parser.add_argument("--steps", type=int, default=2000, help="may be raised when a training is continued")
+    parser.add_argument("--cooldown", type=int, default=400, help="steps at the end over which the rate falls")
+    add_settings(parser, ControlSettings, "batch", "peak_rate", "snr_gamma", "seed", "bfloat16")
+    parser.add_argument("--pictures", type=int, default=4096, help="training scenes")
+    parser.add_argument("--first", type=int, default=0, help="number of the first training scene")
+    parser.add_argument("--model", default=EMBEDDED, help="embedded, or a folder in diffusers' layout")
+    parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
+    parser.add_argument("--out", type=Path, help="default: WORK/controlnet")
+    add_machine(parser, checkpoint_minutes=5.0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    parser.add_argument("--export", action="store_true", help="write the folder from the last checkpoint, and stop")
+    parser.add_argument("--gate", action="store_true", help="measure the exported folder, and stop")
+    parser.add_argument("--measure", type=float, metavar="MINUTES", help="print the steps that fit, and stop")
+    return parser.parse_args(arguments)
+
+
+@one_line_errors(exits=True)
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    device, settings = take_options(options, ControlSettings)
+    if options.steps < 1 or options.batch < 1:
+        raise UsageError(f"steps={options.steps}, batch={options.batch}: use 1 or more")
+    backbone, out = load_backbone(options.model, device=str(device)), options.out or options.work / "controlnet"
+    if options.gate:
+        found = gate(backbone, out, options.work, seed=settings.seed)
+        write_json(out / "gate.json", found)
+        print(json.dumps(found))
+        return
+    if not options.export:
+        source = (options.pictures, settings.seed, "train", options.first, options.workers)
+        data = load_control_data(options.work, backbone, *source)
+        if options.measure:
+            network, optimiser = start(settings, backbone)
+            how = {"schedule": (1000, 0), "backbone": backbone, "data": data, "settings": settings}
+            print_steps_that_fit(options.measure, partial(train_step, network, optimiser, **how))
+            return
+        train(settings, options.steps, options.cooldown, options.work, backbone, data, options.checkpoint_minutes)
+    export(trained(settings, options.work, backbone), out)
+    say_step("control", f"wrote {out}; measure it with --gate")
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
