@@ -37,7 +37,14 @@ from typing import TYPE_CHECKING, Any
 from syncdiffusion.cost import NetworkCalls, Square
 from syncdiffusion.geometry.sizes import check_pixels
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import JointSettings, decay_setting, first_n_setting, setting, window_batch_setting
+from syncdiffusion.settings import (
+    JointSettings,
+    StartSettings,
+    decay_setting,
+    first_n_setting,
+    setting,
+    window_batch_setting,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +57,7 @@ RATIOS = (0.5, 2.0)  # of deviations: a row that is nearly even must not have it
 
 
 @dataclass(frozen=True)
-class ShiftedMatchingSettings(JointSettings):
+class ShiftedMatchingSettings(StartSettings, JointSettings):
     """Settings of one panorama by shifted profile matching; any height and width from the model's square on."""
 
     overlap: float = setting(0.125, "share of a window that neighbouring windows have in common", least=0, below=1)
@@ -59,7 +66,7 @@ class ShiftedMatchingSettings(JointSettings):
         0.25, "share of a window over which its weight falls to each side; 0 counts all alike", least=0, most=0.5
     )
     strength: float = setting(
-        0.2, "step i takes strength · decay^i of the way to the centre's profile", least=0, most=1
+        0.2, "step i takes strength · decay^i of the way to the anchor's profile", least=0, most=1
     )
     decay: float = decay_setting()
     first_n: int | None = first_n_setting()
