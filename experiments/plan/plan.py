@@ -304,10 +304,12 @@ def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], cr
 
 def check_conditioning(entries: tuple[Entry, ...], prompts: tuple[str, ...], run: Mapping[str, Any]) -> None:
     """Refuse a layout or a picture that a method of the run cannot follow, and a prompt that a layout is not for."""
-    for name in ("layout", "control_image"):
+    able = {"start_image": "start from", "start_strength": "have", "mask": "have"}
+    able |= {"layout": "follow", "control_image": "follow"}
+    for name, verb in able.items():
         without = [entry.label for entry in entries if name not in entry.settings]
         if run[name] and without:
-            raise UsageError(f"{name}={run[name]}: {', '.join(without)} cannot follow one; leave that method out")
+            raise UsageError(f"{name}={run[name]}: {', '.join(without)} cannot {verb} one; leave that method out")
     for layout in dict.fromkeys(entry.settings["layout"] for entry in entries if entry.settings.get("layout")):
         for prompt in prompts:
             layout_for(layout, prompt)
