@@ -44,6 +44,16 @@ def facts_shown(results: Results) -> list[tuple[str, str]]:
     study, canvas = results.study, results.study.canvas
     model, counts = study.model, results.panoramas["method"].value_counts()
     least, most = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    if study.made_elsewhere:
+        return [
+            ("model", "not known: pictures made elsewhere"),
+            ("canvas", f"most of {canvas['height']}×{canvas['width']} px, squares of {canvas['window']} px"),
+            ("prompts", str(len(study.prompts))),
+            ("pictures per method", str(most) if least == most else f"{least} to {most}"),
+            ("noise", "shared by the methods" if study.shared_noise else "each method's own"),
+            *([("reference", f"{study.reference_count} per prompt")] if study.reference_count else []),
+            ("metric networks", study.networks),
+        ]
     return [
         ("model", f"{model['name']} ({model['id']}, revision {model['revision'] or 'default'}, {model['precision']})"),
         (
