@@ -14,7 +14,7 @@ setup(
     package_data={
         "syncdiffusion": ["weights/**/*", "*.md", "py.typed"],
         "baselines": ["py.typed"],
-        "experiments": ["report/page/*.html", "report/page/*.css", "report/page/*.js"],
+        "experiments": ["report/page/*.html", "report/page/*.css", "report/page/*.js", "report/page/vendor/**/*"],
         "experiments.conf": ["**/*.yaml", "**/*.png"],
         "experiments.published": ["*.csv"],
     },

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 class CofiSettings(JointSettings):
     """Settings of one CoFi panorama."""
 
+    sampler: str = setting(
+        "ddim", "DDIM's levels; the steps from one to the next are CoFi's own", choices=("ddim",), added=("ddim",),
+        shared=True,
+    )  # fmt: skip
     overlap: float = setting(0.5, "share of a window that it has in common with the next", above=0, below=1)
     consensus: float = setting(0.2, "how far windows are drawn to their mean at first", least=0, most=1)
     restart: float = setting(0.3, "share of the schedule that the last phase leaves out", least=0, below=1)
