@@ -120,7 +120,7 @@ def first_sentence(path: Path) -> str:
             break
         if not line.startswith("# @package"):
             words += line.lstrip("# ").split()
-    return re.split(r"(?<=[^.]\w[.])\s", " ".join(words))[0].rstrip(".")
+    return re.split(r"(?<=[^.]\w[.?!])\s", " ".join(words))[0].rstrip(".")
 
 
 def lines_of(schema: type, node: DictConfig, prefix: str, names: Sequence[str] | None = None) -> list[Line]:

@@ -18,6 +18,7 @@ from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
+from experiments.plan.references import check_made, features_file, saved_references
 from experiments.plan.schema import Stage
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, configurations, find_model, square_of
 from syncdiffusion.conditioning.layout import layout_for
@@ -135,33 +136,6 @@ def plan_run(cfg: DictConfig) -> Plan:
         resolved=resolved,
         reference_features=features_file(cfg),
     )
-
-
-def features_file(cfg: DictConfig) -> Path | None:
-    return None if cfg.reference.features is None else Path(cfg.reference.features).expanduser()
-
-
-def saved_references(cfg: DictConfig, prompts: tuple[str, ...]) -> int | None:
-    """Reference images of each prompt whose features a file holds already; None where there is no such file.
-
-    Raises:
-        UsageError: another file, or one without features of a prompt.
-    """
-    path = features_file(cfg)
-    if path is None or not path.exists():
-        return None
-    from experiments.metrics.reference_features import read_features
-
-    return read_features(path).count(prompts)
-
-
-def check_made(cfg: DictConfig) -> None:
-    """Refuse settings of pictures that were made elsewhere where none are given."""
-    if cfg.backbone.name == "pictures":
-        raise UsageError("pictures=null: give the folder or the CSV file of the pictures to score, pictures=FOLDER")
-    for name, value in (("shared_noise", cfg.shared_noise), ("reference.pictures", cfg.reference.pictures)):
-        if value is not None:
-            raise UsageError(f"{name}={value}: goes with pictures=FOLDER; a run knows it of its own panoramas")
 
 
 def folder_of(cfg: DictConfig) -> Path:
@@ -352,10 +326,12 @@ def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], cr
 
 def check_conditioning(entries: tuple[Entry, ...], prompts: tuple[str, ...], run: Mapping[str, Any]) -> None:
     """Refuse a layout or a picture that a method of the run cannot follow, and a prompt that a layout is not for."""
-    for name in ("layout", "control_image"):
+    able = {"start_image": "start from", "start_strength": "have", "mask": "have"}
+    able |= {"layout": "follow", "control_image": "follow"}
+    for name, verb in able.items():
         without = [entry.label for entry in entries if name not in entry.settings]
         if run[name] and without:
-            raise UsageError(f"{name}={run[name]}: {', '.join(without)} cannot follow one; leave that method out")
+            raise UsageError(f"{name}={run[name]}: {', '.join(without)} cannot {verb} one; leave that method out")
     for layout in dict.fromkeys(entry.settings["layout"] for entry in entries if entry.settings.get("layout")):
         for prompt in prompts:
             layout_for(layout, prompt)

@@ -23,8 +23,9 @@ from experiments.plan.pictures import (
     read_given,
     reference_folder,
 )
-from experiments.plan.plan import Entry, Plan, check_label, compared_label, features_file, folder_of, saved_references
+from experiments.plan.plan import Entry, Plan, check_label, compared_label, folder_of
 from experiments.plan.prompts import check_prompts, ids_of
+from experiments.plan.references import features_file, saved_references
 from experiments.plan.schema import ReferenceSchema, RunSchema, SeedsSchema
 from syncdiffusion.errors import UsageError
 

@@ -48,11 +48,18 @@ def sentence(study: Study) -> str:
     )
 
 
+def closing(study: Study) -> list[str]:
+    """The titles of the rows whose panoramas close to rings."""
+    return [title for row, title in zip(study.rows, titles(study).values(), strict=True) if row.closed]
+
+
 def notes_of(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
     """What a reader must know beside the numbers of the whole set."""
     notes = [f"Model and scale: {sentence(results.study)}."]
     if results.study.model["embedded"]:
         notes.append(EMBEDDED)
+    if titled := closing(results.study):
+        notes.append(f"Closed to rings of 360 degrees, the right edge going on at the left: {', '.join(titled)}.")
     return notes + meaning_notes(results, table, compared)
 
 

@@ -45,6 +45,11 @@ class Row:
     settings: Mapping[str, Any]
     swept: tuple[str, Any] | None
 
+    @property
+    def closed(self) -> bool:
+        """Whether its panoramas are rings; of a plugin that is not there nobody knows."""
+        return self.method in METHODS and METHODS[self.method].closed(self.settings)
+
 
 @dataclass(frozen=True)
 class Study:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.catalogue import METRICS
-from experiments.report.notes import EMBEDDED, one_picture
+from experiments.report.notes import EMBEDDED, closing, one_picture
 from experiments.report.page.overlay import windows_of
 from experiments.results.numbers import titles
 from experiments.results.study import Results, Row, Study
@@ -64,8 +64,16 @@ def facts_shown(results: Results) -> list[tuple[str, str]]:
         ("sampling", f"{canvas['steps']} DDIM steps, guidance scale {canvas['guidance_scale']:g}"),
         *counts_shown(study, str(most) if least == most else f"{least} to {most}"),
         *([("reference", f"{study.reference_count} squares per prompt")] if study.reference_count else []),
+        *rings_shown(study),
         ("metric networks", study.networks),
     ]
+
+
+def rings_shown(study: Study) -> list[tuple[str, str]]:
+    """Whose panoramas close, where some do."""
+    titled = closing(study)
+    who = "all panoramas" if len(titled) == len(study.rows) else ", ".join(titled)
+    return [("closed to a ring", f"{who}: 360 degrees, the right edge goes on at the left")] if titled else []
 
 
 def counts_shown(study: Study, panoramas: str) -> list[tuple[str, str]]:
@@ -85,6 +93,7 @@ def method_of(row: Row, title: str, study: Study) -> dict[str, Any]:
         "height": row.settings.get("height", study.canvas["height"]),
         "width": row.settings.get("width", study.canvas["width"]),
         "windows": windows_of(row, study.canvas),
+        "closed": row.closed,
     }
 
 
