@@ -14,7 +14,7 @@ def metric_names() -> list[str]:
 
 
 def usual_metrics() -> list[str]:
-    """Those of which everyone can have the network."""
+    """Those that are measured where none is named: what everyone can have, and says something of every panorama."""
     from experiments.metrics.catalogue import DEFINED
 
     return [name for name, metric in DEFINED.items() if not metric.on_request]
