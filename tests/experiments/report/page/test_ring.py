@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import time
 
 import numpy as np
@@ -140,3 +141,15 @@ def test_flat_panoramas_have_no_such_thing(page, ring, run):
     assert not page.find("#lightbox [name=turn]").is_displayed() and page.find("#view").is_displayed()
     assert not (run[0] / "report" / "pannellum").exists()
     assert not list((run[0] / "report" / "images").glob("*.js"))
+
+
+def test_what_cannot_be_turned_says_so_and_may_still_be_seen_flat(page, ring, tmp_path):
+    shutil.copytree(ring.parent, tmp_path / "report")
+    for script in (tmp_path / "report" / "images").glob("*.js"):
+        script.unlink()
+    page.open(tmp_path / "report" / "index.html", **SIZE)
+    page.click("#rows .turn")
+    page.until("document.getElementById('ring').textContent")
+    assert page.find("#ring").text.startswith("It cannot be turned here: images/")
+    page.press("r")
+    page.until("stage.getBoundingClientRect().width === view.clientWidth")
