@@ -78,7 +78,7 @@ def test_the_wheel_holds_every_file_that_the_code_reads(wheel):
     def with_prefix(prefix: str, names: set[str]) -> set[str]:
         return {f"{prefix}/{name}" for name in names}
 
-    expected = with_prefix("experiments/conf", files("conf", ".yaml"))
+    expected = with_prefix("experiments/conf", files("conf", ".yaml", ".png"))
     expected |= with_prefix("experiments/published", files("results/published", ".csv"))
     everything = (".py", ".typed", ".json", ".txt", ".safetensors", ".md", ".png", ".html", ".css", ".js")
     for package in ("syncdiffusion", "baselines", "experiments"):
