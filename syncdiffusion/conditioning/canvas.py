@@ -56,13 +56,18 @@ class CanvasConditioning:
         return WindowConditioning(Conditioning(told, empty, text.guidance_scale))
 
 
-def condition(backbone: Backbone, prompts: Sequence[str], settings: Any) -> CanvasConditioning:
+def condition(
+    backbone: Backbone, prompts: Sequence[str], settings: Any, text: Conditioning | None = None
+) -> CanvasConditioning:
     """What a method's settings say, for panoramas of these prompts.
+
+    text: what is told of them, encoded already; None encodes them.
 
     Raises:
         UsageError: a layout that cannot be read or does not suit the canvas or a prompt; what `read_controls` refuses.
     """
-    text = encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale)
+    if text is None:
+        text = encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale)
     if not isinstance(settings, JointSettings):  # a method without windows
         return CanvasConditioning(text)
     controls, regions = read_controls(backbone, settings), None
