@@ -27,7 +27,17 @@ from syncdiffusion.pipeline_arguments import (
     refuse,
     settings_of,
 )
-from syncdiffusion.pipeline_parts import TENSORS, Converting, Interrupted, encoded, lora_scaled, on_device, steering
+from syncdiffusion.pipeline_parts import (
+    TENSORS,
+    Converting,
+    Interrupted,
+    checked,
+    encoded,
+    in_form,
+    lora_scaled,
+    on_device,
+    steering,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -109,6 +119,23 @@ class SyncDiffusionPipeline(
     def offloads(self) -> bool:
         """Whether `enable_model_cpu_offload` is on."""
         return bool(getattr(self, "_all_hooks", None))
+
+    def enable_vae_tiling(self) -> None:
+        """Canvases larger than the autoencoder was trained on are decoded in its own tiles, which it blends.
+
+        Rarely needed: where a canvas does not fit into memory it is decoded in tiles by itself.
+        """
+        self.vae.enable_tiling()
+
+    def disable_vae_tiling(self) -> None:
+        self.vae.disable_tiling()
+
+    def enable_vae_slicing(self) -> None:
+        """Images one by one through the autoencoder; canvases are decoded one by one without it."""
+        self.vae.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        self.vae.disable_slicing()
 
     def load_ip_adapter(self, *args: Any, **options: Any) -> None:
         raise ArgumentError("load_ip_adapter: IP-Adapters are not there; condition by prompt, layout or control_image")
@@ -231,29 +258,16 @@ class SyncDiffusionPipeline(
             if output_type not in OUTPUT_TYPES:
                 raise UsageError(f"output_type={output_type}: use one of {', '.join(OUTPUT_TYPES)}")
             chosen, backbone = find_method(method), self.backbone()
-            made = settings_of(
-                chosen,
-                Square(backbone.window, backbone.factor),
-                self.scheduler,
-                {**given, **refuse(settings)},
-                guidance_scale=guidance_scale,
-                eta=eta,
-                circular_padding=circular_padding,
-            )
+            square = Square(backbone.window, backbone.factor)
+            given |= refuse(settings)
+            made = settings_of(chosen, square, self.scheduler, given, guidance_scale, eta, circular_padding)
             self._interrupt, self._guidance_scale, self._num_timesteps = False, guidance_scale, made.steps_taken
             with lora_scaled(self, cross_attention_kwargs):
-                prompts, text = encoded(
-                    self,
-                    prompt,
-                    prompt_embeds,
-                    negative_prompt,
-                    negative_prompt_embeds,
-                    num_images_per_prompt,
-                    clip_skip,
-                    layout=getattr(made, "layout", None),
-                )
-                size = (made.height // backbone.factor, made.width // backbone.factor)
-                shape = (len(prompts), backbone.channels, *size)
+                texts = (prompt, prompt_embeds, negative_prompt, negative_prompt_embeds)
+                layout = getattr(made, "layout", None)
+                prompts, text = encoded(self, *texts, num_images_per_prompt, clip_skip, layout)
+                cells = (made.height // backbone.factor, made.width // backbone.factor)
+                shape = (len(prompts), backbone.channels, *cells)
                 seeds, noise = drawn(seed, generator, shape, num_images_per_prompt, latents, text[0])
                 told = Conditioning(text[0].to(backbone.dtype), text[1].to(backbone.dtype), made.guidance_scale)
                 steered = steering(self, chosen, told, callback_on_step_end, callback_on_step_end_tensor_inputs)
@@ -263,34 +277,18 @@ class SyncDiffusionPipeline(
                         bar.total = step.count  # of some methods not the sampler's
                         bar.update()
 
+                    brought = Given(told, noise, steered)
                     try:
-                        found = chosen.sample_latents(
-                            backbone, prompts, seeds, made, on_step, given=Given(told, noise, steered)
-                        )
+                        found = chosen.sample_latents(backbone, prompts, seeds, made, on_step, given=brought)
                     except Interrupted as stop:
                         found = stop.latents
             images, unsafe = found, None
             if output_type != "latent":
                 with on_device(self, backbone.device, "vae"):
-                    images, unsafe = self._checked(chosen.decode(backbone, found, made))
-                images = self._in_form(images, output_type)
+                    images, unsafe = checked(self, chosen.decode(backbone, found, made))
+                images = in_form(images, output_type)
         except UsageError as error:
             raise ArgumentError(in_their_names(str(error), given)) from error
         finally:
             self.maybe_free_model_hooks()
         return StableDiffusionPipelineOutput(images, unsafe) if return_dict else (images, unsafe)
-
-    def _checked(self, images: Tensor) -> tuple[Tensor, list[bool] | None]:
-        """Images [n, 3, h, w] with those black that a safety checker finds unsafe, and which; None without one."""
-        if self.safety_checker is None:
-            return images, None
-        pictures = self._in_form(images, "pil")
-        seen = self.feature_extractor(pictures, return_tensors="pt").pixel_values
-        weights = next(self.safety_checker.parameters())
-        return self.safety_checker(images=images, clip_input=seen.to(weights.device, weights.dtype))
-
-    def _in_form(self, images: Tensor, output_type: str) -> Any:
-        if output_type == "pt":
-            return images
-        arrays = images.permute(0, 2, 3, 1).numpy()
-        return arrays if output_type == "np" else self.numpy_to_pil(arrays)

@@ -97,7 +97,6 @@ def settings_of(
     square: Square,
     scheduler: Any,
     given: Mapping[str, Any],
-    *,
     guidance_scale: float,
     eta: float,
     circular_padding: bool,

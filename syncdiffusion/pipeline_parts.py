@@ -1,4 +1,5 @@
-"""What stands around the methods in the diffusers pipeline: texts, callbacks, LoRA's strength, moving networks.
+"""What stands around the methods in the diffusers pipeline: texts, callbacks, LoRA's strength, where networks are, and
+what form images have.
 
 `pipe` is a `syncdiffusion.pipeline.SyncDiffusionPipeline` throughout.
 """
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
@@ -222,3 +224,20 @@ def on_device(pipe: Any, device: torch.device, *names: str) -> Iterator[None]:
         if pipe.text_encoder is not None:
             pipe.text_encoder.to("cpu")  # its hook brings it back, where a layout has texts to encode
     yield
+
+
+def checked(pipe: Any, images: Tensor) -> tuple[Tensor, list[bool] | None]:
+    """Images [n, 3, h, w] with those black that the pipeline's safety checker finds unsafe, and which; None without."""
+    if pipe.safety_checker is None:
+        return images, None
+    seen = pipe.feature_extractor(in_form(images, "pil"), return_tensors="pt").pixel_values
+    weights = next(pipe.safety_checker.parameters())
+    return pipe.safety_checker(images=images, clip_input=seen.to(weights.device, weights.dtype))
+
+
+def in_form(images: Tensor, output_type: str) -> Any:
+    """Images [n, 3, h, w] in [0, 1] as diffusers' output type "pt", "np" or "pil" has them."""
+    if output_type == "pt":
+        return images
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    return arrays if output_type == "np" else DiffusionPipeline.numpy_to_pil(arrays)

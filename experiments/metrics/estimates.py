@@ -36,7 +36,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Features of images, (n, d), and the prompt of each."""
+    """Features of images, (n, d) or (n, k, d) of k crops each, and the prompt of each.
+
+    Where images have different numbers of crops, an array of n objects, (k_i, d) each.
+    """
 
     features: np.ndarray
     prompts: tuple[str, ...]
@@ -45,10 +48,21 @@ class ImageSet:
         return len(self.prompts)
 
     def part(self, indices: Sequence[int]) -> ImageSet:
-        return ImageSet(self.features[list(indices)], tuple(self.prompts[i] for i in indices))
+        chosen = self.features[list(indices)]
+        features = stacked(list(chosen)) if chosen.dtype == object else chosen
+        return ImageSet(features, tuple(self.prompts[i] for i in indices))
 
     def and_also(self, other: ImageSet) -> ImageSet:
-        return ImageSet(np.concatenate([self.features, other.features]), self.prompts + other.prompts)
+        return ImageSet(stacked([*self.features, *other.features]), self.prompts + other.prompts)
+
+
+def stacked(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays as one, along a new first axis; as an array of objects where their shapes differ."""
+    if len({np.shape(each) for each in values}) < 2:
+        return np.array(values)
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.metrics.cache import FeatureCache
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, set_metrics
 from experiments.metrics.config import MetricsConfig, check_config
-from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate, unpaired_difference
+from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate, stacked, unpaired_difference
 from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, measure, measurements
 from experiments.metrics.metric import SetMetric
 from experiments.metrics.reference_features import SavedFeatures, facts_of
@@ -112,7 +112,7 @@ class SetFeatures:
 
 
 def _image_set(items: Sequence[PanoramaImage], features: Sequence[np.ndarray]) -> ImageSet:
-    return ImageSet(np.array(features), tuple(item.prompt for item in items))
+    return ImageSet(stacked(features), tuple(item.prompt for item in items))
 
 
 def _means(items: Sequence[PanoramaImage], rows: list[CsvLine], wanted: Sequence[BoundMeasurement]) -> list[CsvLine]:
@@ -192,6 +192,8 @@ def _swaps(
                 each.metric.column.falls_with_n and len(first) != len(second)
             ):
                 continue
+            if paired and first.features.shape != second.features.shape:
+                continue  # squares of pictures of different sizes are no pairs
             if paired:
                 found = each.metric.compare(first, second, each.reference, config)
             elif each.metric.enough(second, each.reference, config):

@@ -72,7 +72,7 @@ def meaning_notes(results: Results, table: pd.DataFrame, compared: pd.DataFrame)
         notes.append(
             "±: half-width of the 95 % t interval of the mean over n panoramas (new seeds of the same prompts); "
             "where marked s.e., one standard error."
-            + "".join(f" {name} has neither and falls with n: compare it at equal n only." for name in falling)
+            + "".join(f" {name} has neither and depends on n: compare it at equal n only." for name in falling)
         )
     if table["best"].any():
         notes.append("Bold: best of the column.")
