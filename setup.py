@@ -12,9 +12,9 @@ setup(
     package_dir=SHIPPED,
     include_package_data=False,
     package_data={
-        "syncdiffusion": ["weights/**/*", "py.typed"],
+        "syncdiffusion": ["weights/**/*", "*.md", "py.typed"],
         "baselines": ["py.typed"],
-        "experiments": ["report/page/*.html", "report/page/*.css", "report/page/*.js"],
+        "experiments": ["report/page/*.html", "report/page/*.css", "report/page/*.js", "report/page/vendor/**/*"],
         "experiments.conf": ["**/*.yaml", "**/*.png"],
         "experiments.published": ["*.csv"],
     },

@@ -61,7 +61,7 @@ def sample(task: Task, settings: BlendedLatentSettings) -> Tensor:
         place = (..., slice(top, top + windows.size), slice(left, left + windows.size))
         canvas[place] = outpaint(task, window, canvas[place], done[place], settings.start, generators)
         done[place] = True
-        task.told(Step(index, len(windows), 0))
+        canvas = task.told(Step(index, len(windows), 0), canvas)
     return canvas
 
 

@@ -65,7 +65,7 @@ class CdgsSettings(SamplingSettings):
 def sample(task: Task, settings: CdgsSettings) -> Tensor:
     """Denoised canvases [n, c, h, w]; UsageError for a canvas that the windows cannot cover.
 
-    `on_step` is told of a step once, after its last repeat.
+    `on_step` is told of a step once, after its last repeat, and shown the first of the candidates.
     """
     import torch
 
@@ -96,7 +96,9 @@ def sample(task: Task, settings: CdgsSettings) -> Tensor:
             share = task.signal(step) / task.signal_after(step)
             return share.sqrt() * x + (1 - share).sqrt() * fresh(count)
         taken = 0
-        task.told(step)
+        each = x.unflatten(0, (-1, count))
+        first = task.told(step, each[:, 0])
+        x = torch.cat([first[:, None], each[:, 1:]], dim=1).flatten(0, 1)
         if not settings.prunes(step.index):
             return x
         scores = roughness(task, windows, foreseen, settings.climb, count)
@@ -105,8 +107,7 @@ def sample(task: Task, settings: CdgsSettings) -> Tensor:
         return each[torch.arange(len(each), device=x.device)[:, None], chosen].flatten(0, 1)
 
     schedule = [step for step in task.steps for _ in range(settings.repeated(step.index))]
-    quiet = replace(task, on_step=None)
-    found = denoise(quiet, windows, start=start, schedule=schedule, predict=predict, canvas=canvas)
+    found = denoise(task.quiet(), windows, start=start, schedule=schedule, predict=predict, canvas=canvas)
     return found.unflatten(0, (-1, count))[:, 0]
 
 

@@ -20,7 +20,7 @@ may be 0. It goes back in time in hundreds of small steps of noise; one is the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from baselines.blended_latent import corners, hop_of
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 class CofiSettings(JointSettings):
     """Settings of one CoFi panorama."""
 
+    sampler: str = setting(
+        "ddim", "DDIM's levels; the steps from one to the next are CoFi's own", choices=("ddim",), added=("ddim",),
+        shared=True,
+    )  # fmt: skip
     overlap: float = setting(0.5, "share of a window that it has in common with the next", above=0, below=1)
     consensus: float = setting(0.2, "how far windows are drawn to their mean at first", least=0, most=1)
     restart: float = setting(0.3, "share of the schedule that the last phase leaves out", least=0, below=1)
@@ -58,7 +62,7 @@ def sample(task: Task, settings: CofiSettings) -> Tensor:
     windows = task.windows(hop_of(settings, task.backbone.window))
     ramps, generators = tent(windows.size), task.generators("cofi")
     again = task.steps[skipped(settings) :]
-    quiet, number, total = replace(task, on_step=None), 0, len(task.steps) + len(again)
+    quiet, number, total = task.quiet(), 0, len(task.steps) + len(again)
     own = windows.crop(task.noise)
 
     def fresh() -> Tensor:
@@ -66,7 +70,7 @@ def sample(task: Task, settings: CofiSettings) -> Tensor:
 
     def told(step: Step, canvas: Tensor) -> Tensor:
         nonlocal number
-        task.told(Step(number, total, step.timestep))
+        canvas = task.told(Step(number, total, step.timestep), canvas)
         number += 1
         return canvas
 
@@ -120,4 +124,5 @@ METHOD = Method(
     corners=corners,
     source="2026, arXiv 2606.00837: windows that agree on a coarse panorama, noised again and denoised as one",
     mark=("#000000", "H"),
+    own_latents=True,
 )

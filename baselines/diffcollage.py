@@ -116,4 +116,5 @@ METHOD = Method(
     corners=corners,
     source="Zhang et al., CVPR 2023, arXiv 2303.17076: windows' scores minus their overlaps'",
     mark=("#4b0092", "^"),
+    closed=lambda settings: bool(settings.get("ring")),
 )

@@ -18,7 +18,7 @@ half or a frame; windows that slide along a canvas by `overlap` are this project
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from baselines.blended_latent import corners, hop_of
@@ -80,7 +80,7 @@ def sample(task: Task, settings: RepaintSettings) -> Tensor:
         way = levels(len(task.steps), settings.jump_length, settings.jump_n_sample if index else 1)
         canvas[place] = repaint(task, task.noise[place], canvas[place], done[place], way, generators)
         done[place] = True
-        task.told(Step(index, len(windows), 0))
+        canvas = task.told(Step(index, len(windows), 0), canvas)
     return canvas
 
 
@@ -135,7 +135,7 @@ def repaint(
 
     size = start.shape[-1]
     found = denoise(
-        replace(task, on_step=None), place_windows(size, size, size, size), start=start,
+        task.quiet(), place_windows(size, size, size, size), start=start,
         schedule=[of_level[way[i]] for i in down], before=put_known, canvas=climb,
     )  # fmt: skip
     return torch.where(mask, known, found)

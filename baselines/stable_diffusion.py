@@ -44,7 +44,7 @@ def sample(task: Task, settings: StableDiffusionSettings) -> Tensor:
         with torch.no_grad():
             noise = task.backbone.predict_noise(latents, step.timestep, task.conditioning.text)
             latents = task.advance(step, latents, noise)
-        task.told(step)
+        latents = task.told(step, latents)
     return latents
 
 

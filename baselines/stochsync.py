@@ -21,7 +21,7 @@ that it is. A panorama takes rounds · steps · 0.6 steps, more or less; see `ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from baselines.spotdiffusion import corners
@@ -73,7 +73,7 @@ def sample(task: Task, settings: StochSyncSettings) -> Tensor:
     from syncdiffusion.joint.task import Step
 
     tiles = task.windows(stride=task.backbone.window)
-    generators, quiet = task.generators("rounds"), replace(task, on_step=None)
+    generators, quiet = task.generators("rounds"), task.quiet()
     number, total = 0, sum(map(settings.length, range(settings.rounds)))
     clean = task.noise
     for index in range(settings.rounds):
@@ -88,7 +88,7 @@ def sample(task: Task, settings: StochSyncSettings) -> Tensor:
 
         def canvas(step: Step, x: Tensor, keep: Keep | None = keep, count: int = len(schedule)) -> Tensor:
             nonlocal number
-            task.told(Step(number, total, step.timestep))
+            x = task.told(Step(number, total, step.timestep), x)
             number += 1
             return x if keep is None else keep(step, x, (step.index - step.count + count) / count)
 

@@ -79,4 +79,5 @@ METHOD = Method(
     corners=one_row_corners,
     source="CVPR 2025, arXiv 2503.21555: windows drawn to their left neighbours, laid over each other at the end",
     mark=("#661100", ">"),
+    own_latents=True,
 )

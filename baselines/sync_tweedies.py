@@ -97,4 +97,5 @@ METHOD = Method(
     corners=one_row_corners,
     source="NeurIPS 2024, arXiv 2403.14370: foreseen windows averaged, attention to neighbours and the middle window",
     mark=("#999933", "D"),
+    own_latents=True,
 )

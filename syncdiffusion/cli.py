@@ -5,8 +5,8 @@ given. The picture is a PNG that carries everything it was made with (`read_reco
 the last line of stdout is the picture's path. Exit status 0; 2 for a mistake of the user's, told in one line; 130 after
 Ctrl-C, 143 after SIGTERM.
 
-This is the one module here that knows the baselines, and no other module imports it. torch is imported only once all
-that can be checked without a model has been.
+This module and the diffusers pipeline are the ones here that know the baselines, and no other imports them. torch is
+imported only once all that can be checked without a model has been.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from syncdiffusion.backbones.adapters import Adapters, with_scale
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, find_model
 from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.command_line import Parser
+from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import check_files
-from syncdiffusion.method import no_corners
 from syncdiffusion.picture import check_out, png_with_record, record_of, save
 from syncdiffusion.prompts import WORDS_FILE, checked_prompt, unknown_words_line
 from syncdiffusion.settings import facts_of, written
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
     from syncdiffusion.method import Method
 
-WINDOWS_WIDE = 6  # the paper's shape: one window high and six wide
 OPTIONS = ("height", "width", "steps", "guidance_scale", "stride", "negative_prompt")  # settings with one of their own
 LITERALS = {"null": None, "none": None, "true": True, "false": False}
 
@@ -151,11 +150,7 @@ def value_of(option: str, text: str, wanted: Any) -> Any:
 
 def complete_settings(method: Method, backbone: Backbone, source: Path | str, chosen: Mapping[str, Any]) -> Any:
     """The method's settings object: what was chosen, else what suits the model, else the method's default."""
-    side = backbone.window * backbone.factor
-    wide = 1 if method.corners is no_corners else WINDOWS_WIDE  # without windows: a square, as the model was trained on
-    sizes = {"height": side, "width": wide * side, "stride": max(1, backbone.window // 4)}
-    known = {each.name for each in fields(method.settings)}
-    suited = {name: value for name, value in sizes.items() if name in known}
+    suited = method.sizes(Square(backbone.window, backbone.factor))
     suited |= sampling_defaults(source, method.name, method.settings)
     return method.settings(**{**suited, **chosen})
 

@@ -7,3 +7,7 @@ class UsageError(Exception):
     The message is one line that names the setting, its value and what would do; the command line
     prints it as it stands and exits with a non-zero status.
     """
+
+
+class ArgumentError(UsageError, ValueError):
+    """The same from the diffusers pipeline, whose callers expect a ValueError of a bad argument."""

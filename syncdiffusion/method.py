@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from syncdiffusion.backbones.backbone import Backbone
-    from syncdiffusion.joint.task import OnStep, Task
+    from syncdiffusion.joint.task import Given, OnStep, Task
+
+WINDOWS_WIDE = 6  # the paper's shape: one window high and six wide
 
 Corners = tuple[tuple[int, int], ...]  # (top, left) of windows in latent cells
 
@@ -66,6 +68,8 @@ class Method:
     moving: its windows lie elsewhere at every step, so that `corners` are those of the first step alone.
     closed: whether its panoramas are rings, whose last column is the neighbour of the first, told by the settings'
         names and values; rings are decoded as rings.
+    own_latents: its windows keep latents of their own, so that nothing comes of what is done to the canvas between
+        two steps.
     """
 
     name: str
@@ -78,6 +82,17 @@ class Method:
     mark: tuple[str, str] | None = None
     moving: bool = False
     closed: Callable[[Mapping[str, Any]], bool] = closes_loop
+    own_latents: bool = False
+
+    def sizes(self, square: Square) -> dict[str, int]:
+        """Those of the settings height, width and stride that there are, as they suit a model of these squares.
+
+        One window high and six wide, a quarter of a window from one to the next; without windows a square.
+        """
+        wide = 1 if self.corners is no_corners else WINDOWS_WIDE
+        found = {"height": square.pixels, "width": wide * square.pixels, "stride": max(1, square.window // 4)}
+        known = {each.name for each in fields(self.settings)}
+        return {name: value for name, value in found.items() if name in known}
 
     def network_calls(self, settings: Any, square: Square) -> NetworkCalls:
         """The network calls of one panorama, with what its conditioning adds.
@@ -105,12 +120,16 @@ class Method:
         settings: Any,
         on_step: OnStep | None = None,
         on_pull: Callable[[Any], None] | None = None,
+        given: Given | None = None,
     ) -> Tensor:
-        """Denoised canvases [n, c, h, w] on the backbone's device; arguments as in `generate`."""
+        """Denoised canvases [n, c, h, w] on the backbone's device; arguments as in `generate`.
+
+        given: what the caller has made already (`syncdiffusion.joint.task.Given`).
+        """
         from syncdiffusion.joint.task import new_task
 
         with backbone.running():
-            return self.sample(new_task(backbone, prompts, seeds, settings, on_step, on_pull), settings)
+            return self.sample(new_task(backbone, prompts, seeds, settings, on_step, on_pull, given), settings)
 
     def decode(self, backbone: Backbone, latents: Tensor, settings: Any) -> Tensor:
         """Images [n, 3, height, width] of `sample_latents`; UsageError where not even a window fits into memory."""

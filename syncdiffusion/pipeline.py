@@ -1,38 +1,75 @@
-"""SyncDiffusion as a diffusers pipeline, for those who work with diffusers already.
+"""Every method as a diffusers pipeline, for those who work with diffusers already; in place of its deprecated
+StableDiffusionPanoramaPipeline. `pipeline.md` beside this file tells how to move from that one."""
 
-pipe = SyncDiffusionPipeline.from_pretrained(folder_or_hub_id)
-image = pipe("a photo of a forest with a misty fog", width=3072, seed=1).images[0]
-"""
-
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderTiny,
-    DDIMScheduler,
-    DiffusionPipeline,
-    ImagePipelineOutput,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipeline, StableDiffusionPipelineOutput
+from diffusers.utils import logging
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
 from syncdiffusion.backbones.loading import freeze
-from syncdiffusion.errors import UsageError
-from syncdiffusion.sync import METHOD, SyncDiffusionSettings
+from syncdiffusion.conditioning.text import Conditioning
+from syncdiffusion.cost import Square
+from syncdiffusion.errors import ArgumentError, UsageError
+from syncdiffusion.joint.task import Given, Step
+from syncdiffusion.method import Method
+from syncdiffusion.pipeline_arguments import (
+    drawn,
+    find_method,
+    in_their_names,
+    refuse,
+    settings_of,
+)
+from syncdiffusion.pipeline_parts import (
+    TENSORS,
+    Converting,
+    Interrupted,
+    checked,
+    encoded,
+    in_form,
+    lora_scaled,
+    on_device,
+    steering,
+)
 
-OUTPUT_TYPES = ("pil", "np", "pt")
+logger = logging.get_logger(__name__)
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+OFFLOAD = "UNet and autoencoder work together in some methods; use enable_model_cpu_offload()"
 
 
-class SyncDiffusionPipeline(DiffusionPipeline):
-    """The method of syncdiffusion.sync behind diffusers' interface; the same images for the same settings.
+class SyncDiffusionPipeline(
+    DiffusionPipeline, StableDiffusionMixin, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
+):
+    """Panoramas by any method of this package behind diffusers' interface; the same images for the same settings.
 
-    Opens any folder or repository in StableDiffusionPipeline's layout. Whatever the stored scheduler, the
-    setting `sampler` says how steps are taken. Networks run in the precision that they were loaded in.
+    Opens any folder or repository in StableDiffusionPipeline's layout. Networks run in the precision that they were
+    loaded in. `scheduler` decides the sampler: DDIM, DDPM, Euler or DPM-Solver++ 2M; PNDM, which Stable Diffusion's
+    repositories name, becomes DDIM on the same schedule.
+
+    Examples:
+        ```python
+        from syncdiffusion.pipeline import SyncDiffusionPipeline
+
+        pipe = SyncDiffusionPipeline.from_pretrained(model)  # a folder, or a hub id
+        image = pipe("a photo of a forest with a misty fog", seed=1).images[0]  # the paper's method
+        ring = pipe("a photo of a lake", method="multidiffusion", circular_padding=True).images[0]
+        ```
     """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+    _optional_components = ["safety_checker", "feature_extractor", "image_encoder"]
+    _exclude_from_cpu_offload = ["safety_checker"]
+    _callback_tensor_inputs = list(TENSORS)
+
+    encode_prompt = StableDiffusionPipeline.encode_prompt
 
     def __init__(
         self,
@@ -43,27 +80,98 @@ class SyncDiffusionPipeline(DiffusionPipeline):
         scheduler: DDIMScheduler,
         safety_checker: Any = None,
         feature_extractor: Any = None,
+        image_encoder: Any = None,
+        requires_safety_checker: bool = True,
     ):
         super().__init__()
-        # Accepted, since StableDiffusionPipeline's index names them, and not used.
-        del safety_checker, feature_extractor
-        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+        if type(scheduler).__name__ == "PNDMScheduler":
+            logger.warning("PNDMScheduler is no sampler of this pipeline; it takes DDIM's steps on the same schedule")
+            scheduler = DDIMScheduler.from_config(scheduler.config)
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
+            image_encoder=image_encoder,  # IP-Adapters', named by StableDiffusionPipeline's index
+        )
+        self.register_to_config(requires_safety_checker=requires_safety_checker)
+        self._interrupt, self._guidance_scale, self._num_timesteps = False, 1.0, 0
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the call that runs, or ran last."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """Of the call that runs, or ran last."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """A callback that sets `pipe._interrupt = True` ends sampling; the picture is that of the latents of then."""
+        return self._interrupt
+
+    @property
+    def offloads(self) -> bool:
+        """Whether `enable_model_cpu_offload` is on."""
+        return bool(getattr(self, "_all_hooks", None))
+
+    def enable_vae_tiling(self) -> None:
+        """Canvases larger than the autoencoder was trained on are decoded in its own tiles, which it blends.
+
+        Rarely needed: where a canvas does not fit into memory it is decoded in tiles by itself.
+        """
+        self.vae.enable_tiling()
+
+    def disable_vae_tiling(self) -> None:
+        self.vae.disable_tiling()
+
+    def enable_vae_slicing(self) -> None:
+        """Images one by one through the autoencoder; canvases are decoded one by one without it."""
+        self.vae.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        self.vae.disable_slicing()
+
+    def load_ip_adapter(self, *args: Any, **options: Any) -> None:
+        raise ArgumentError("load_ip_adapter: IP-Adapters are not there; condition by prompt, layout or control_image")
+
+    def enable_sequential_cpu_offload(self, *args: Any, **options: Any) -> None:
+        raise ArgumentError(f"enable_sequential_cpu_offload: {OFFLOAD}")
+
+    def enable_group_offload(self, *args: Any, **options: Any) -> None:
+        raise ArgumentError(f"enable_group_offload: {OFFLOAD}")
 
     def backbone(self) -> Backbone:
-        """The pipeline's networks as the methods of this package take them."""
-        for module in (self.vae, self.text_encoder, self.unet):
-            freeze(module, module.device, module.dtype)
+        """The pipeline's networks as the methods of this package take them.
+
+        Raises:
+            UsageError: networks of two dtypes, or on two devices.
+        """
+        # Gradients do not go through what torch.compile makes (`loading.compile_unet`).
+        unet = getattr(self.unet, "_orig_mod", self.unet)
+        networks = [each for each in (self.vae, self.text_encoder, unet) if each is not None]
+        device = torch.device(self._execution_device)
+        for network in networks:
+            if network.device != device and not self.offloads:
+                raise UsageError(f"device: networks on {device} and {network.device}; move all by pipe.to(device)")
+            freeze(network, network.device, network.dtype)
         return Backbone(
             model_id=str(self.config.get("_name_or_path", "")),
             revision=None,
             fingerprint="",
-            tokenizer=self.tokenizer,
+            tokenizer=Converting(self),
             text_encoder=self.text_encoder,
-            unet=self.unet,
+            unet=unet,
             vae=self.vae,
             scheduler=DDIMScheduler.from_config(self.scheduler.config),
-            device=torch.device(self.device),
+            device=device,
             precision=self.precision(),
+            compiled_unet=None if unet is self.unet else self.unet,
         )
 
     def precision(self) -> str:
@@ -84,40 +192,103 @@ class SyncDiffusionPipeline(DiffusionPipeline):
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         height: int | None = None,
         width: int | None = None,
-        seed: int | Sequence[int] = 0,
+        num_inference_steps: int | None = None,
+        *,
+        method: str | Method = "syncdiffusion",
+        guidance_scale: float = 7.5,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        seed: int | Sequence[int] | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., Any] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        circular_padding: bool = False,
+        view_batch_size: int | str | None = None,
+        clip_skip: int | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
         **settings: Any,
-    ) -> ImagePipelineOutput:
-        """Panoramas, one for each prompt.
+    ) -> StableDiffusionPipelineOutput | tuple[Any, Any]:
+        """Panoramas, of each prompt one or several.
 
         Args:
             height, width: pixels; by default one window high and six windows wide, the paper's shape.
-            seed: one for all prompts or one each; with the prompt it fixes the initial noise.
-            output_type: "pil", "np" ([n, h, w, 3] in [0, 1]) or "pt" ([n, 3, h, w]).
-            settings: fields of SyncDiffusionSettings: steps, stride, weight, first_n, ...
+            num_inference_steps: by default the method's, 50.
+            method: a name in `baselines.METHODS`, or a Method; its settings are further keywords (weight, stride, ...).
+            guidance_scale: up to 1 there is no guidance.
+            negative_prompt: one for all prompts, or one each.
+            eta: 0; or 1 with DDIMScheduler, which is the sampler ddpm.
+            generator: one, or one for each image: draws the initial latents as diffusers' pipelines do. All further
+                draws of a method belong to (prompt, seed), with a seed drawn from a copy of the generator.
+            seed: in place of a generator, and 0 without one: with the prompt it fixes all noise, as everywhere in this
+                package. One, or one for each prompt or image; image k of a prompt has k more.
+            latents: initial noise, standard normal [n, c, height / 8, width / 8].
+            prompt_embeds, negative_prompt_embeds: encoded texts [n, tokens, d], in place of the texts.
+            output_type: "pil", "np" ([n, h, w, 3] in [0, 1]), "pt" ([n, 3, h, w] on the CPU), or "latent".
+            return_dict: False returns a tuple of the output's two fields.
+            callback_on_step_end: called with (pipe, index of the step, its timestep, tensors); what it returns of
+                "latents", "prompt_embeds" and "negative_prompt_embeds" is gone on with. Latents are variance-preserving
+                with every sampler.
+            circular_padding: a panorama whose ends meet.
+            view_batch_size: windows through the UNet at once; by default as many as fit into the free memory.
+            clip_skip: layers of the text encoder that are left out for the prompt.
+            cross_attention_kwargs: {"scale": strength of LoRA layers}, or None.
+            settings: any setting of the method.
 
         Raises:
-            UsageError: a setting or an output type that makes no sense, or a size that the windows cannot cover.
+            ArgumentError (a ValueError): an argument that makes no sense or is not there, a size that the windows
+                cannot cover, too little memory.
         """
-        if output_type not in OUTPUT_TYPES:
-            raise UsageError(f"output_type={output_type}: use one of {', '.join(OUTPUT_TYPES)}")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        seeds = [int(seed)] * len(prompts) if isinstance(seed, int | Integral) else list(seed)
-        backbone = self.backbone()
-        side = backbone.window * backbone.factor
-        chosen = {
-            "stride": max(1, backbone.window // 4),
-            "height": side if height is None else height,
-            "width": 6 * side if width is None else width,
-            **settings,
+        given = {
+            "height": height,
+            "width": width,
+            "num_inference_steps": num_inference_steps,
+            "view_batch_size": view_batch_size,
+            **({"negative_prompt": negative_prompt} if isinstance(negative_prompt, str) else {}),
         }
-        made = SyncDiffusionSettings(**chosen)
-        with self.progress_bar(total=made.steps_taken) as bar:
-            images = METHOD.generate(backbone, prompts, seeds, made, lambda step: bar.update())
-        if output_type == "pt":
-            return ImagePipelineOutput(images=images)
-        arrays = images.permute(0, 2, 3, 1).numpy()
-        return ImagePipelineOutput(images=arrays if output_type == "np" else self.numpy_to_pil(arrays))
+        try:
+            if output_type not in OUTPUT_TYPES:
+                raise UsageError(f"output_type={output_type}: use one of {', '.join(OUTPUT_TYPES)}")
+            chosen, backbone = find_method(method), self.backbone()
+            square = Square(backbone.window, backbone.factor)
+            given |= refuse(settings)
+            made = settings_of(chosen, square, self.scheduler, given, guidance_scale, eta, circular_padding)
+            self._interrupt, self._guidance_scale, self._num_timesteps = False, guidance_scale, made.steps_taken
+            with lora_scaled(self, cross_attention_kwargs):
+                texts = (prompt, prompt_embeds, negative_prompt, negative_prompt_embeds)
+                layout = getattr(made, "layout", None)
+                prompts, text = encoded(self, *texts, num_images_per_prompt, clip_skip, layout)
+                cells = (made.height // backbone.factor, made.width // backbone.factor)
+                shape = (len(prompts), backbone.channels, *cells)
+                seeds, noise = drawn(seed, generator, shape, num_images_per_prompt, latents, text[0])
+                told = Conditioning(text[0].to(backbone.dtype), text[1].to(backbone.dtype), made.guidance_scale)
+                steered = steering(self, chosen, told, callback_on_step_end, callback_on_step_end_tensor_inputs)
+                with on_device(self, backbone.device, "unet", "vae"), self.progress_bar(total=made.steps_taken) as bar:
+
+                    def on_step(step: Step) -> None:
+                        bar.total = step.count  # of some methods not the sampler's
+                        bar.update()
+
+                    brought = Given(told, noise, steered)
+                    try:
+                        found = chosen.sample_latents(backbone, prompts, seeds, made, on_step, given=brought)
+                    except Interrupted as stop:
+                        found = stop.latents
+            images, unsafe = found, None
+            if output_type != "latent":
+                with on_device(self, backbone.device, "vae"):
+                    images, unsafe = checked(self, chosen.decode(backbone, found, made))
+                images = in_form(images, output_type)
+        except UsageError as error:
+            raise ArgumentError(in_their_names(str(error), given)) from error
+        finally:
+            self.maybe_free_model_hooks()
+        return StableDiffusionPipelineOutput(images, unsafe) if return_dict else (images, unsafe)

@@ -11,7 +11,14 @@ from syncdiffusion import __version__
 
 REPOSITORY = Path(__file__).parents[1]
 CODE = ("syncdiffusion", "baselines", "experiments", "conf", "tests")
-DOCUMENTS = ("README.md", "PROTOCOL.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md")
+DOCUMENTS = (
+    "README.md",
+    "PROTOCOL.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "results/README.md",
+    "syncdiffusion/pipeline.md",
+)
 
 
 def sources() -> list[Path]:

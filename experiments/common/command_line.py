@@ -65,6 +65,9 @@ def error_line(error: BaseException, overrides: Sequence[str] = ()) -> str | Non
         return f"'{error.override}': not of the form setting=value (quote values that hold , = {{ or [)"
     if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
         return _config_line(error.__cause__, overrides)
+    file = re.match(r"In '(\w+)/(\w+)'", str(error))  # what a file sets, such as a setting that the method has not
+    if isinstance(error, ConfigCompositionException) and file and isinstance(error.__context__, OmegaConfBaseException):
+        return f"{file[1]}={file[2]}: {_config_line(error.__context__, overrides)}"
     if isinstance(error, OmegaConfBaseException):
         return _config_line(error, overrides)
     if isinstance(error, HydraException):

@@ -13,6 +13,13 @@ def metric_names() -> list[str]:
     return list(DEFINED)
 
 
+def usual_metrics() -> list[str]:
+    """Those of which everyone can have the network."""
+    from experiments.metrics.catalogue import DEFINED
+
+    return [name for name, metric in DEFINED.items() if not metric.on_request]
+
+
 NETWORKS = ("paper", "mini")
 
 
@@ -32,12 +39,14 @@ class MetricsConfig:
 
     networks: str = setting("mini", "the paper's, or those that need no download host", choices=NETWORKS)
     metrics: list[str] = field(
-        default_factory=metric_names, metadata={"facts": Facts("which metrics to compute, such as [kid,intra_lpips]")}
+        default_factory=usual_metrics, metadata={"facts": Facts("which metrics to compute, such as [kid,intra_lpips]")}
     )
     crop: int = setting(128, "pixels, the side of the square crops: a window of the model", least=16)
     giqa_neighbours: int = setting(8, "K of KNN-GIQA", least=1)
+    manifold_neighbours: int = setting(3, "k of precision and recall: a ball reaches to the k-th neighbour", least=1)
     replicates: int = setting(5, "disjoint blocks of seeds that FID, KID and GIQA are repeated on", least=2)
     clip_folder: str | None = setting(None, "an open_clip folder in place of the set's CLIP", null="the set's own")
+    dinov2: str = setting("facebook/dinov2-large", "DINOv2's folder in transformers' layout, or a hub repository")
     batch: int = setting(16, "images through a network at once: speed alone", least=1)
     seed: int = setting(0, "of the random crops")
     device: str = setting("auto", "auto: cuda where there is one; or cpu, cuda, cuda:N")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+SHUFFLES = 499  # of labels within prompts: each asks for both estimates anew
+ROUNDING = 1e-9  # what float64 leaves of two ways that come to the same
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """The metric of one set less that of another, over n pairs of the same prompt and noise.
+    """The metric of one set less that of another, over n pairs of the same prompt and noise; without pairs, n images
+    of both together.
 
-    stderr: None where there is no honest one. p: two-sided, of the hypothesis that the two labels of each pair might as
-    well be swapped; NaN where the pairs are too few for any test.
+    stderr: None where there is no honest one. p: two-sided, of the hypothesis that the two labels of each pair, or of
+    all images of a prompt, might as well be swapped; NaN where they are too few for any test.
     """
 
     value: float
@@ -32,7 +36,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Features of images, (n, d), and the prompt of each."""
+    """Features of images, (n, d) or (n, k, d) of k crops each, and the prompt of each.
+
+    Where images have different numbers of crops, an array of n objects, (k_i, d) each.
+    """
 
     features: np.ndarray
     prompts: tuple[str, ...]
@@ -41,7 +48,21 @@ class ImageSet:
         return len(self.prompts)
 
     def part(self, indices: Sequence[int]) -> ImageSet:
-        return ImageSet(self.features[list(indices)], tuple(self.prompts[i] for i in indices))
+        chosen = self.features[list(indices)]
+        features = stacked(list(chosen)) if chosen.dtype == object else chosen
+        return ImageSet(features, tuple(self.prompts[i] for i in indices))
+
+    def and_also(self, other: ImageSet) -> ImageSet:
+        return ImageSet(stacked([*self.features, *other.features]), self.prompts + other.prompts)
+
+
+def stacked(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays as one, along a new first axis; as an array of objects where their shapes differ."""
+    if len({np.shape(each) for each in values}) < 2:
+        return np.array(values)
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:
@@ -69,6 +90,34 @@ def stratified_mean(values: np.ndarray, prompts: Sequence[str]) -> Estimate:
     pooled = sum(np.square(group - group.mean()).sum() for group in groups) / freedom
     variance = sum(group.size * (group.var(ddof=1) if group.size > 1 else pooled) for group in groups)
     return Estimate(float(values.mean()), float(np.sqrt(variance) / values.size))
+
+
+def unpaired_difference(
+    ours: ImageSet, theirs: ImageSet, estimate: Callable[[ImageSet], Estimate], seed: int = 0
+) -> Difference:
+    """The metric of one set less that of another, of independent images of the same prompts.
+
+    stderr: of both estimates together. What they share, the reference images above all, is counted twice, which makes
+    it too large, never too small. p: the share of SHUFFLES random ways to deal the labels anew among the images of each
+    prompt whose difference is as large or larger, either way round, with the observed one counted among them; each
+    method keeps its number of images of each prompt.
+    """
+    mine, other = estimate(ours), estimate(theirs)
+    value = mine.value - other.value
+    both = ours.and_also(theirs)
+    rng, labels = np.random.default_rng(seed), np.arange(len(both)) < len(ours)
+    groups = [np.array([i for i, each in enumerate(both.prompts) if each == p]) for p in dict.fromkeys(both.prompts)]
+    as_large = 1
+    for _ in range(SHUFFLES):
+        dealt = labels.copy()
+        for group in groups:
+            dealt[group] = rng.permutation(labels[group])
+        parts = (both.part(np.flatnonzero(dealt).tolist()), both.part(np.flatnonzero(~dealt).tolist()))
+        found = estimate(parts[0]).value - estimate(parts[1]).value
+        as_large += abs(found) >= abs(value) * (1 - ROUNDING)
+    errors = (mine.stderr, other.stderr)
+    stderr = None if None in errors else float(np.hypot(*errors))
+    return Difference(value, stderr, as_large / (SHUFFLES + 1), len(both))
 
 
 def checked_features(generated: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ class Metric:
 
     better: "lower" or "higher". per_panorama: a mean over panoramas, else a number of the whole set.
     note: the sentence that a table explains it with, where its name says nothing to a reader of the paper.
-    falls_with_n: it depends on how many images there are, so n stands beside it and unequal n do not compare.
+    falls_with_n: it depends on how many images there are (recall rises), so n stands beside it and unequal n do not compare.
     multiple_of: another metric that it is a fixed multiple of: it is not tested again.
     unit: what a table divides it by. highest: of a row the highest is shown, not the mean.
     published_as: the name it has in results/published, "" for its own. ambiguous: what keeps a published number of this
@@ -76,6 +76,7 @@ class PanoramaMetric:
     name: its word in `metrics.metrics`. place: where its columns stand in tables, from left to right.
     numbers: each column, and the number that it makes of a panorama's values; there is none of no values.
     chosen: which columns it yields through a network; all where none is given.
+    on_request: only where it is named, since not everyone has its network.
     """
 
     name: str
@@ -83,6 +84,7 @@ class PanoramaMetric:
     measurement: Measurement
     numbers: Mapping[Metric, Callable[[np.ndarray], float]]
     chosen: Callable[[Any], Sequence[str]] | None = None
+    on_request: bool = False
 
     @property
     def columns(self) -> tuple[Metric, ...]:
@@ -101,6 +103,7 @@ class SetMetric:
     enough: whether (generated, reference) have as many images as it takes.
     estimate: (generated, reference) -> value and standard error.
     compare: (ours, theirs, reference), the first two in pairs -> ours less theirs, with the test by label swaps.
+    on_request: only where it is named, since not everyone has its network.
     """
 
     name: str
@@ -110,6 +113,7 @@ class SetMetric:
     enough: Callable[[ImageSet, ImageSet, MetricsConfig], bool]
     estimate: Callable[[ImageSet, ImageSet, MetricsConfig], Estimate]
     compare: Callable[[ImageSet, ImageSet, ImageSet, MetricsConfig], Difference]
+    on_request: bool = False
 
     @property
     def columns(self) -> tuple[Metric, ...]:

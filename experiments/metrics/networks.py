@@ -12,6 +12,7 @@ from experiments.metrics.catalogue import DEFINED
 from experiments.metrics.clip_network import ClipNetwork, folder_clip, openai_clip
 from experiments.metrics.coherence import PairNetwork
 from experiments.metrics.config import MetricsConfig, check_config
+from experiments.metrics.dinov2 import load_dinov2
 from experiments.metrics.inception import FeatureNetwork, load_inception
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.clip import MINI_CLIP
@@ -79,7 +80,17 @@ def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
     return FeatureNetwork(f"{clip.network} image tower, not Inception", clip.embed_images, clip.fingerprint)
 
 
-LOADERS: dict[str, Loader] = {"lpips": _lpips, "style": _style, "inception": _inception, "clip": _clip}
+def _dinov2(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
+    return load_dinov2(config.dinov2, device)
+
+
+LOADERS: dict[str, Loader] = {
+    "lpips": _lpips,
+    "style": _style,
+    "inception": _inception,
+    "clip": _clip,
+    "dinov2": _dinov2,
+}
 
 
 def _device(name: str) -> torch.device:

@@ -1,16 +1,18 @@
 """Images on disk -> the numbers of a run: of each panorama, of each method and prompt, of blocks of seeds, of pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from experiments.metrics.cache import FeatureCache
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, set_metrics
 from experiments.metrics.config import MetricsConfig, check_config
-from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate
+from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate, stacked, unpaired_difference
 from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, measure, measurements
 from experiments.metrics.metric import SetMetric
+from experiments.metrics.reference_features import SavedFeatures, facts_of
 
 CsvLine = dict[str, object]
 OnProgress = Callable[[int, int], None]
@@ -31,12 +33,15 @@ class Scored:
         lacks one of its images has no row for it.
     swaps: the metrics of sets, of each method less that of the one compared with: method, against,
         metric, difference, stderr, p (label swaps within pairs), n (pairs), prompts, network.
+    references: features of the reference images by measurement, and references_facts what decides them: to be saved.
     """
 
     rows: list[CsvLine]
     scores: list[CsvLine]
     replicates: list[CsvLine]
     swaps: list[CsvLine] = field(default_factory=list)
+    references: Mapping[str, ImageSet] = field(default_factory=dict, compare=False, repr=False)
+    references_facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
 
 
 def score_panoramas(
@@ -47,12 +52,16 @@ def score_panoramas(
     on_progress: OnProgress | None = None,
     cache: FeatureCache | None = None,
     against: str | None = None,
+    paired: bool = True,
+    saved: SavedFeatures | None = None,
 ) -> Scored:
     """Score `items`; metrics of whole sets hold them against `reference`, prompt by prompt and in all.
 
     on_progress: called after each image with (images done, images in all).
     cache: where features of earlier passes are found and those of this one are kept; None computes all.
-    against: the method that the others are compared with, pair by pair; None for no comparison of set metrics.
+    against: the method that the others are compared with; None for no comparison of set metrics.
+    paired: whether images of one prompt and seed are pairs, of one noise; else all of the prompts that both have count.
+    saved: features of reference images, in place of `reference`.
 
     Raises:
         UsageError: an image that cannot be read, is smaller than `config.crop`, or has a score that is no number.
@@ -63,6 +72,8 @@ def score_panoramas(
     bound = {each.name: each for each in wanted}
     of_sets = [metric for metric in set_metrics(config.metrics) if metric.measurement.name in bound]
     needed = dict.fromkeys(metric.measurement.name for metric in of_sets)
+    prompts = {item.prompt for item in items}
+    others = {} if saved is None else {name: saved.of(bound[name], prompts) for name in needed}
     rows: list[CsvLine] = []
     features: dict[str, list[np.ndarray]] = {name: [] for name in needed}
     for item, values in zip(items, measure(items, wanted, cache), strict=True):
@@ -78,16 +89,16 @@ def score_panoramas(
         for name in needed:
             targets[name].append(values[name])
         done()
-    sets = []
-    for metric in of_sets:
-        name = metric.measurement.name
-        generated, those = _image_set(items, features[name]), _image_set(reference, targets[name])
-        sets.append(SetFeatures(metric, generated, those, bound[name].network))
+    mine = {name: _image_set(items, features[name]) for name in needed}
+    others = others or {name: _image_set(reference, targets[name]) for name in needed}
+    names = [(metric, metric.measurement.name) for metric in of_sets]
+    sets = [SetFeatures(metric, mine[name], others[name], bound[name].network) for metric, name in names]
     scores = _means(items, rows, wanted) + _set_scores(items, sets, config)
     order = {name: index for index, name in enumerate(METRICS)}
     place = {key: index for index, key in enumerate(_groups(items))}
     scores.sort(key=lambda row: (place[row["method"], row["prompt"]], order[row["metric"]]))
-    return Scored(rows, scores, _replicates(items, sets, config), _swaps(items, sets, config, against))
+    replicates, swaps = _replicates(items, sets, config), _swaps(items, sets, config, against, paired)
+    return Scored(rows, scores, replicates, swaps, others, {name: facts_of(bound[name]) for name in needed})
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class SetFeatures:
 
 
 def _image_set(items: Sequence[PanoramaImage], features: Sequence[np.ndarray]) -> ImageSet:
-    return ImageSet(np.array(features), tuple(item.prompt for item in items))
+    return ImageSet(stacked(features), tuple(item.prompt for item in items))
 
 
 def _means(items: Sequence[PanoramaImage], rows: list[CsvLine], wanted: Sequence[BoundMeasurement]) -> list[CsvLine]:
@@ -163,23 +174,57 @@ def seed_blocks(items: Sequence[PanoramaImage], replicates: int) -> list[set[int
 
 
 def _swaps(
-    items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], config: MetricsConfig, against: str | None
+    items: Sequence[PanoramaImage],
+    sets: Sequence[SetFeatures],
+    config: MetricsConfig,
+    against: str | None,
+    paired: bool,
 ) -> list[CsvLine]:
-    """The set metrics of each method less those of `against`, on the (prompt, seed) that both have."""
-    place = {(item.method, item.prompt, item.seed): i for i, item in enumerate(items)}
+    """The set metrics of each method less those of `against`, on the (prompt, seed), or the prompts, that both have."""
     rows: list[CsvLine] = []
     for method in dict.fromkeys(item.method for item in items):
-        mine = [(prompt, seed) for label, prompt, seed in place if label == method != against]
-        both = [key for key in mine if (against, *key) in place]
-        pairs = [[place[label, *key] for key in both] for label in (method, against)]
+        if method == against or against is None:
+            continue
+        ours, theirs = (_in_pairs if paired else _of_common_prompts)(items, method, against)
         for each in sets:
-            ours, theirs = (each.generated.part(indices) for indices in pairs)
-            if each.metric.enough(ours, each.reference, config):
-                found = each.metric.compare(ours, theirs, each.reference, config)
-                common = {"method": method, "against": against, "metric": each.metric.column.name}
-                common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
-                rows.append(common | {"prompts": len(set(ours.prompts)), "network": each.network})
+            first, second = each.generated.part(ours), each.generated.part(theirs)
+            if not each.metric.enough(first, each.reference, config) or (
+                each.metric.column.falls_with_n and len(first) != len(second)
+            ):
+                continue
+            if paired and first.features.shape != second.features.shape:
+                continue  # squares of pictures of different sizes are no pairs
+            if paired:
+                found = each.metric.compare(first, second, each.reference, config)
+            elif each.metric.enough(second, each.reference, config):
+                found = unpaired_difference(
+                    first, second, lambda x, each=each: each.metric.estimate(x, each.reference, config)
+                )
+            else:
+                continue
+            common = {"method": method, "against": against, "metric": each.metric.column.name}
+            common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
+            rows.append(common | {"prompts": len(set(first.prompts)), "network": each.network})
     return rows
+
+
+def _in_pairs(items: Sequence[PanoramaImage], method: str, against: str) -> tuple[list[int], list[int]]:
+    """Indices of the images of each method, side by side, on the (prompt, seed) that both have."""
+    place = {(item.method, item.prompt, item.seed): i for i, item in enumerate(items)}
+    mine = [(prompt, seed) for label, prompt, seed in place if label == method]
+    both = [key for key in mine if (against, *key) in place]
+    return [place[method, *key] for key in both], [place[against, *key] for key in both]
+
+
+def _of_common_prompts(items: Sequence[PanoramaImage], method: str, against: str) -> tuple[list[int], list[int]]:
+    """Indices of all images of each method, of the prompts that both have."""
+    prompts = [{item.prompt for item in items if item.method == label} for label in (method, against)]
+    both = prompts[0] & prompts[1]
+    ours, theirs = (
+        [i for i, item in enumerate(items) if item.method == label and item.prompt in both]
+        for label in (method, against)
+    )
+    return ours, theirs
 
 
 def _score(group: tuple[str, str], metric: str, estimate: Estimate, n: int, network: str) -> CsvLine:

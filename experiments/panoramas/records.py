@@ -36,12 +36,13 @@ class Record(TypedDict):
     settings: dict[str, Any]
     prompt: str
     seed: int
-    seconds: float
-    peak_memory_bytes: int
+    seconds: float | None
+    peak_memory_bytes: int | None
     device: str
     model: ModelFacts
     panoramas_at_once: NotRequired[int]
     prompt_id: NotRequired[str]
+    imported: NotRequired[dict[str, Any]]
     width: NotRequired[int]
     height: NotRequired[int]
     png_sha256: NotRequired[str]
@@ -128,9 +129,14 @@ def made(png: Path, key: str, checksums: Checksums | None = None) -> Record | No
 
 def as_record(content: object) -> Record | None:
     """`content` where it has everything that is read from records, else None."""
-    if not has(content, NEEDED) or not has(content["model"], NEEDED_OF_MODEL):
+    costs = ("seconds", "peak_memory_bytes")
+    untold = {
+        name for name in costs if isinstance(content, dict) and "imported" in content and content.get(name) is None
+    }
+    needed = {name: kind for name, kind in NEEDED.items() if name not in untold}
+    if not has(content, needed) or not has(content["model"], NEEDED_OF_MODEL):
         return None
-    if not (math.isfinite(content["seconds"]) and content["seconds"] >= 0):
+    if "seconds" not in untold and not (math.isfinite(content["seconds"]) and content["seconds"] >= 0):
         return None
     return cast(Record, content)
 

@@ -29,6 +29,7 @@ from syncdiffusion.files import by_content, contents
 if TYPE_CHECKING:
     import numpy as np
 
+MADE_ELSEWHERE = "made elsewhere"  # in place of the method of a picture that no method here made
 FORMAT = 1  # raise it when a method's result changes for the same settings: everything is then made again
 
 

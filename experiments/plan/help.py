@@ -63,7 +63,8 @@ WORDS = (
     ("prompt=TEXT", "any text, in any script; any number of times", ""),
     ("prompt_file=FILE", "a prompt a line", ""),
 )
-RUNNING = ("name", "run_dir", "shared_dir", "stage", "dry_run", "strict", "shard", "plugins")
+GIVEN = ("pictures", "shared_noise")
+RUNNING = ("name", "run_dir", "shared_dir", "stage", "dry_run", "strict", "shard", "panoramas_at_once", "plugins")
 COMPARING = ("baselines", "variants", "ablations", "compare_with")
 SCALE = ("height", "width", "stride", "steps", "guidance_scale", "window_batch", "gradient_batch")  # of a model
 
@@ -84,8 +85,9 @@ def help_text(cfg: DictConfig) -> str:
     parts.append(("Beside it, and compared with it", lines_of(RunSchema, cfg, "", COMPARING)))
     model = [each.name for each in fields(BackboneSchema) if each.name not in SCALE]
     parts.append(("The model", lines_of(BackboneSchema, cfg.backbone, "backbone.", model)))
-    references = lines_of(ReferenceSchema, cfg.reference, "reference.", ("count", "first_seed"))
-    parts.append(("Scoring", [*references, *metric_lines(cfg.metrics)]))
+    references = lines_of(ReferenceSchema, cfg.reference, "reference.", ("count", "first_seed", "pictures", "features"))
+    given = lines_of(RunSchema, cfg, "", GIVEN)
+    parts.append(("Scoring", [*given, *references, *metric_lines(cfg.metrics)]))
     parts.append(("The run", lines_of(RunSchema, cfg, "", RUNNING)))
     parts.append(("Weights & Biases", lines_of(TrackingSchema, cfg.tracking, "tracking.")))
     return "\n\n".join([INTRODUCTION, *(section(*part) for part in parts if part[1]), ENDING])
@@ -118,7 +120,7 @@ def first_sentence(path: Path) -> str:
             break
         if not line.startswith("# @package"):
             words += line.lstrip("# ").split()
-    return re.split(r"(?<=[^.]\w[.])\s", " ".join(words))[0].rstrip(".")
+    return re.split(r"(?<=[^.]\w[.?!])\s", " ".join(words))[0].rstrip(".")
 
 
 def lines_of(schema: type, node: DictConfig, prefix: str, names: Sequence[str] | None = None) -> list[Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: where it lies, which panoramas it has, how they are scored and logged."""
+    """One run: where it lies, which panoramas it has, how they are scored and logged.
+
+    sources: where the pictures lie that were made elsewhere, of every unit; empty for a run that makes its own.
+    shared_noise: whether the methods' panoramas of one prompt and seed were made from one noise.
+    reference_features: a file of the references' features: read in place of `references` where these are none, else to
+        be written.
+    remarks: what a user should know of how the plan came about, a line each.
+    """
 
     name: str
     folder: Path
@@ -67,6 +74,10 @@ class Plan:
     metrics: Mapping[str, Any]
     tracking: Mapping[str, Any]
     resolved: Mapping[str, Any]  # the whole configuration as plain values
+    sources: Mapping[Unit, Path] = field(default_factory=dict)
+    shared_noise: bool = True
+    reference_features: Path | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -80,6 +91,11 @@ def plan_run(cfg: DictConfig) -> Plan:
     """
     load_plugins(cfg.plugins)
     refuse_unknown(cfg)
+    if cfg.pictures is not None:
+        from experiments.plan.plan_pictures import plan_pictures
+
+        return plan_pictures(cfg)
+    check_made(cfg)
     check_seeds(cfg)
     check_folder(cfg.backbone)
     resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
@@ -94,7 +110,11 @@ def plan_run(cfg: DictConfig) -> Plan:
     check_conditioning(entries, prompts, resolved)
     first_seeds = first_seeds_of(resolved["prompts"], cfg.seeds.first)
     seeds = {prompt: seeds_from(prompt, firsts, cfg.seeds.count) for prompt, firsts in first_seeds.items()}
-    reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + cfg.reference.count)
+    saved = saved_references(cfg, prompts)
+    if saved is not None:
+        resolved["reference"]["count"] = saved
+    reference_count = 0 if saved is not None else cfg.reference.count
+    reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + reference_count)
     return Plan(
         name=cfg.name,
         folder=folder_of(cfg),
@@ -115,7 +135,35 @@ def plan_run(cfg: DictConfig) -> Plan:
         metrics=resolved["metrics"],
         tracking=resolved["tracking"],
         resolved=resolved,
+        reference_features=features_file(cfg),
     )
+
+
+def features_file(cfg: DictConfig) -> Path | None:
+    return None if cfg.reference.features is None else Path(cfg.reference.features).expanduser()
+
+
+def saved_references(cfg: DictConfig, prompts: tuple[str, ...]) -> int | None:
+    """Reference images of each prompt whose features a file holds already; None where there is no such file.
+
+    Raises:
+        UsageError: another file, or one without features of a prompt.
+    """
+    path = features_file(cfg)
+    if path is None or not path.exists():
+        return None
+    from experiments.metrics.reference_features import read_features
+
+    return read_features(path).count(prompts)
+
+
+def check_made(cfg: DictConfig) -> None:
+    """Refuse settings of pictures that were made elsewhere where none are given."""
+    if cfg.backbone.name == "pictures":
+        raise UsageError("pictures=null: give the folder or the CSV file of the pictures to score, pictures=FOLDER")
+    for name, value in (("shared_noise", cfg.shared_noise), ("reference.pictures", cfg.reference.pictures)):
+        if value is not None:
+            raise UsageError(f"{name}={value}: goes with pictures=FOLDER; a run knows it of its own panoramas")
 
 
 def folder_of(cfg: DictConfig) -> Path:
@@ -306,10 +354,12 @@ def checked_settings(entries: tuple[Entry, ...], backbone: Mapping[str, Any], cr
 
 def check_conditioning(entries: tuple[Entry, ...], prompts: tuple[str, ...], run: Mapping[str, Any]) -> None:
     """Refuse a layout or a picture that a method of the run cannot follow, and a prompt that a layout is not for."""
-    for name in ("layout", "control_image"):
+    able = {"start_image": "start from", "start_strength": "have", "mask": "have"}
+    able |= {"layout": "follow", "control_image": "follow"}
+    for name, verb in able.items():
         without = [entry.label for entry in entries if name not in entry.settings]
         if run[name] and without:
-            raise UsageError(f"{name}={run[name]}: {', '.join(without)} cannot follow one; leave that method out")
+            raise UsageError(f"{name}={run[name]}: {', '.join(without)} cannot {verb} one; leave that method out")
     for layout in dict.fromkeys(entry.settings["layout"] for entry in entries if entry.settings.get("layout")):
         for prompt in prompts:
             layout_for(layout, prompt)

@@ -103,6 +103,12 @@ class ReferenceSchema:
     count: int = setting(50, "squares per prompt that FID, KID and GIQA compare with", least=0, most=MOST_SEEDS)
     first_seed: int = setting(100_000, "their first seed, apart from the panoramas'", least=0, most=LARGEST_SEED)
     settings: Any = setting(MISSING, "the method that makes them")
+    pictures: str | None = setting(
+        None, "a folder PROMPT/*.png or a run folder, beside pictures=", null="`reference` in the folder of pictures"
+    )
+    features: str | None = setting(
+        None, "a file of their features: read where it is there, written where it is not", null="no file"
+    )
 
 
 @dataclass
@@ -125,6 +131,12 @@ class RunSchema:
     shard: str | None = setting(None, "i/n: this process makes every n-th panorama, from the i-th on", null="all")
     panoramas_at_once: int = setting(
         1, "panoramas of one method through the networks together; decides their last digits", least=1
+    )
+    pictures: str | None = setting(
+        None, "a folder METHOD/PROMPT/SEED.png or a CSV file of pictures to score; with experiment=score", null="none"
+    )
+    shared_noise: bool | None = setting(
+        None, "whether pictures of one prompt and seed were made from one noise, by every method", null="as noise tells"
     )
     plugins: list[str] = part(list, "Python files with methods or metrics of your own")
     height: int = MISSING

@@ -19,7 +19,15 @@ from experiments.plan.prompt_file import Line, read_prompts
 from syncdiffusion.errors import UsageError
 from syncdiffusion.prompts import checked_prompt
 
-FOLDERS = ("run_dir", "shared_dir", "backbone.path", "metrics.clip_folder")
+FOLDERS = (
+    "run_dir",
+    "shared_dir",
+    "backbone.path",
+    "metrics.clip_folder",
+    "pictures",
+    "reference.pictures",
+    "reference.features",
+)
 GROUPS = ("backbone", "experiment", "method", "metrics", "prompts", "tracking")
 MULTIRUN = {"-m", "--multirun"}
 

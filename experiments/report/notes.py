@@ -33,6 +33,13 @@ def sentence(study: Study) -> str:
     else:
         count = f"{plural(len(study.prompts), 'prompt')}, {plural(study.seeds['count'], 'seed')} each"
     references = f", {plural(study.reference_count, 'reference image')} per prompt" if study.reference_count else ""
+    if study.made_elsewhere:
+        noise = "one noise for all rows" if study.shared_noise else "each row's own noise"
+        return (
+            "pictures made elsewhere, by models that are not known here, most of "
+            f"{canvas['height']}×{canvas['width']} px, squares of {canvas['window']} px, "
+            f"{plural(len(study.prompts), 'prompt')}, {noise}{references}"
+        )
     return (
         f"{model['name']} ({model['id']}, revision {model['revision'] or 'default'}, {model['precision']}), "
         f"{canvas['height']}×{canvas['width']} px, stride {canvas['stride']} latent cells, {canvas['steps']} steps, "
@@ -41,11 +48,18 @@ def sentence(study: Study) -> str:
     )
 
 
+def closing(study: Study) -> list[str]:
+    """The titles of the rows whose panoramas close to rings."""
+    return [title for row, title in zip(study.rows, titles(study).values(), strict=True) if row.closed]
+
+
 def notes_of(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
     """What a reader must know beside the numbers of the whole set."""
     notes = [f"Model and scale: {sentence(results.study)}."]
     if results.study.model["embedded"]:
         notes.append(EMBEDDED)
+    if titled := closing(results.study):
+        notes.append(f"Closed to rings of 360 degrees, the right edge going on at the left: {', '.join(titled)}.")
     return notes + meaning_notes(results, table, compared)
 
 
@@ -58,21 +72,23 @@ def meaning_notes(results: Results, table: pd.DataFrame, compared: pd.DataFrame)
         notes.append(
             "±: half-width of the 95 % t interval of the mean over n panoramas (new seeds of the same prompts); "
             "where marked s.e., one standard error."
-            + "".join(f" {name} has neither and falls with n: compare it at equal n only." for name in falling)
+            + "".join(f" {name} has neither and depends on n: compare it at equal n only." for name in falling)
         )
     if table["best"].any():
         notes.append("Bold: best of the column.")
     notes += [*dagger_note(results, there, compared), *explained(there)]
     expected = len(study.prompts) * study.seeds["count"]
     made = [int((results.panoramas["method"] == row.label).sum()) for row in study.rows]
-    if any(count != expected for count in made):
+    if study.made_elsewhere and len(set(made)) > 1:
+        notes.append(f"Not every row has as many pictures: {min(made)} to {max(made)}.")
+    if not study.made_elsewhere and any(count != expected for count in made):
         notes.append(f"Unfinished: {sum(made)} of {expected * len(made)} panoramas are there.")
     agreeing = {f"{each.source}: {each.citation}" for cell in table["published"] for each in cell}
     if agreeing:
         notes.append(f"After a semicolon, published under the same protocol. {'; '.join(sorted(agreeing))}.")
     if results.swaps is None and set_names(results):
         notes.append(f"{set_names(results)}: {FORMER}")
-    return [*notes, *provenance(results, there), ROUNDED]
+    return [*notes, *provenance(results, there), *([] if study.made_elsewhere else [ROUNDED])]
 
 
 def dagger_note(results: Results, there: list[Metric], compared: pd.DataFrame) -> list[str]:
@@ -87,10 +103,13 @@ def dagger_note(results: Results, there: list[Metric], compared: pd.DataFrame) -
     untested = [metric.display for metric in there if not metric.per_panorama and metric.name not in tested]
     untested += ["costs", *(f"{metric.display}, a multiple of the mean" for metric in there if metric.multiple_of)]
     how = "two-sided sign-flip permutation test"
-    if swapped:
+    if not study.shared_noise:
+        how = "two-sided permutation test of the labels within each prompt"
+    elif swapped:
         how += f"; {', '.join(swapped)}: of the labels of all pairs"
+    common = "prompts and noise" if study.shared_noise else "prompts"
     return [
-        f"†: differs from {titles(study)[study.compare_with]} on the same prompts and noise ({how}, p ≤ {ALPHA} after "
+        f"†: differs from {titles(study)[study.compare_with]} on the same {common} ({how}, p ≤ {ALPHA} after "
         f"Holm over the {tests} tests of this table). Not tested: {', '.join(untested)}."
     ]
 
@@ -104,6 +123,14 @@ def set_names(results: Results) -> str:
 def difference_note(results: Results) -> str:
     """What a difference is, how it was tested, and over what n."""
     sets = set_names(results)
+    if not results.study.shared_noise:
+        of_sets = f"Of {sets}: the numbers of the two sets, tested alike. " if sets else ""
+        return (
+            "Difference: mean over the prompts that both rows have of the difference of their means, n panoramas of "
+            "both together, ± half-width of Welch's 95 % interval; p of a two-sided permutation test that deals the "
+            f"labels anew within each prompt. {of_sets}"
+            "Better: the chance that a panorama of the row is better than one of the other of the same prompt."
+        )
     if results.swaps is None:
         of_sets = f"Of {sets}: over n disjoint blocks of seeds, without a test."
     else:

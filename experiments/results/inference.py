@@ -7,6 +7,9 @@ prompts have equally many seeds. (The variance of a stratified mean is the mean 
 over n; the variance over all values adds the variance of the prompts' means.) The sign-flip test needs no such
 allowance: it compares a pair with itself, whatever its prompt.
 
+Where methods did not start from one noise there are no pairs: `unpaired_comparison` takes their values as independent,
+prompt by prompt.
+
 Numbers of a whole set are never bootstrapped over images: FID and KID are no means over images. Two methods are
 compared by swapping their labels within pairs of the same prompt and noise (experiments/metrics, where the features
 are). Their spread over seeds is also seen in replicates, the same number on disjoint blocks of equally many seeds
@@ -15,7 +18,7 @@ against the same reference images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+SHUFFLED = 9_999  # of the test without pairs
 RESAMPLES = 99_999  # of the sign-flip test, where there are more sign patterns than that (n > 16)
 
 
@@ -108,6 +112,87 @@ def paired_comparison(
     return Comparison(mean.n, mean.mean, mean.low, mean.high, p, share)
 
 
+def unpaired_comparison(
+    a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], better: str = "lower", confidence: float = 0.95
+) -> Comparison:
+    """a - b where nothing makes pairs: means of independent values, prompt by prompt.
+
+    Prompts are blocks: within each that both have, the mean of a less that of b; every prompt weighs the same, however
+    many values it has. So what prompts do to both does not blur the difference.
+
+    Args:
+        a, b: prompt -> its values, (n_p,); NaN among them are left out.
+
+    Returns:
+        n: values of both together. low, high: Welch's interval, with Satterthwaite's degrees of freedom over all
+        prompts; NaN where a prompt has one value of a method and no other tells the spread. p: of SHUFFLED random ways
+        to deal the labels anew within each prompt, those whose difference is as large. share: the chance that a value
+        of a is better than one of b of the same prompt (the mean of Mann and Whitney's over the prompts).
+    """
+    if better not in ("lower", "higher"):
+        raise ValueError(f"better={better}: lower or higher")
+    both = {name: tuple(known(side[name]) for side in (a, b)) for name in a if name in b}
+    both = {name: pair for name, pair in both.items() if min(map(len, pair))}
+    if not both:
+        return Comparison(0, np.nan, np.nan, np.nan, np.nan, np.nan)
+    difference = float(np.mean([x.mean() - y.mean() for x, y in both.values()]))
+    half = t_half_width(*stratified_error(list(both.values())), confidence)
+    gains = [np.sign(y[None] - x[:, None]) * (1 if better == "lower" else -1) for x, y in both.values()]
+    share = float(np.mean([(gain.mean() + 1) / 2 for gain in gains]))
+    n = sum(len(x) + len(y) for x, y in both.values())
+    return Comparison(n, difference, difference - half, difference + half, shuffle_p(list(both.values())), share)
+
+
+def known(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    return values[~np.isnan(values)]
+
+
+def stratified_error(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Standard error of the mean over groups of (mean of x - mean of y), and its degrees of freedom (Satterthwaite).
+
+    A side of a single value is taken to spread as that side of the others does on the mean; NaN, 0 where none tells.
+    """
+    sides = list(zip(*groups, strict=True))
+    pooled = []
+    for side in sides:
+        free = sum(len(each) - 1 for each in side)
+        pooled.append(sum(((each - each.mean()) ** 2).sum() for each in side) / free if free else np.nan)
+    parts, free = [], []
+    for group in groups:
+        for each, common in zip(group, pooled, strict=True):
+            parts.append((each.var(ddof=1) if len(each) > 1 else common) / len(each))
+            free.append(len(each) - 1)
+    total = float(np.sum(parts))
+    if np.isnan(total) or not any(free):
+        return np.nan, 0.0
+    if total == 0:
+        return 0.0, float(sum(free))
+    told = [(part, count) for part, count in zip(parts, free, strict=True) if count]
+    below = sum(part**2 / count for part, count in told)
+    return float(np.sqrt(total)) / len(groups), float(total**2 / below) if below else float(sum(free))
+
+
+def shuffle_p(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Two-sided p of the hypothesis that within each group all values might as well have the other label.
+
+    Statistic: the mean over groups of the difference of means. SHUFFLED random deals of a generator with a fixed seed,
+    the observed one counted among them, so p is never 0. NaN where no deal differs from another.
+    """
+    if all(len(x) + len(y) < 3 for x, y in groups) and len(groups) < 2:
+        return np.nan
+    rng = np.random.default_rng(0)
+    observed, found = 0.0, np.zeros(SHUFFLED)
+    for x, y in groups:
+        values = np.concatenate([x, y])
+        weights = np.concatenate([np.full(len(x), 1 / len(x)), np.full(len(y), -1 / len(y))])
+        observed += weights @ values
+        dealt = rng.permuted(np.tile(values, (SHUFFLED, 1)), axis=1)
+        found += dealt @ weights
+    as_large = np.abs(found) >= abs(observed) - 1e-9 * max(abs(observed), float(np.abs(found).max()))
+    return float((as_large.sum() + 1) / (SHUFFLED + 1))
+
+
 def sign_flip_p(differences: np.ndarray) -> float:
     """Two-sided p of the hypothesis that each difference might as well have had the other sign (Fisher, 1935).
 
@@ -145,6 +230,13 @@ def paired_values(
     """The metric of two labels on the (prompt, seed) that both have; of one prompt alone where it is given."""
     chosen = panoramas if prompt is None else panoramas[panoramas["prompt"] == prompt]
     return _matched(chosen, a, b, ["prompt", "seed"], metric)
+
+
+def values_by_prompt(panoramas: pd.DataFrame, label: str, metric: str, prompt: str | None) -> dict[str, np.ndarray]:
+    """Prompt -> the metric's values of a label; of one prompt alone where it is given."""
+    mine = panoramas[panoramas["method"] == label]
+    mine = mine if prompt is None else mine[mine["prompt"] == prompt]
+    return {str(name): rows[metric].to_numpy(np.float64) for name, rows in mine.groupby("prompt", sort=False)}
 
 
 def paired_replicates(replicates: pd.DataFrame, a: str, b: str, metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,8 @@ from experiments.results.inference import (
     paired_replicates,
     paired_values,
     t_half_width,
+    unpaired_comparison,
+    values_by_prompt,
 )
 from experiments.results.published import HowMeasured, beside, differences, read_published
 from experiments.results.study import Results, Row, Study
@@ -151,8 +153,9 @@ def comparisons(results: Results) -> pd.DataFrame:
     """Every row less the one compared with, metric by metric.
 
     Columns: prompt ("all", then each prompt where there are several), method, against, metric, n, difference, low,
-    high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise. Set-level metrics, never
-    by prompt: n pairs whose labels were swapped, or n replicates and no test where nothing was swapped. The
+    high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise; where noise was not
+    shared, n panoramas of both rows. Set-level metrics, never by prompt: n pairs whose labels were swapped,
+    or n replicates and no test where nothing was swapped. The
     comparisons over all prompts are one family for Holm; by prompt each metric is one, since they answer on which
     prompts a difference in that metric holds. Rows of the very same panoramas are one test, which counts once. A row
     that has the very numbers of the one compared with (no pull at all, against MultiDiffusion) is no test.
@@ -217,14 +220,25 @@ def compared(results: Results, prompt: str, row: Row, metric: Metric) -> dict[st
         chosen = None if prompt == ALL_PROMPTS else prompt
         there = metric.name in results.panoramas
         pairs = paired_values(results.panoramas, a, b, metric.name, chosen) if there else (np.empty(0), np.empty(0))
+        swapped = None if results.study.shared_noise else without_pairs(results, a, b, metric, chosen)
     else:
         swapped = swap_comparison(results, a, metric)
         pairs = paired_replicates(results.replicates, a, b, metric.name)
-    if metric.per_panorama or swapped is None:
+        if swapped is None and not results.study.shared_noise:
+            swapped = unpaired_comparison({}, {}, metric.better)
+    if swapped is None:
         swapped = paired_comparison(*pairs, metric.better, test=metric.per_panorama)
     found = asdict(swapped)
     found["share_better"] = found.pop("share")
     return {"prompt": prompt, "method": a, "against": b, "metric": metric.name} | found
+
+
+def without_pairs(results: Results, a: str, b: str, metric: Metric, prompt: str | None) -> Comparison:
+    """A per-panorama metric of two rows whose panoramas were not made from one noise."""
+    if metric.name not in results.panoramas:
+        return unpaired_comparison({}, {}, metric.better)
+    values = (values_by_prompt(results.panoramas, label, metric.name, prompt) for label in (a, b))
+    return unpaired_comparison(*values, metric.better)
 
 
 def swap_comparison(results: Results, label: str, metric: Metric) -> Comparison | None:

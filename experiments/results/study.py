@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from baselines import METHODS, facts
 from experiments.common.files import write_json
+from experiments.panoramas.store import MADE_ELSEWHERE
 from experiments.plan.plan import Entry, Plan
 from syncdiffusion.errors import UsageError
 
@@ -44,6 +45,11 @@ class Row:
     settings: Mapping[str, Any]
     swept: tuple[str, Any] | None
 
+    @property
+    def closed(self) -> bool:
+        """Whether its panoramas are rings; of a plugin that is not there nobody knows."""
+        return self.method in METHODS and METHODS[self.method].closed(self.settings)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -51,9 +57,10 @@ class Study:
 
     model: name, id, revision, precision, and whether it is the embedded miniature.
     canvas: height and width in pixels, window (side in pixels), factor (pixels per latent cell), stride (latent cells),
-        steps, guidance_scale.
+        steps, guidance_scale. Of pictures made elsewhere, stride, steps and guidance_scale are None: nobody knows.
     compare_with: the label that every other row is compared with.
     networks: "paper" or "mini", the set of metric networks.
+    shared_noise: whether the rows' panoramas of one prompt and seed were made from one noise, and so are pairs.
     """
 
     name: str
@@ -65,6 +72,11 @@ class Study:
     networks: str
     rows: tuple[Row, ...]
     compare_with: str
+    shared_noise: bool = True
+
+    @property
+    def made_elsewhere(self) -> bool:
+        return self.model["name"] == MADE_ELSEWHERE
 
     def row(self, label: str) -> Row:
         return next(row for row in self.rows if row.label == label)
@@ -108,6 +120,7 @@ def study_of(plan: Plan) -> Study:
             Row(entry.label, title_of(entry), entry.method, by_name(entry), entry.swept) for entry in plan.entries
         ),
         compare_with=plan.compare_with,
+        shared_noise=plan.shared_noise,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from experiments.common.progress import report_images, say_step
 from experiments.panoramas.index import Index, Panorama
@@ -12,6 +13,10 @@ from experiments.results.study import study_of
 from experiments.stages.score_files import write_scores
 from experiments.stages.unwritable import unwritable_line
 from syncdiffusion.errors import UsageError
+
+if TYPE_CHECKING:
+    from experiments.metrics.reference_features import SavedFeatures
+    from experiments.metrics.score import Scored
 
 
 def score(plan: Plan, index: Index) -> None:
@@ -51,21 +56,56 @@ def score(plan: Plan, index: Index) -> None:
         report_images("score"),
         cache,
         plan.compare_with,
+        plan.shared_noise,
+        saved_features(plan),
     )
     if cache.failure is not None:
         print(f"score: features are not kept: {unwritable_line(cache.failure, plan)}", file=sys.stderr)
     if changed := index.changed():
         raise UsageError(f"{changed[0].png}: replaced or damaged while it was scored; give the same command again")
     write_scores(plan.folder, study_of(plan), index.panoramas, scored)
+    keep_features(plan, index, scored)
+
+
+def saved_features(plan: Plan) -> SavedFeatures | None:
+    """What the file of reference features holds, where the plan goes by it."""
+    from experiments.metrics.reference_features import read_features
+
+    if plan.reference_features is None or plan.references or not plan.reference_features.exists():
+        return None
+    say_step("score", f"reference features are read from {plan.reference_features}")
+    return read_features(plan.reference_features)
+
+
+def keep_features(plan: Plan, index: Index, scored: Scored) -> None:
+    """Write the file of reference features that the plan names, where it is not there and they are complete."""
+    from experiments.metrics.reference_features import save_features
+
+    path = plan.reference_features
+    if path is None or path.exists() or not scored.references:
+        return
+    if not index.references or {each.unit for each in index.references} != set(plan.references):
+        say_step("score", f"reference images are missing: {path} is not written")
+        return
+    save_features(path, scored.references, scored.references_facts)
+    say_step("score", f"reference features are written to {path}")
 
 
 def check_index(plan: Plan, index: Index) -> None:
     missing = len(index.missing)
+    if missing and plan.sources and index.panoramas:
+        raise_or_tell(plan, f"{missing} pictures could not be read")
+        return
     if not index.panoramas:
         raise UsageError(f"run_dir={plan.folder}: no panorama of these settings there; make them with stage=generate")
-    if missing and plan.strict:
-        raise UsageError(f"strict=true: {missing} panoramas or reference images missing; make them with stage=generate")
     if missing:
-        print(f"score: {missing} panoramas or reference images are missing; the others are scored", file=sys.stderr)
+        raise_or_tell(plan, f"{missing} panoramas or reference images are missing", "make them with stage=generate")
     if len(index.fingerprints) > 1:
         raise UsageError(f"run_dir={plan.folder}: panoramas of two models; make them anew with stage=generate")
+
+
+def raise_or_tell(plan: Plan, lack: str, advice: str = "mend them or leave strict out") -> None:
+    """Refuse to score without all pictures where the plan is strict, else say that the others are scored."""
+    if plan.strict:
+        raise UsageError(f"strict=true: {lack}; {advice}")
+    print(f"score: {lack}; the others are scored", file=sys.stderr)

@@ -35,6 +35,11 @@ def run(plan: Plan) -> None:
 
 
 def run_stages(plan: Plan) -> None:
+    if plan.dry_run and plan.sources:
+        from experiments.stages.take import told
+
+        print(told(plan), flush=True)
+        return
     if plan.dry_run:
         from experiments.stages.estimate import estimate
 
@@ -56,7 +61,12 @@ def run_stages(plan: Plan) -> None:
 def work(plan: Plan, tracking: Tracking) -> None:
     """The stages that make something."""
     before, checksums, index = versions_of_scores(plan.folder), Checksums(), None
-    if plan.stage in (Stage.all, Stage.generate):
+    if plan.stage in (Stage.all, Stage.generate) and plan.sources:
+        from experiments.stages.take import take
+
+        take(plan, checksums)
+        index = read_index(plan, checksums)
+    elif plan.stage in (Stage.all, Stage.generate):
         from experiments.stages.generate import generate, model_facts
 
         generate(plan, checksums, tracking.progress)

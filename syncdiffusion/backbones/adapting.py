@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from syncdiffusion.backbones.adapters import Adapters, custom_diffusion_files, is_hub_id
+from syncdiffusion.backbones.model_files import PARTS, SECOND_PARTS
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import place_of
 
@@ -65,13 +66,11 @@ def _pipeline(parts: Mapping[str, Any]) -> Any:
     """diffusers' pipeline of the parts: its loaders are what is wanted of it."""
     import diffusers
 
-    if "text_encoder_2" in parts:
-        kind: Any = diffusers.StableDiffusionXLPipeline
-        known = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler")
-        return kind(**{name: parts[name] for name in known}, add_watermarker=False)
+    named = {name: part for name, part in parts.items() if name in (*PARTS, *SECOND_PARTS)}
+    if "text_encoder_2" in named:
+        return diffusers.StableDiffusionXLPipeline(**named, add_watermarker=False)
     nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    known = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
-    return diffusers.StableDiffusionPipeline(**{name: parts[name] for name in known}, **nothing)
+    return diffusers.StableDiffusionPipeline(**named, **nothing)
 
 
 def _file_of(kind: str, name: str) -> Path:

@@ -57,8 +57,12 @@ class CanvasConditioning:
         return WindowConditioning(replace(text, text=told, empty=empty))
 
 
-def condition(backbone: Backbone, prompts: Sequence[str], settings: Any) -> CanvasConditioning:
+def condition(
+    backbone: Backbone, prompts: Sequence[str], settings: Any, text: Conditioning | None = None
+) -> CanvasConditioning:
     """What a method's settings say, for panoramas of these prompts.
+
+    text: what is told of them, encoded already; None encodes them.
 
     Raises:
         UsageError: a size for a model that is told none; a layout that cannot be read or does not suit the canvas or a
@@ -69,7 +73,8 @@ def condition(backbone: Backbone, prompts: Sequence[str], settings: Any) -> Canv
         if backbone.text_encoder_2 is None:
             raise UsageError("size_conditioning=canvas: this model is told no size, as SDXL is; use window")
         size = (settings.height, settings.width)
-    text = encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale, size)
+    if text is None:
+        text = encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale, size)
     if not isinstance(settings, JointSettings):  # a method without windows
         return CanvasConditioning(text)
     controls, regions = read_controls(backbone, settings), None

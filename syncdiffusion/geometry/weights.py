@@ -31,3 +31,15 @@ def cone(size: int) -> Tensor:
     """Falls linearly with the Euclidean distance to the middle; 0 just beyond the corners."""
     along = _from_middle(size)
     return 1 - torch.hypot(along[:, None], along) / 2**0.5
+
+
+def faded(size: int, share: float) -> Tensor:
+    """1 but at the sides, to which it falls linearly over `share` of a window, in both directions; 0 is 1 everywhere.
+
+    share: 0 to 0.5. A cell k cells from the nearer side, 0 the outermost, has min(1, (k + 1/2) / (share · size)).
+    """
+    if share == 0:
+        return torch.ones(size, size)
+    to_side = size / 2 * (1 - _from_middle(size))
+    along = (to_side / (share * size)).clamp(max=1)
+    return along[:, None] * along

@@ -74,5 +74,5 @@ def denoise(
             if canvas is not None:
                 x = canvas(step, x)
             x = task.keep(task.signal_after(step), x)
-        task.told(step)
+        x = task.told(step, x)
     return task.keep(None, x)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,7 @@ from syncdiffusion.settings import AUTO, SamplingSettings
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
+    from syncdiffusion.conditioning.text import Conditioning
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,21 @@ class Step:
 
 
 OnStep = Callable[[Step], None]
+OnCanvas = Callable[[Step, Tensor], Tensor]  # (step, canvases after it) -> canvases that sampling goes on with
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller brings, in place of what a task would make of its prompts and seeds; None: the task makes it.
+
+    text: the encoded prompts, a row for each panorama.
+    noise: the standard normal canvases [n, c, h, w] that sampling starts from.
+    on_canvas: looks at the canvases after every step, and may change them.
+    """
+
+    text: Conditioning | None = None
+    noise: Tensor | None = None
+    on_canvas: OnCanvas | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class Task:
     start: that picture.
     window_batch: windows through the UNet at once, or "auto"; fewer where they do not fit into memory.
     on_step, on_pull: see `Method.generate`.
+    given: what the caller has made already.
     """
 
     backbone: Backbone
@@ -70,6 +87,7 @@ class Task:
     window_batch: int | str = AUTO
     on_step: OnStep | None = None
     on_pull: Callable[[Any], None] | None = None
+    given: Given = Given()
     _batches: dict[str, Batch] = field(default_factory=dict, compare=False, repr=False)
 
     @functools.cached_property
@@ -84,9 +102,11 @@ class Task:
     @functools.cached_property
     def pure_noise(self) -> Tensor:
         """Standard normal canvases [n, c, h, w], whatever they start from."""
-        factor = self.backbone.factor
-        shape = (self.backbone.channels, self.height // factor, self.width // factor)
-        return initial_noise(self.prompts, self.seeds, shape).to(self.backbone.device, self.backbone.dtype)
+        noise, factor = self.given.noise, self.backbone.factor
+        if noise is None:
+            shape = (self.backbone.channels, self.height // factor, self.width // factor)
+            noise = initial_noise(self.prompts, self.seeds, shape)
+        return noise.to(self.backbone.device, self.backbone.dtype)
 
     def begin(self, noise: Tensor, windows: Windows | None = None) -> Tensor:
         """What sampling starts from with standard normal noise of canvases, or of windows of them."""
@@ -162,10 +182,15 @@ class Task:
             known, new = windows.crop(known), windows.crop(new)
         return torch.where(new, x, known)
 
-    def told(self, step: Step) -> None:
-        """Tells whoever waits that a step is done."""
+    def told(self, step: Step, x: Tensor) -> Tensor:
+        """Tells whoever waits that a step is done; returns the canvases x [n, c, h, w] that sampling goes on with."""
         if self.on_step is not None:
             self.on_step(step)
+        return x if self.given.on_canvas is None else self.given.on_canvas(step, x)
+
+    def quiet(self) -> Task:
+        """The same task, of which nobody is told: for a method that tells of its steps itself."""
+        return replace(self, on_step=None, given=replace(self.given, on_canvas=None))
 
 
 def new_task(
@@ -175,15 +200,16 @@ def new_task(
     settings: SamplingSettings,
     on_step: OnStep | None = None,
     on_pull: Callable[[Any], None] | None = None,
+    given: Given | None = None,
 ) -> Task:
-    """The task of a method's settings; arguments as in `Method.generate`.
+    """The task of a method's settings; arguments as in `Method.sample_latents`.
 
     Raises:
         UsageError: no prompt, not as many seeds as prompts, or what `condition` refuses.
     """
     if not prompts or len(prompts) != len(seeds):
         raise UsageError(f"prompts, seeds: {len(prompts)} and {len(seeds)} of them; give one seed for each prompt")
-    seeds = tuple(int(seed) for seed in seeds)
+    seeds, given = tuple(int(seed) for seed in seeds), given or Given()
     fresh = [noise_generator(p, s, "sampler") for p, s in zip(prompts, seeds, strict=True)]
     return Task(
         backbone,
@@ -191,13 +217,14 @@ def new_task(
         seeds,
         settings.height,
         settings.width,
-        condition(backbone, prompts, settings),
+        condition(backbone, prompts, settings, given.text),
         new_sampler(backbone, settings.sampler, settings.steps, fresh),
         settings.steps - settings.steps_taken,
         read_start(backbone, settings),
         getattr(settings, "window_batch", AUTO),
         on_step,
         on_pull,
+        given,
     )
 
 

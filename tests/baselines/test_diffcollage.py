@@ -61,10 +61,10 @@ def test_one_step_equals_the_formula_read_out(tiny, ring):
     with torch.no_grad():
         for j in range(5 if ring else 4):
             columns = torch.arange(4 * j, 4 * j + 8) % 20
-            noise[..., columns] += tiny.predict_noise(x[..., columns], step.timestep, task.conditioning)
+            noise[..., columns] += tiny.predict_noise(x[..., columns], step.timestep, task.conditioning.text)
         for j in range(1, 6 if ring else 4):
             columns = torch.arange(4 * j, 4 * j + 4) % 20
-            noise[..., columns] -= tiny.predict_noise(x[..., columns], step.timestep, task.conditioning)
+            noise[..., columns] -= tiny.predict_noise(x[..., columns], step.timestep, task.conditioning.text)
     torch.testing.assert_close(ours, task.advance(step, x, noise), rtol=0, atol=1e-4)  # float32, other batches
 
 

@@ -42,7 +42,9 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that follow from the seed alone, so that no network's weights are needed to test what becomes of them."""
     from experiments.metrics import networks, score
 
-    def score_panoramas(items, reference, config, networks, on_progress=None, cache=None, against=None):
+    def score_panoramas(
+        items, reference, config, networks, on_progress=None, cache=None, against=None, paired=True, saved=None
+    ):
         rows, scores, replicates = [], [], []
         for item in items:
             assert item.path.is_file()

@@ -43,7 +43,7 @@ MISTAKES = [
     (["method.wieght=3"], "method.wieght=3: no such setting (did you mean weight?)"),
     (["metric=paper"], "metric=paper: no such setting (did you mean metrics?)"),
     (["metrics=papr"], "metrics=papr: no such choice; choose from mini, paper (did you mean paper?)"),
-    (["prompts=nonsense"], "prompts=nonsense: no such choice; choose from demo, one, paper"),
+    (["prompts=nonsense"], "prompts=nonsense: no such choice; choose from demo, heldout, layouts, one, paper"),
     (["stage=scoer"], "stage=scoer: Invalid value 'scoer', expected one of [all, generate, score, report]"),
     (["steps=null"], "steps=null: field 'steps' is not Optional"),
     (["name"], "'name': not of the form setting=value"),
@@ -51,6 +51,7 @@ MISTAKES = [
     (["~method"], "method: no value; give method=VALUE"),
     (["backbone=folder", "backbone.path=/no/such/model"], "backbone.path=/no/such/model: no such folder"),
     (["seeds.count=0"], "seeds.count=0: must be 1 or more"),
+    (["experiment=ring", "method=cdgs"], "experiment=ring: method.loop_closure: no such setting; there are candidates"),
     (["metrics.metrics=[fod]"], "metrics.metrics=fod: choose from fid"),
 ]
 

@@ -41,7 +41,7 @@ def test_what_the_pipeline_is_asked_for_is_what_it_makes(tiny_folder):
     for changes, message in (
         ({"width": 0}, "^width=0: use 1 to"),
         ({"height": 0}, "^height=0: use 1 to"),
-        ({"output_type": "nonsense"}, "^output_type=nonsense: use one of pil, np, pt$"),
+        ({"output_type": "nonsense"}, "^output_type=nonsense: use one of pil, np, pt, latent$"),
     ):
         with pytest.raises(UsageError, match=message):
             pipe("a", **(quick | changes))

@@ -40,8 +40,10 @@ def _covariance_root(x: np.ndarray) -> np.ndarray:
     return np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
 
 
-def fid_difference(a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: int = 0) -> Difference:
+def fid_difference(a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: int = 0, crops: int = 1) -> Difference:
     """FID of a less FID of b, (n, d) each, where row i of both is of the same prompt and noise; reference (m, d).
+
+    crops: rows that are of one image, one after the other: they change their label together, and n counts images.
 
     p: the share of ways to swap the labels within pairs whose difference is as large or larger, either way round: all
     2^n where those are SWAPS + 1 or fewer, else SWAPS random ones (FEWER, of more than MANY pairs) of a generator of
@@ -58,7 +60,7 @@ def fid_difference(a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: in
     n, rows = len(a), np.concatenate([a, b]) - y.mean(axis=0)
     gram, across = rows @ rows.T, rows @ _covariance_root(y).T
     cross = across @ across.T
-    swapped = _patterns(n, seed)
+    swapped = np.repeat(_patterns(n // crops, seed, n), crops, axis=1)
     found = np.empty(len(swapped))
     step = max(1, AT_ONCE // n**2)
     for start in range(0, len(swapped), step):
@@ -68,14 +70,14 @@ def fid_difference(a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: in
         ours, theirs = (_without_reference(gram, cross, chosen) for chosen in (first, second))
         found[start : start + len(part)] = ours - theirs
     as_large = np.abs(found) >= abs(found[0]) - ROUNDING * np.abs(found).max()
-    return Difference(fid(a, y) - fid(b, y), None, float(as_large.mean()), n)
+    return Difference(fid(a, y) - fid(b, y), None, float(as_large.mean()), n // crops)
 
 
-def _patterns(n: int, seed: int) -> np.ndarray:
-    """(k, n) bool, which pairs are swapped; the first pattern swaps none."""
+def _patterns(n: int, seed: int, rows: int) -> np.ndarray:
+    """(k, n) bool, which pairs are swapped; the first pattern swaps none. Fewer where each asks for many rows."""
     if 2**n <= SWAPS + 1:
         return np.array(list(product((False, True), repeat=n)))
-    drawn = np.random.default_rng(seed).random((SWAPS if n <= MANY else FEWER, n)) < 0.5
+    drawn = np.random.default_rng(seed).random((SWAPS if rows <= MANY else FEWER, n)) < 0.5
     return np.concatenate([np.zeros((1, n), dtype=bool), drawn])
 
 

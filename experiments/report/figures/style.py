@@ -141,7 +141,10 @@ def about(results: Results, count: str) -> str:
     """The caption's last sentences: how many panoramas, and of which model."""
     study = results.study
     model = "embedded miniature model" if study.model["embedded"] else legible(one_line(str(study.model["name"])))
-    size = f"{study.canvas['width']}×{study.canvas['height']} px, {study.canvas['steps']} steps"
+    size = f"{study.canvas['width']}×{study.canvas['height']} px"
+    if study.made_elsewhere:
+        return f"{count}; pictures {model}, {size}."
+    size += f", {study.canvas['steps']} steps"
     return f"{count}; {model}, {size}."
 
 

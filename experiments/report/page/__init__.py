@@ -11,7 +11,12 @@ from experiments.common.files import write_whole
 from experiments.results.study import Results
 
 ASSETS = Path(__file__).parent
-BESIDE = ("page.css", "page.js", "windows.js", "lightbox.js", "gallery.js")
+BESIDE = ("page.css", "page.js", "windows.js", "ring.js", "lightbox.js", "gallery.js")
+VIEWER = (
+    "pannellum/pannellum.js",
+    "pannellum/pannellum.css",
+    "pannellum/LICENSE.txt",
+)  # of vendor/, if there is a ring
 
 
 def write_page(folder: Path, results: Results, panoramas: Path | None = None) -> Path:
@@ -30,17 +35,28 @@ def write_page(folder: Path, results: Results, panoramas: Path | None = None) ->
         UsageError: a file cannot be written.
     """
     from experiments.report.page.content import page_content
-    from experiments.report.page.pictures import write_images, write_plots
+    from experiments.report.page.pictures import write_images, write_plots, write_ring
     from experiments.report.page.tables import table_sections
 
     report = folder / "report"
     images = write_images(report, panoramas or folder, results.panoramas["file"])
     content = page_content(results, table_sections(folder, results), images, write_plots(report, folder))
+    for image in ring_images(results, images):
+        write_ring(report, image)
+        for name in VIEWER:
+            write_whole(report / name, (ASSETS / "vendor" / name).read_bytes())
     for name in BESIDE:
         write_whole(report / name, (ASSETS / name).read_bytes())
     template = (ASSETS / "template.html").read_text()
     write_whole(report / "index.html", template.replace("@CONTENT@", embedded_json(content)))
     return report / "index.html"
+
+
+def ring_images(results: Results, images: Mapping[str, str]) -> list[str]:
+    """The pictures of panoramas that close, by the paths in `images`."""
+    made, closing = results.panoramas, [row.label for row in results.study.rows if row.closed]
+    files = made.loc[made["method"].isin(closing), "file"]
+    return list(dict.fromkeys(images[file] for file in files if file in images))
 
 
 def embedded_json(content: Mapping[str, Any]) -> str:

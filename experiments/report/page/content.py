@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.catalogue import METRICS
-from experiments.report.notes import EMBEDDED, one_picture
+from experiments.report.notes import EMBEDDED, closing, one_picture
 from experiments.report.page.overlay import windows_of
 from experiments.results.numbers import titles
 from experiments.results.study import Results, Row, Study
@@ -44,6 +44,16 @@ def facts_shown(results: Results) -> list[tuple[str, str]]:
     study, canvas = results.study, results.study.canvas
     model, counts = study.model, results.panoramas["method"].value_counts()
     least, most = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    if study.made_elsewhere:
+        return [
+            ("model", "not known: pictures made elsewhere"),
+            ("canvas", f"most of {canvas['height']}×{canvas['width']} px, squares of {canvas['window']} px"),
+            ("prompts", str(len(study.prompts))),
+            ("pictures per method", str(most) if least == most else f"{least} to {most}"),
+            ("noise", "shared by the methods" if study.shared_noise else "each method's own"),
+            *([("reference", f"{study.reference_count} per prompt")] if study.reference_count else []),
+            ("metric networks", study.networks),
+        ]
     return [
         ("model", f"{model['name']} ({model['id']}, revision {model['revision'] or 'default'}, {model['precision']})"),
         (
@@ -54,8 +64,16 @@ def facts_shown(results: Results) -> list[tuple[str, str]]:
         ("sampling", f"{canvas['steps']} DDIM steps, guidance scale {canvas['guidance_scale']:g}"),
         *counts_shown(study, str(most) if least == most else f"{least} to {most}"),
         *([("reference", f"{study.reference_count} squares per prompt")] if study.reference_count else []),
+        *rings_shown(study),
         ("metric networks", study.networks),
     ]
+
+
+def rings_shown(study: Study) -> list[tuple[str, str]]:
+    """Whose panoramas close, where some do."""
+    titled = closing(study)
+    who = "all panoramas" if len(titled) == len(study.rows) else ", ".join(titled)
+    return [("closed to a ring", f"{who}: 360 degrees, the right edge goes on at the left")] if titled else []
 
 
 def counts_shown(study: Study, panoramas: str) -> list[tuple[str, str]]:
@@ -75,6 +93,7 @@ def method_of(row: Row, title: str, study: Study) -> dict[str, Any]:
         "height": row.settings.get("height", study.canvas["height"]),
         "width": row.settings.get("width", study.canvas["width"]),
         "windows": windows_of(row, study.canvas),
+        "closed": row.closed,
     }
 
 

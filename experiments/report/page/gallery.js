@@ -83,7 +83,7 @@ function rowOf(row, place) {
     const values = valuesOf(row, metric);
     return values.length < 2 ? null : Math[better === "lower" ? "min" : "max"](...values);
   });
-  const cells = now.methods.map((method, column) => cellOf(row, method, best, () => openRow(place, column)));
+  const cells = now.methods.map((method, column) => cellOf(row, method, best, (turned) => openRow(place, column, turned)));
   return make("article", {}, heading, make("div", { className: "cells" }, ...cells));
 }
 
@@ -95,7 +95,7 @@ function cellOf(row, index, best, open) {
     const { width, height } = method, alt = `${method.title}: ${content.prompts[row.prompt]}, seed ${row.seed}`;
     frame.append(make("img", { loading: "lazy", decoding: "async", width, height, alt, src: cell.image }));
     if (method.windows) frame.append(windowsOverlay(method));
-    frame.addEventListener("click", open);
+    frame.addEventListener("click", () => open(false));
   } else frame.append(cell ? "no picture" : "not made");
   const scores = make("dl");
   if (cell) {
@@ -105,11 +105,24 @@ function cellOf(row, index, best, open) {
     });
     scores.append(make("div", {}, make("dt", {}, "seconds"), make("dd", {}, cell.seconds)));
   }
-  return make("figure", {}, make("figcaption", {}, method.title), frame, scores);
+  return make("figure", {}, captionOf(method, cell, open), frame, scores);
+}
+
+/** A method's name, and of a ring that it is one, with a way to turn it around. */
+function captionOf(method, cell, open) {
+  const caption = make("figcaption", {}, method.title);
+  if (!method.closed || !cell) return caption;
+  caption.append(" ", make("small", {}, "closes to a ring"));
+  if (cell.image) {
+    const button = make("button", { type: "button", className: "turn" }, "Turn around");
+    button.addEventListener("click", () => open(true));
+    caption.append(" ", button);
+  }
+  return caption;
 }
 
 /** The lightbox steps through all rows that are shown, written or not. */
-function openRow(place, column) {
+function openRow(place, column, turned) {
   const { rows, methods } = now;
   const item = (r, c) => {
     const row = rows[r], method = content.methods[methods[c]], cell = row.cells[methods[c]];
@@ -123,7 +136,7 @@ function openRow(place, column) {
       method,
     };
   };
-  openLightbox({ rows: rows.length, columns: methods.length, item }, place, column);
+  openLightbox({ rows: rows.length, columns: methods.length, item }, place, column, turned);
 }
 
 // --- the controls and the URL's hash ---

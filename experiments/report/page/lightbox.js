@@ -1,16 +1,16 @@
 "use strict";
 
 // One picture over the whole screen. Zoom and place are kept as fractions of the picture, so that the next method is
-// seen at the same place. `grid` is { rows, columns, item(row, column) }; an item is null where there is no picture.
+// seen at the same place. A ring may be turned around instead (ring.js). `grid` is { rows, columns, item(row, column) }; an item is null where there is no picture.
 
 const lightbox = document.getElementById("lightbox");
 const view = document.getElementById("view");
 const stage = document.getElementById("stage");
 const picture = stage.querySelector("img");
-const at = { grid: null, row: 0, column: 0, zoom: 1, x: 0.5, y: 0.5, overlay: null };
+const at = { grid: null, row: 0, column: 0, zoom: 1, x: 0.5, y: 0.5, overlay: null, turned: false };
 
-function openLightbox(grid, row, column) {
-  Object.assign(at, { grid, row, column, zoom: 1, x: 0.5, y: 0.5 });
+function openLightbox(grid, row, column, turned = false) {
+  Object.assign(at, { grid, row, column, zoom: 1, x: 0.5, y: 0.5, turned });
   lightbox.showModal();
   showItem();
 }
@@ -27,12 +27,32 @@ function showItem() {
   picture.alt = heading;
   at.overlay = method?.windows ? windowsOverlay(method, (words) => (status.textContent = words)) : null;
   stage.replaceChildren(picture, ...(at.overlay ? [at.overlay] : []));
-  lay();
+  const closed = Boolean(method?.closed), turned = closed && at.turned;
+  const bar = lightbox.querySelector("[name=turn]");
+  bar.hidden = lightbox.querySelector(".keys span").hidden = !closed;
+  bar.ariaPressed = turned;
+  view.hidden = lightbox.querySelector("[name=windows]").hidden = turned;
+  around.element.hidden = !turned;
+  document.getElementById("ring-keys").hidden = !turned;
+  document.getElementById("ring-keys").previousElementSibling.hidden = turned;
+  if (turned) showRing(src, heading);
+  else {
+    endRing();
+    lay();
+  }
+}
+
+/** Turn the ring that is shown around, or lay it flat again. */
+function turn() {
+  if (!at.grid.item(at.row, at.column).method?.closed) return;
+  at.turned = !at.turned;
+  showItem();
+  if (!at.turned) view.focus();
 }
 
 /** Lay the picture so that the point (x, y) of it is in the middle, as far as its edges allow. */
 function lay() {
-  if (!picture.naturalWidth) return; // not there yet; it calls again when it is
+  if (!picture.naturalWidth || view.hidden) return; // not there yet, or not seen; it calls again when it is
   const { width, height, fit } = shownSize();
   const within = (place, length, room) => {
     const margin = Math.min(0.5, room / 2 / length);
@@ -56,6 +76,7 @@ function shownSize() {
 
 /** Zoom by a factor; what lies at (clientX, clientY), or in the middle, stays where it is. */
 function zoom(factor, clientX, clientY) {
+  if (view.hidden) return zoomRing(factor);
   const frame = view.getBoundingClientRect(), before = shownSize();
   const dx = clientX === undefined ? 0 : clientX - frame.left - frame.width / 2;
   const dy = clientY === undefined ? 0 : clientY - frame.top - frame.height / 2;
@@ -68,6 +89,7 @@ function zoom(factor, clientX, clientY) {
 
 /** Move by fractions of the screen. */
 function pan(across, down) {
+  if (view.hidden) return; // a ring is turned by its own keys
   const { width, height } = shownSize();
   at.x += (across * view.clientWidth) / width;
   at.y += (down * view.clientHeight) / height;
@@ -96,28 +118,30 @@ function stepWindow(by) {
 
 const toggleWindows = () => showWindows(!document.body.classList.contains("with-windows"));
 const fitAgain = () => {
+  if (view.hidden) return zoomRing(0);
   at.zoom = 1;
   lay();
 };
 const ACTIONS = {
   previous: () => step(0, -1), next: () => step(0, 1), in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit: fitAgain,
-  windows: toggleWindows, close: () => lightbox.close(),
+  windows: toggleWindows, turn, close: () => lightbox.close(),
 };
 const KEYS = {
   ArrowLeft: ACTIONS.previous, ArrowRight: ACTIONS.next, ArrowUp: () => step(-1, 0), ArrowDown: () => step(1, 0),
-  "+": ACTIONS.in, "=": ACTIONS.in, "-": ACTIONS.out, 0: fitAgain, w: toggleWindows,
+  "+": ACTIONS.in, "=": ACTIONS.in, "-": ACTIONS.out, 0: fitAgain, w: toggleWindows, r: turn,
   ",": () => stepWindow(-1), ".": () => stepWindow(1),
 };
 const PANS = { ArrowLeft: [-0.2, 0], ArrowRight: [0.2, 0], ArrowUp: [0, -0.2], ArrowDown: [0, 0.2] };
 
 lightbox.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return; // or the ring took it
   const action = event.shiftKey && PANS[event.key] ? () => pan(...PANS[event.key]) : KEYS[event.key];
   if (!action) return;
   event.preventDefault();
   action();
 });
 lightbox.addEventListener("click", (event) => ACTIONS[event.target.closest("button")?.name]?.());
+lightbox.addEventListener("close", endRing);
 picture.addEventListener("load", lay);
 addEventListener("resize", () => lightbox.open && lay());
 view.addEventListener("wheel", (event) => {

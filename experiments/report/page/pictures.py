@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from collections.abc import Iterable
@@ -50,6 +51,17 @@ def write_image(report: Path, png: bytes) -> str:
     image.save(buffer, format="WEBP", quality=QUALITY)
     write_whole(report / f"images/{name}.webp", buffer.getvalue())
     return f"images/{name}.webp"
+
+
+def write_ring(report: Path, image: str) -> None:
+    """Beside a picture of `write_images` the same in a script, from which ring.js may make a texture."""
+    path = report / image
+    script = path.with_suffix(".js")
+    if not script.is_file():
+        data = base64.b64encode(path.read_bytes()).decode()
+        write_whole(
+            script, f'"use strict";\nrings["{image}"] = "data:image/{path.suffix[1:]};base64,{data}";\n'.encode()
+        )
 
 
 def write_plots(report: Path, folder: Path) -> list[dict[str, str]]:

@@ -53,7 +53,8 @@ def test_every_setting_has_a_line_with_its_value_and_what_it_may_be(method):
     hidden = {f"backbone.{name}" for name in SCALE} | {
         name for name in leaves if name.startswith("reference.settings.")
     }
-    hidden |= {f"method.{name}" for name in ("name", *shared)} | set(SCALE) - shared
+    of_any = {name for each in METHODS.values() for name, known in facts_of(each.settings).items() if known.shared}
+    hidden |= {f"method.{name}" for name in ("name", *shared)} | ({*SCALE, *of_any} - shared)
     assert told.keys() - {"prompt", "prompt_file"} == leaves - hidden
     for name, (value, said) in told.items():
         assert len(said) > 5

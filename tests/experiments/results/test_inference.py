@@ -15,6 +15,9 @@ from experiments.results.inference import (
     paired_replicates,
     paired_values,
     sign_flip_p,
+    stratified_error,
+    t_half_width,
+    unpaired_comparison,
 )
 
 RANDOM = np.random.default_rng(7)
@@ -188,3 +191,58 @@ def test_replicates_are_matched_by_their_number():
     )
     a, b = paired_replicates(replicates, "a", "b", "kid")
     assert (a.tolist(), b.tolist()) == ([0.2, 0.1], [0.5, 0.7])
+
+
+def test_without_pairs_one_prompt_is_welchs_test():
+    """SciPy's Welch interval; and every way to deal twelve values, of which the test draws some."""
+    from itertools import combinations
+
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(1, 1, 7), rng.normal(0, 3, 5)
+    found = unpaired_comparison({"p": a}, {"p": b})
+    theirs = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
+    values, chosen = np.append(a, b), map(list, combinations(range(12), 7))
+    deals = np.array([values[mine].mean() - np.delete(values, mine).mean() for mine in chosen])
+    exact = (np.abs(deals) >= abs(a.mean() - b.mean()) - 1e-12).mean()
+    assert found.p == pytest.approx(exact, abs=0.02)  # four standard errors of 9,999 draws
+    assert found.n == 12 and found.difference == pytest.approx(a.mean() - b.mean())
+    assert found.share == pytest.approx(np.mean(a[:, None] < b[None]))
+
+
+def test_without_pairs_prompts_are_blocks():
+    """What a prompt does to both methods takes no part: neither in the difference, nor its error, nor its test."""
+    rng = np.random.default_rng(4)
+    a = {"p": rng.normal(0, 1, 6), "q": rng.normal(0, 1, 6)}
+    b = {"p": rng.normal(0.5, 1, 6), "q": rng.normal(0.5, 1, 6), "r": rng.normal(9, 1, 6)}
+    plain = unpaired_comparison(a, b)
+    far = {"p": 0.0, "q": 100.0, "r": -50.0}
+    moved = unpaired_comparison({k: v + far[k] for k, v in a.items()}, {k: v + far[k] for k, v in b.items()})
+    assert (moved.n, moved.difference, moved.low, moved.high, moved.p, moved.share) == pytest.approx(
+        (plain.n, plain.difference, plain.low, plain.high, plain.p, plain.share), abs=1e-9
+    )
+    assert plain.n == 24  # r has no partner
+    with_nan = unpaired_comparison({**a, "p": np.append(a["p"], np.nan)}, b)
+    assert with_nan == plain
+
+
+def test_without_pairs_the_interval_covers():
+    """Of 400 samples of unequal numbers and spreads, about 95 % of intervals hold the truth (four standard errors)."""
+    rng = np.random.default_rng(5)
+    inside = 0
+    for _ in range(400):
+        groups = [(rng.normal(2, 1, 3), rng.normal(0, 2, 4)) for _ in range(3)]
+        error, freedom = stratified_error(groups)
+        inside += abs(np.mean([x.mean() - y.mean() for x, y in groups]) - 2) <= t_half_width(error, freedom)
+    assert inside / 400 == pytest.approx(0.95, abs=0.044)
+
+
+def test_without_pairs_too_little_is_no_test():
+    nothing = unpaired_comparison({"p": np.ones(2)}, {"q": np.ones(2)})
+    assert nothing.n == 0 and np.isnan(nothing.difference)
+    single = unpaired_comparison({"p": np.ones(1)}, {"p": np.zeros(1)})
+    assert (single.n, single.difference) == (2, 1) and np.isnan(single.p) and np.isnan(single.low)
+    with pytest.raises(ValueError, match="lower or higher"):
+        unpaired_comparison({}, {}, "best")

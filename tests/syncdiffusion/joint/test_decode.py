@@ -152,6 +152,8 @@ def test_a_ring_has_no_end(convolutional, tiny):
         ("multidiffusion", {"stride": 4, "loop_closure": "released"}, True),
         ("multidiffusion", {"stride": 4, "loop_closure": "full"}, True),
         ("spotdiffusion", {}, True),
+        ("diffcollage", {}, False),
+        ("diffcollage", {"ring": True}, True),
         ("blended_latent", {}, False),
     ],
 )

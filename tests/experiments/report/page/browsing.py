@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --force-device-scale-factor=1"
+    "--disable-component-update --disable-sync --force-device-scale-factor=1 --enable-unsafe-swiftshader"
 ).split()
 
 
@@ -52,7 +52,7 @@ class Page:
     def until(self, script, *arguments):
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.driver, 10, 0.05).until(lambda _: self.js(script, *arguments))
+        return WebDriverWait(self.driver, 30, 0.05).until(lambda _: self.js(script, *arguments))
 
     def choose(self, name, value, kind="input"):
         """Set a control of the gallery as a reader does, and wait until the hash says so."""

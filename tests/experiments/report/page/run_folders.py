@@ -47,6 +47,28 @@ def table_run(folder: Path) -> Results:
     return results
 
 
+def ring_picture(height: int = 128, width: int = 768) -> Image.Image:
+    """A hue that goes once around and ends where it began, darker from top to bottom."""
+    across, down = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    return Image.fromarray((255 * ring_colour(across, down)).round().astype(np.uint8))
+
+
+def ring_colour(across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Of places in `ring_picture`, as shares of its width and height: three channels in [0, 1]."""
+    hue = 0.5 + 0.45 * np.cos(2 * np.pi * (across[..., None] - np.arange(3) / 3))
+    return (1 - 0.6 * down[..., None]) * hue
+
+
+def ring_run(folder: Path) -> Results:
+    """A ring by each of the methods that close, and one by one that does not; a picture stands for all."""
+    flat = "+method@baselines.blended_latent=blended_latent"
+    results = synthetic_results("experiment=ring", "prompts=one", "seeds.count=1", flat)
+    results.panoramas["file"] = "ring.png"
+    write_results(folder, results)
+    ring_picture().save(folder / "ring.png")
+    return results
+
+
 def ablation_run(folder: Path) -> Results:
     """Ten methods and sixty rows; one picture stands for all."""
     results = synthetic_results("experiment=ablation_skip", "seeds.count=10")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from experiments.report.page import write_page
-from tests.experiments.report.page.browsing import CHROMIUM, DRIVER, Page, start
 from tests.experiments.report.page.run_folders import PROMPTS, ablation_run, picture, wide_run, with_seeds
 
 FIGURES = "#rows article:nth-child({row}) figure:nth-child({column}) "
@@ -35,16 +34,6 @@ def pages(run, tmp_path_factory):
         wide=write_page(wide, wide_run(wide)),
         large=write_page(large, with_large),
     )
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """One browser for all; every test opens the page that it needs."""
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("needs chromium and chromedriver (Debian: chromium and chromium-driver)")
-    driver = start(tmp_path_factory.mktemp("chromium"))
-    yield Page(driver)
-    driver.quit()
 
 
 def test_opens_from_disk_without_an_error_or_a_request_to_a_network(page, pages):
@@ -83,7 +72,7 @@ def test_prompts_are_text(page, pages):
     page.press("\ue00c")
     assert page.js("window.hacked") is None
     assert page.js("document.querySelectorAll('main script, dialog script, [onerror], [src=x]').length") == 0
-    assert page.js("document.scripts.length") == 5  # the content and the four files
+    assert page.js("document.scripts.length") == 6  # the content and the five files
 
 
 @pytest.mark.parametrize(("title", "metric"), [("Intra-LPIPS", "intra_lpips"), ("seconds", "seconds")])

@@ -1,5 +1,6 @@
 """What is written: the same bytes again, pictures by their content, numbers and windows as others compute them."""
 
+import base64
 import json
 import re
 import shutil
@@ -10,13 +11,13 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from experiments.report.page import embedded_json, write_page
+from experiments.report.page import ASSETS, VIEWER, embedded_json, write_page
 from experiments.report.page.overlay import windows_of
 from experiments.report.page.pictures import write_image
 from experiments.report.page.tables import table_sections
 from experiments.report.tables import write_tables
 from experiments.results.study import Row, read_results
-from tests.experiments.report.page.run_folders import PROMPTS, picture, with_seeds
+from tests.experiments.report.page.run_folders import PROMPTS, picture, ring_run, with_seeds
 from tests.experiments.synthetic import synthetic_results, write_results
 
 
@@ -91,7 +92,7 @@ def test_a_picture_too_wide_for_webp_stays_a_png(tmp_path):
 
 def test_nothing_names_a_network_address(run):
     for path in files(run[0] / "report").values():
-        if path.suffix in (".html", ".js", ".css"):
+        if path.suffix in (".html", ".js", ".css"):  # rings have a viewer besides, which names its authors' page
             text = path.read_text().replace("http://www.w3.org/2000/svg", "")  # a name, not an address
             assert not re.search(r"https?:|//[a-z]+\.", text), path
 
@@ -229,3 +230,22 @@ def test_a_single_picture_has_no_statistics_and_nothing_of_others_beside_it(tmp_
     for text in (printed, (tmp_path / "table.md").read_text()):
         assert "seed 9007199254740993." in text
         assert not re.search(r"±|Bold|†|[Pp]ublished|mean per|\[a|seeds? each|reference images", text)
+
+
+def test_rings_say_so_and_bring_what_turns_them(tmp_path):
+    results = ring_run(tmp_path)
+    page = write_page(tmp_path, results)
+    content, report = content_of(page), page.parent
+    closed = [method["label"] for method in content["methods"] if method["closed"]]
+    assert len(closed) == 11 and "blended_latent" not in closed
+    told = dict(content["facts"])["closed to a ring"]
+    assert "SyncDiffusion" in told and "Blended" not in told and told.endswith("the right edge goes on at the left")
+    for name in VIEWER:
+        assert (report / name).read_bytes() == (ASSETS / "vendor" / name).read_bytes()
+    assert "Permission is hereby granted, free of charge" in (report / "pannellum/LICENSE.txt").read_text()
+    (picture,) = (report / "images").glob("*.webp")
+    text = picture.with_suffix(".js").read_text()
+    name, data = re.fullmatch(r'"use strict";\nrings\["(.*)"\] = "data:image/webp;base64,(.*)";\n', text).groups()
+    assert report / name == picture and base64.b64decode(data) == picture.read_bytes()
+    write_tables(tmp_path, results)
+    assert "Closed to rings of 360 degrees" in (tmp_path / "table.md").read_text()
