@@ -9,23 +9,28 @@ Three parts, each cheap:
    sqrt(2). What a network makes at its border is an artefact of its padding, so windows are averaged with weights that
    fall to their sides over `fade` of a window (`geometry.weights.faded`).
 3. The anchor's profile. Of the canvas's foreseen latents x0, averaged with the same weights, m_u and d_u are mean and
-   deviation of each channel and row of cells over the window's width of columns around column u, within the canvas. The
-   anchor is the window nearest the middle, m and d are its own foreseen rows', before any average:
+   deviation of each channel and row of cells over the window's width of columns around column u, within the canvas; m
+   and d are those of the columns where the window nearest the middle lies.
 
        goal_u = m + (x0_u - m_u) · d / d_u
        x0_u <- x0_u + strength · decay^i · (goal_u - x0_u),    x_u <- x_u + sqrt(alpha_bar_t) · the same
 
    with the noise prediction held constant, as in `profile_matching`, which matches window by window.
 
-Disjoint windows that move (SpotDiffusion) leave bands of another colour at their first borders, with this matching
-too; weights that fall off and a small overlap do not. Any width and any height from a window on can be covered. The
-places depend on the step alone, so that nothing is drawn at random but the noise that all methods share.
+Why so, as seen on the embedded miniature: disjoint windows that move (SpotDiffusion) leave bands of another colour at
+their first borders, with this matching too; a small overlap and weights that fall leave none. The anchor must be what
+one window foresees: of columns where two meet, the profile is a compromise that neither would have made, which is why
+the first step has a window in the middle. That window's own foreseen latents, not averaged, have its border's artefacts
+in their deviation, and matched to them all columns gain contrast.
 
-Where it fails: what is matched is rows of the canvas. A picture whose rows mean nothing (seen from above, a pattern,
-a tilted horizon) is made alike along them all the same, and one that should change from left to right (a sunrise at
-one end alone) is kept from it. On a canvas of several rows of windows, rows of the canvas are matched, which leaves
-above and below as different as the model makes them; profile matching's windows take over the centre window's sky at
-every height. Both ends are open: this is no ring.
+The places depend on the step alone, so that nothing is drawn but the noise that all methods share, and any width and
+height from a window on can be covered. Both ends are open: this makes no ring.
+
+Where it fails: rows of the canvas are what is matched. A picture whose rows mean nothing (seen from above, a pattern, a
+tilted horizon) is made alike along them all the same, and one that should change from left to right (a sunrise at one
+end alone) is kept from it. Where windows lie above each other, rows of the canvas still are rows of the picture, which
+is left as different from top to bottom as the windows make it; `profile_matching` gives every window the centre
+window's sky and ground, at whatever height it lies.
 """
 
 from __future__ import annotations
@@ -66,7 +71,7 @@ class ShiftedMatchingSettings(StartSettings, JointSettings):
         0.25, "share of a window over which its weight falls to each side; 0 counts all alike", least=0, most=0.5
     )
     strength: float = setting(
-        0.2, "step i takes strength · decay^i of the way to the anchor's profile", least=0, most=1
+        0.4, "step i takes strength · decay^i of the way to the anchor's profile", least=0, most=1
     )
     decay: float = decay_setting()
     first_n: int | None = first_n_setting()
@@ -90,11 +95,10 @@ def sample(task: Task, settings: ShiftedMatchingSettings) -> Tensor:
         share = settings.strength * settings.decay**step.index
         if share == 0 or (settings.first_n is not None and step.index >= settings.first_n):
             return views
-        placed, x0 = windows(step), task.foresee(step, views, noise)
+        placed = windows(step)
+        x0 = placed.fuse(task.foresee(step, views, noise), weights)
         nearest = min((left for _, left in placed.corners), key=lambda left: abs(left - (width - size) // 2))
-        chosen = [j for j, (_, left) in enumerate(placed.corners) if left == nearest]  # one in each row of windows
-        anchor = Windows(height, size, size, tuple((placed.corners[j][0], 0) for j in chosen))
-        move = toward_profile(placed.fuse(x0, weights), anchor.fuse(x0[:, chosen], weights), share)
+        move = toward_profile(x0, x0[..., nearest : nearest + size], share)
         return views + task.signal(step).sqrt() * placed.crop(move)
 
     def fuse(step: Step, placed: Windows, views: Tensor) -> Tensor:

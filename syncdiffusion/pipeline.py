@@ -31,6 +31,7 @@ from syncdiffusion.pipeline_parts import (
     TENSORS,
     Converting,
     Interrupted,
+    check_unet,
     checked,
     encoded,
     in_form,
@@ -150,10 +151,11 @@ class SyncDiffusionPipeline(
         """The pipeline's networks as the methods of this package take them.
 
         Raises:
-            UsageError: networks of two dtypes, or on two devices.
+            UsageError: networks of two dtypes, on two devices, or of another kind than Stable Diffusion's.
         """
         # Gradients do not go through what torch.compile makes (`loading.compile_unet`).
         unet = getattr(self.unet, "_orig_mod", self.unet)
+        check_unet(unet, self.vae)
         networks = [each for each in (self.vae, self.text_encoder, unet) if each is not None]
         device = torch.device(self._execution_device)
         for network in networks:

@@ -43,6 +43,18 @@ class Converting:
         return self.pipe.tokenizer(self.pipe.maybe_convert_prompt(list(prompts), self.pipe.tokenizer), **options)
 
 
+def check_unet(unet: Any, vae: Any) -> None:
+    """UsageError for a UNet that wants more than a prompt and as many channels as the autoencoder has."""
+    own, needed = unet.config.in_channels, vae.config.latent_channels
+    if unet.config.addition_embed_type not in (None, "text"):  # "text" is made of the prompt itself, as the miniature's
+        words = f"wants addition_embed_type={unet.config.addition_embed_type}"
+    elif own != needed:
+        words = f"takes {own} channels, the autoencoder has {needed}"
+    else:
+        return
+    raise UsageError(f"unet: {words}; give a text-to-image model of Stable Diffusion 1 or 2")
+
+
 @torch.no_grad()
 def encoded(
     pipe: Any,

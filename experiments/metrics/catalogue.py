@@ -6,7 +6,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from experiments.metrics import definitions
-from experiments.metrics.metric import AnyMetric, Metric, PanoramaMetric, SetMetric
+from experiments.metrics.metric import AnyMetric, Metric, PairMetric, PanoramaMetric, SetMetric
 from syncdiffusion.errors import UsageError
 
 ALL_PROMPTS = "all"  # in a `prompt` column: the whole set
@@ -46,6 +46,11 @@ def panorama_metrics(names: list[str]) -> list[PanoramaMetric]:
 def set_metrics(names: list[str]) -> list[SetMetric]:
     """Those of `names` that are of whole sets, in the order of tables."""
     return [each for each in DEFINED.values() if each.name in names and isinstance(each, SetMetric)]
+
+
+def pair_metrics(names: list[str]) -> list[PairMetric]:
+    """Those of `names` that are of pairs of panoramas, in the order of tables."""
+    return [each for each in DEFINED.values() if each.name in names and isinstance(each, PairMetric)]
 
 
 for _file in iter_modules(definitions.__path__):

@@ -1,5 +1,7 @@
 """The CLIP models that the CLIP score looks through, by open_clip."""
 
+import hashlib
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -73,3 +75,36 @@ def folder_clip(folder: Path, device: torch.device) -> ClipNetwork:
         raise UsageError(f"metrics.clip_folder={folder}: no open_clip_config.json there; name an open_clip folder")
     network, fingerprint = f"mini-CLIP ({folder.name})", fingerprint_folder(folder)
     return ClipNetwork("mini_clip_score", network, fingerprint, device, partial(load_clip_folder, folder, device))
+
+
+def preference_clip(file: Path | None, device: torch.device, architecture: str = "ViT-H-14") -> ClipNetwork:
+    """HPSv2's CLIP from its checkpoint.
+
+    Raises:
+        UsageError: no file was named, or it is none.
+    """
+    if file is None or not file.is_file():
+        raise UsageError(
+            f"metrics.hps_file={'null' if file is None else file}: name HPSv2's checkpoint (HPS_v2.1_compressed.pt of "
+            "the hub repository xswu/HPSv2), or leave hps out of metrics.metrics"
+        )
+    network = f"HPSv2 {architecture} ({file.name})"
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    return ClipNetwork(
+        "hps", network, digest.hexdigest(), device, partial(_load_preference, file, device, architecture)
+    )
+
+
+def _load_preference(file: Path, device: torch.device, architecture: str) -> OpenClip:
+    """Raises UsageError for a file that holds other weights, or more than weights."""
+    import open_clip
+
+    model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=None, device=device)
+    try:
+        content = torch.load(file, map_location=device, weights_only=True)
+        model.load_state_dict(content.get("state_dict", content))
+    except (OSError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
+        line = str(error).splitlines()[0]
+        raise UsageError(f"metrics.hps_file={file}: holds no weights of {architecture} ({line})") from error
+    return OpenClip(model.eval().requires_grad_(False), preprocess, open_clip.get_tokenizer(architecture))

@@ -46,6 +46,7 @@ class MetricsConfig:
     manifold_neighbours: int = setting(3, "k of precision and recall: a ball reaches to the k-th neighbour", least=1)
     replicates: int = setting(5, "disjoint blocks of seeds that FID, KID and GIQA are repeated on", least=2)
     clip_folder: str | None = setting(None, "an open_clip folder in place of the set's CLIP", null="the set's own")
+    hps_file: str | None = setting(None, "HPSv2's checkpoint, for the metric hps", null="none")
     dinov2: str = setting("facebook/dinov2-large", "DINOv2's folder in transformers' layout, or a hub repository")
     batch: int = setting(16, "images through a network at once: speed alone", least=1)
     seed: int = setting(0, "of the random crops")

@@ -26,7 +26,8 @@ class Metric:
 
     better: "lower" or "higher". per_panorama: a mean over panoramas, else a number of the whole set.
     note: the sentence that a table explains it with, where its name says nothing to a reader of the paper.
-    falls_with_n: it depends on how many images there are (recall rises), so n stands beside it and unequal n do not compare.
+    falls_with_n: it depends on how many images there are (recall rises), so n stands beside it and unequal n do not
+    compare.
     multiple_of: another metric that it is a fixed multiple of: it is not tested again.
     unit: what a table divides it by. highest: of a row the highest is shown, not the mean.
     published_as: the name it has in results/published, "" for its own. ambiguous: what keeps a published number of this
@@ -76,7 +77,7 @@ class PanoramaMetric:
     name: its word in `metrics.metrics`. place: where its columns stand in tables, from left to right.
     numbers: each column, and the number that it makes of a panorama's values; there is none of no values.
     chosen: which columns it yields through a network; all where none is given.
-    on_request: only where it is named, since not everyone has its network.
+    on_request: only where it is named: not everyone has its network, or the time for it.
     """
 
     name: str
@@ -103,7 +104,7 @@ class SetMetric:
     enough: whether (generated, reference) have as many images as it takes.
     estimate: (generated, reference) -> value and standard error.
     compare: (ours, theirs, reference), the first two in pairs -> ours less theirs, with the test by label swaps.
-    on_request: only where it is named, since not everyone has its network.
+    on_request: only where it is named: not everyone has its network, or the time for it.
     """
 
     name: str
@@ -120,4 +121,34 @@ class SetMetric:
         return (self.column,)
 
 
-AnyMetric = PanoramaMetric | SetMetric
+@dataclass(frozen=True)
+class PairMetric:
+    """A metric of pairs of panoramas of one method and prompt, a number of the whole set; see `pairs`.
+
+    version, network, parameters: as of a Measurement. compute: (seed -> image, pairs of seeds) -> the values of each.
+    """
+
+    name: str
+    place: float
+    version: int
+    network: str
+    column: Metric
+    parameters: Callable[[MetricsConfig], Mapping[str, Any]]
+    compute: Callable[[Mapping[int, ImageFile], Sequence[tuple[int, int]], Any, MetricsConfig], Sequence[np.ndarray]]
+    on_request: bool = False
+
+    @property
+    def columns(self) -> tuple[Metric, ...]:
+        return (self.column,)
+
+    @property
+    def measurement(self) -> Measurement:
+        """What decides a pair's values; it is not computed image by image."""
+
+        def compute(*words: Any) -> Sequence[np.ndarray]:
+            raise NotImplementedError(f"{self.name} is of pairs of images")
+
+        return Measurement(self.name, self.version, self.network, lambda item, config: self.parameters(config), compute)
+
+
+AnyMetric = PanoramaMetric | SetMetric | PairMetric

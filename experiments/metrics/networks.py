@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from experiments.metrics.catalogue import DEFINED
-from experiments.metrics.clip_network import ClipNetwork, folder_clip, openai_clip
+from experiments.metrics.clip_network import ClipNetwork, folder_clip, openai_clip, preference_clip
 from experiments.metrics.coherence import PairNetwork
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.metrics.dinov2 import load_dinov2
+from experiments.metrics.dists import DistsNetwork, find_dists
 from experiments.metrics.inception import FeatureNetwork, load_inception
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.clip import MINI_CLIP
@@ -84,12 +85,22 @@ def _dinov2(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
     return load_dinov2(config.dinov2, device)
 
 
+def _dists(config: MetricsConfig, device: torch.device) -> DistsNetwork:
+    return find_dists(device)
+
+
+def _hps(config: MetricsConfig, device: torch.device) -> ClipNetwork:
+    return preference_clip(None if config.hps_file is None else Path(config.hps_file).expanduser(), device)
+
+
 LOADERS: dict[str, Loader] = {
     "lpips": _lpips,
     "style": _style,
     "inception": _inception,
     "clip": _clip,
     "dinov2": _dinov2,
+    "dists": _dists,
+    "hps": _hps,
 }
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from experiments.metrics.cache import FeatureCache
-from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, set_metrics
+from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, pair_metrics, set_metrics
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate, stacked, unpaired_difference
-from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, measure, measurements
+from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, bind, measure, measurements
 from experiments.metrics.metric import SetMetric
+from experiments.metrics.pairs import PairValues, count, measure_pairs, pair_difference, pair_mean
 from experiments.metrics.reference_features import SavedFeatures, facts_of
 
 CsvLine = dict[str, object]
@@ -67,7 +68,12 @@ def score_panoramas(
         UsageError: an image that cannot be read, is smaller than `config.crop`, or has a score that is no number.
     """
     check_config(config)
-    done = _counter(len(items) + len(reference), on_progress)
+    of_pairs = [
+        (metric, bound)
+        for metric in pair_metrics(config.metrics)
+        if (bound := bind(metric.measurement, config, networks)) is not None
+    ]
+    done = _counter(len(items) * (1 + len(of_pairs)) + len(reference), on_progress)
     wanted = measurements(config, networks)
     bound = {each.name: each for each in wanted}
     of_sets = [metric for metric in set_metrics(config.metrics) if metric.measurement.name in bound]
@@ -93,11 +99,13 @@ def score_panoramas(
     others = others or {name: _image_set(reference, targets[name]) for name in needed}
     names = [(metric, metric.measurement.name) for metric in of_sets]
     sets = [SetFeatures(metric, mine[name], others[name], bound[name].network) for metric, name in names]
-    scores = _means(items, rows, wanted) + _set_scores(items, sets, config)
+    pairs = [measure_pairs(each, metric, items, cache, done) for metric, each in of_pairs]
+    scores = _means(items, rows, wanted) + _set_scores(items, sets, config) + _pair_scores(items, pairs)
     order = {name: index for index, name in enumerate(METRICS)}
     place = {key: index for index, key in enumerate(_groups(items))}
     scores.sort(key=lambda row: (place[row["method"], row["prompt"]], order[row["metric"]]))
     replicates, swaps = _replicates(items, sets, config), _swaps(items, sets, config, against, paired)
+    swaps += _pair_swaps(pairs, against, paired)
     return Scored(rows, scores, replicates, swaps, others, {name: facts_of(bound[name]) for name in needed})
 
 
@@ -139,6 +147,35 @@ def _set_scores(items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], con
                 estimate = each.metric.estimate(generated, reference, config)
                 scores.append(_score(group, each.metric.column.name, estimate, len(indices), each.network))
     return scores
+
+
+def _pair_scores(items: Sequence[PanoramaImage], pairs: Sequence[PairValues]) -> list[CsvLine]:
+    """The metrics of pairs of each group."""
+    scores = []
+    for method, prompt in _groups(items):
+        for each in pairs:
+            found = each.found[method]
+            chosen = found if prompt == ALL_PROMPTS else {prompt: found[prompt]}
+            estimate = pair_mean(chosen)
+            if estimate is not None:
+                scores.append(_score((method, prompt), each.metric.column.name, estimate, count(chosen), each.network))
+    return scores
+
+
+def _pair_swaps(pairs: Sequence[PairValues], against: str | None, paired: bool) -> list[CsvLine]:
+    """The metrics of pairs of each method less those of `against`: with an error, without a test."""
+    rows: list[CsvLine] = []
+    for each in pairs:
+        for method in each.found:
+            if method == against or against not in each.found:
+                continue
+            found = pair_difference(each.found[method], each.found[against], paired)
+            if found is not None:
+                common = {"method": method, "against": against, "metric": each.metric.column.name}
+                common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
+                prompts = len(each.found[method].keys() & each.found[against].keys())
+                rows.append(common | {"prompts": prompts, "network": each.network})
+    return rows
 
 
 def _replicates(items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], config: MetricsConfig) -> list[CsvLine]:

@@ -18,6 +18,7 @@ from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
+from experiments.plan.references import check_made, features_file, saved_references
 from experiments.plan.schema import Stage
 from syncdiffusion.backbones.adapters import adapters_of
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, configurations, find_model, square_of
@@ -137,33 +138,6 @@ def plan_run(cfg: DictConfig) -> Plan:
         resolved=resolved,
         reference_features=features_file(cfg),
     )
-
-
-def features_file(cfg: DictConfig) -> Path | None:
-    return None if cfg.reference.features is None else Path(cfg.reference.features).expanduser()
-
-
-def saved_references(cfg: DictConfig, prompts: tuple[str, ...]) -> int | None:
-    """Reference images of each prompt whose features a file holds already; None where there is no such file.
-
-    Raises:
-        UsageError: another file, or one without features of a prompt.
-    """
-    path = features_file(cfg)
-    if path is None or not path.exists():
-        return None
-    from experiments.metrics.reference_features import read_features
-
-    return read_features(path).count(prompts)
-
-
-def check_made(cfg: DictConfig) -> None:
-    """Refuse settings of pictures that were made elsewhere where none are given."""
-    if cfg.backbone.name == "pictures":
-        raise UsageError("pictures=null: give the folder or the CSV file of the pictures to score, pictures=FOLDER")
-    for name, value in (("shared_noise", cfg.shared_noise), ("reference.pictures", cfg.reference.pictures)):
-        if value is not None:
-            raise UsageError(f"{name}={value}: goes with pictures=FOLDER; a run knows it of its own panoramas")
 
 
 def folder_of(cfg: DictConfig) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,19 @@ from experiments.plan.pictures import (
     read_given,
     reference_folder,
 )
-from experiments.plan.plan import Entry, Plan, check_label, compared_label, features_file, folder_of, saved_references
+from experiments.plan.plan import Entry, Plan, check_label, compared_label, folder_of
 from experiments.plan.prompts import check_prompts, ids_of
+from experiments.plan.references import features_file, saved_references
 from experiments.plan.schema import ReferenceSchema, RunSchema, SeedsSchema
 from syncdiffusion.errors import UsageError
 
 CHOICE = "pictures"  # the file of conf/backbone that stands for no model
 SECTIONS = "name run_dir stage strict shared_dir plugins compare_with pictures shared_noise metrics tracking".split()
-OF_MAKING = ("shard", "start_image", "start_strength", "mask", "baselines", "variants", "ablations")
+OF_MAKING = (
+    *("shard", "panoramas_at_once", "negative_prompt", "sampler", "start_image", "start_strength", "mask", "layout"),
+    *("bootstrapping", "control_image", "controlnet", "baselines", "variants", "ablations"),
+)
+OF_MODEL = ("height", "width", "stride", "steps", "guidance_scale", "window_batch", "gradient_batch")
 
 Size = tuple[int, int]  # height, width
 
@@ -92,15 +98,18 @@ def check_unmade(cfg: DictConfig) -> None:
     """Refuse settings that only a run which makes panoramas follows."""
     if cfg.backbone.name != CHOICE:
         raise UsageError(f"pictures={cfg.pictures}: goes with experiment=score, which loads no model; add it")
-    for name in OF_MAKING:
-        if cfg[name]:
-            raise UsageError(f"{name}={plain(cfg[name])}: pictures={cfg.pictures} are there already; leave it out")
+    known = {each.name: each for each in fields(RunSchema)}
+    usual = {name: known[name].default for name in OF_MAKING if known[name].default is not NO_DEFAULT}
+    typed = [name for name in OF_MAKING if plain(cfg[name]) != usual.get(name, {})]
+    typed += [name for name in OF_MODEL if not OmegaConf.is_interpolation(cfg, name)]
+    if typed:
+        value = plain(cfg[typed[0]])
+        raise UsageError(f"{typed[0]}={value}: pictures={cfg.pictures} are there already; leave it out")
     for section, schema in (("seeds", SeedsSchema), ("reference", ReferenceSchema)):
         for each in fields(schema):
             if each.type == "int" and cfg[section][each.name] != each.default:
                 value = cfg[section][each.name]
                 raise UsageError(f"{section}.{each.name}={value}: all of pictures={cfg.pictures} count; leave it out")
-    assert {*OF_MAKING} <= {each.name for each in fields(RunSchema)}
 
 
 def plain(value: Any) -> Any:

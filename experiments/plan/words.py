@@ -24,6 +24,8 @@ FOLDERS = (
     "shared_dir",
     "backbone.path",
     "metrics.clip_folder",
+    "metrics.dinov2",
+    "metrics.hps_file",
     "pictures",
     "reference.pictures",
     "reference.features",

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import yaml
 
 from baselines.multidiffusion import METHOD as MULTIDIFFUSION
 from baselines.multidiffusion import MultiDiffusionSettings
@@ -14,6 +15,7 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.weights import faded
 from syncdiffusion.joint.noise import initial_noise
 from tests.baselines.counting import check_calls
+from tests.experiments.composing import REPOSITORY, compose_plan
 
 PROMPT = "a photo of a forest"
 CANVAS = {"height": 64, "width": 168, "steps": 4, "guidance_scale": 3.0}  # 21 cells, which no two windows of 8 tile
@@ -83,9 +85,8 @@ def literal(tiny, prompt: str, seed: int, settings: ShiftedMatchingSettings) -> 
         if settings.first_n is None or i < settings.first_n:
             share = settings.strength * settings.decay**i
             middle = min(lefts, key=lambda left: abs(left - (canvas.shape[3] - size) // 2))
-            anchor = [(top, 0, x0) for top, left, x0 in foreseen if left == middle]
-            anchor = average(anchor, size, canvas[..., :size], settings.fade)
-            move = moved_rows(average(foreseen, size, canvas, settings.fade), anchor, share) * ddim.alpha_bar[t].sqrt()
+            x0 = average(foreseen, size, canvas, settings.fade)
+            move = moved_rows(x0, x0[..., middle : middle + size], share) * ddim.alpha_bar[t].sqrt()
         stepped = [
             (top, left, ddim.previous(x + move[..., top : top + size, left : left + size], noise, t))
             for top, left, x, noise in seen
@@ -200,3 +201,15 @@ def test_a_canvas_of_parts_of_cells_or_of_windows_is_refused(tiny, changes, mess
 def test_bad_settings_are_refused_by_name(changes):
     with pytest.raises(UsageError, match=f"^{next(iter(changes))}="):
         ShiftedMatchingSettings(**changes)
+
+
+def test_it_is_tuned_on_prompts_and_seeds_that_judge_nothing():
+    plan = compose_plan(["experiment=ablation_fastest"])
+    assert {unit.method for unit in plan.units} >= {"shifted_matching", "multidiffusion"}
+    judged = {text for name in ("paper", "heldout", "demo", "one") for text in texts(name)}
+    assert set(texts("tuning")) == {unit.prompt for unit in plan.units} and not set(texts("tuning")) & judged
+    assert min(unit.seed for unit in plan.units) >= 300  # tables have seeds below
+
+
+def texts(name: str) -> list[str]:
+    return yaml.safe_load((REPOSITORY / "conf" / "prompts" / f"{name}.yaml").read_text())["texts"]

@@ -139,6 +139,18 @@ def test_another_scheduler_is_followed(pipe, scheduler, changes):
     assert (ours - pipe("a", generator=seeded(1), **ONE, **OURS).images).abs().max() > 1e-3
 
 
+def test_a_unet_of_another_kind_is_refused(pipe):
+    for changes, words in (
+        ({"in_channels": 9}, "^unet: takes 9 channels, the autoencoder has 4; give"),
+        ({"addition_embed_type": "text_time"}, "^unet: wants addition_embed_type=text_time; give"),
+    ):
+        before = dict(pipe.unet.config)
+        pipe.unet.register_to_config(**changes)
+        with pytest.raises(ValueError, match=words):
+            pipe("a", **ONE)
+        pipe.unet.register_to_config(**before)
+
+
 def test_a_scheduler_that_is_none_of_the_samplers_is_refused(pipe):
     config = pipe.scheduler.config
     for scheduler, words in (

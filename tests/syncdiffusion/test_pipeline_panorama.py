@@ -1,7 +1,7 @@
 """Against diffusers' deprecated StableDiffusionPanoramaPipeline.
 
 In float64, with the schedule in float64 on both sides, nothing but the order of sums differs, and over two steps of a
-random network that is 1e-12 at most; the tolerance is 1e-9. In float32 it is 1e-4, as for whole samplers elsewhere.
+random network that is 1e-14 at most; the tolerance is 1e-11. In float32 it is 1e-4, as for whole samplers elsewhere.
 Its `get_views` has windows of 64 cells every 8 as defaults; once as they are, elsewhere as the tiny model has them.
 """
 
@@ -44,7 +44,7 @@ def test_the_latents_are_those_of_the_deprecated_pipeline(exact, theirs, circula
     ours = exact("a lake", generator=seeded(3), negative_prompt="fog", **same, **OURS).images
     other = theirs("a lake", generator=seeded(3), negative_prompt="fog", **same).images
     assert ours.dtype == other.dtype == torch.float64 and ours.shape == (1, 4, 8, 16)
-    assert (ours - other).abs().max() < 1e-9
+    assert (ours - other).abs().max() < 1e-11
     plain = exact("a lake", generator=seeded(3), negative_prompt="fog", **COMMON, **OURS).images
     assert ((ours - plain).abs().max() > 1e-2) == circular_padding
 
@@ -52,7 +52,7 @@ def test_the_latents_are_those_of_the_deprecated_pipeline(exact, theirs, circula
 def test_two_rows_of_windows_too(exact, theirs):
     same = COMMON | {"height": 80}
     ours = exact("a lake", generator=seeded(3), **same, **OURS).images
-    assert (ours - theirs("a lake", generator=seeded(3), **same).images).abs().max() < 1e-9
+    assert (ours - theirs("a lake", generator=seeded(3), **same).images).abs().max() < 1e-11
 
 
 def test_so_they_are_in_float32_with_its_own_windows(tmp_path):
@@ -65,12 +65,14 @@ def test_so_they_are_in_float32_with_its_own_windows(tmp_path):
 
 def test_a_ring_is_decoded_as_a_ring_by_both(exact, theirs):
     """Theirs with 8 cells of the other end, ours with as many as the decoder sees. The group norms see those too, so
-    that the pictures differ a little everywhere."""
-    same = COMMON | {"circular_padding": True, "output_type": "np", "num_inference_steps": 1}
-    ours = exact("a lake", generator=seeded(3), **same, **OURS).images
-    other = theirs("a lake", generator=seeded(3), view_batch_size=10, **same).images
-    assert ours.shape == other.shape == (1, 64, 128, 3)
-    assert abs(ours - other).mean() < 0.02
+    that pixels differ a little everywhere: by 0.005 of 1 on average here, by 0.07 at most. Other pictures are equal,
+    up to float32, which pictures are handed over in."""
+    for circular_padding, most in ((False, 1e-6), (True, 0.02)):
+        same = COMMON | {"circular_padding": circular_padding, "output_type": "np"}
+        ours = exact("a lake", generator=seeded(3), **same, **OURS).images
+        other = theirs("a lake", generator=seeded(3), view_batch_size=10, **same).images
+        assert ours.shape == other.shape == (1, 64, 128, 3)
+        assert abs(ours - other).mean() < most
 
 
 def test_of_several_pictures_ours_are_those_made_alone_and_theirs_are_not(exact, theirs):
@@ -79,7 +81,7 @@ def test_of_several_pictures_ours_are_those_made_alone_and_theirs_are_not(exact,
     noise = torch.randn(2, 4, 8, 8, generator=seeded(0), dtype=torch.float64)
     ours, ours_alone = together_and_alone(exact, noise, same | OURS)
     other, other_alone = together_and_alone(theirs, noise, same)
-    assert (ours - ours_alone).abs().max() < 1e-9 and (ours - other_alone).abs().max() < 1e-9
+    assert (ours - ours_alone).abs().max() < 1e-11 and (ours - other_alone).abs().max() < 1e-11
     assert (other - other_alone).abs().max() > 1e-4
 
 

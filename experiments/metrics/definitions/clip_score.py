@@ -29,7 +29,7 @@ def clip_scores(clip: ClipNetwork, crops: Sequence[np.ndarray], prompts: Sequenc
     return torch.cat(scores).cpu().numpy()
 
 
-def _compute(files: Sequence[ImageFile], clip: ClipNetwork, config: MetricsConfig) -> Sequence[np.ndarray]:
+def scores_of(files: Sequence[ImageFile], clip: ClipNetwork, config: MetricsConfig) -> Sequence[np.ndarray]:
     """The score (1,) of each file's random crop and its prompt."""
     crops = [crop_of(file, config) for file in files]
     return clip_scores(clip, crops, [file.item.prompt for file in files], config.batch)[:, None]
@@ -43,7 +43,7 @@ METRIC = PanoramaMetric(
     name="clip_score",
     place=40,
     # version 2: one image and one prompt at a time, which is another rounding
-    measurement=Measurement("clip", 2, "clip", crop_parameters, _compute),
+    measurement=Measurement("clip", 2, "clip", crop_parameters, scores_of),
     numbers={PAPER: np.mean, MINI: np.mean},
     chosen=lambda clip: [clip.metric],
 )

@@ -72,7 +72,7 @@ def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder
     ("change", "message"),
     [
         ({"networks": "papr"}, "metrics.networks=papr: choose paper or mini"),
-        ({"metrics": ["fid", "lpips"]}, "metrics.metrics=lpips: choose from fid, kid"),
+        ({"metrics": ["fid", "lpips"]}, "metrics.metrics=lpips: choose from fid, "),
         ({"crop": 0}, "metrics.crop=0: 16 or more"),
         ({"giqa_neighbours": 0}, "metrics.giqa_neighbours=0: 1 or more"),
         ({"replicates": 1}, "metrics.replicates=1: 2 or more"),

@@ -110,6 +110,8 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path, rows, words):
         ([], "pictures=null: give the folder"),
         (["pictures=HERE", "seeds.count=3"], "seeds.count=3: all of pictures="),
         (["pictures=HERE", "+ablations.weight=[1]"], "ablations="),
+        (["pictures=HERE", "steps=3"], "steps=3: pictures="),
+        (["pictures=HERE", "layout=x.json"], "layout=x.json: pictures="),
         (["pictures=HERE", "metrics.crop=64"], "metrics.crop=64: .* has 32x96 px; use 32 or less"),
         (["pictures=HERE", "reference.pictures=nowhere"], "reference.pictures=nowhere: no picture there"),
         (["pictures=HERE", "compare_with=b"], "compare_with=b: no such row; there are a"),
@@ -141,7 +143,7 @@ def test_the_plan_tells_what_is_known_and_what_is_left_out(tmp_path):
     lacking, sizes, references = plan.remarks
     assert lacking.startswith(f"b has no picture of 1 of 2 prompts, such as '{CITY}'")
     assert "32x96 px (2), 48x128 px (1)" in sizes
-    assert references.startswith("no reference pictures: fid, kid, giqa")
+    assert references.startswith("no reference pictures: fid, kid, kid_crops, precision, recall, giqa are left out")
 
 
 def test_noise_makes_pairs(tmp_path):
