@@ -13,6 +13,7 @@ The formats are those of diffusers' training scripts and of what its pipelines l
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ def adapt(parts: dict[str, Any], adapters: Adapters) -> tuple[str, ...]:
     Raises:
         UsageError: a file that is no such thing, or another model's.
     """
+    if adapters.loras and importlib.util.find_spec("peft") is None:
+        raise UsageError(f"backbone.lora={adapters.lora}: needs peft; pip install 'syncdiffusion[lora]'")
     before = set(parts["tokenizer"].get_vocab())
     pipe = _pipeline(parts)
     if (folder := adapters.custom_diffusion) is not None:

@@ -15,9 +15,13 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from baselines import METHODS
-from syncdiffusion.backbones.adapters import Adapters, is_hub_id
+from experiments.panoramas.index import named_model
+from experiments.stages.model import model_facts
+from syncdiffusion.backbones.adapters import Adapters, is_hub_id, with_scale
+from syncdiffusion.backbones.adapting import adapt
 from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.backbones.model_files import fingerprint
+from syncdiffusion.cli import as_options, chosen_adapters, parser
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise
 
@@ -259,3 +263,32 @@ def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path):
     ]:
         with pytest.raises(UsageError, match=words):
             Adapters(**given)
+
+
+def test_without_peft_a_lora_is_refused_in_a_line(tiny_folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"^backbone.lora=a/b: needs peft; pip install 'syncdiffusion\[lora\]'$"):
+        adapt({}, Adapters(lora="a/b"))
+
+
+def test_the_command_takes_them():
+    words = ["a lake", "--lora", "x/a.safetensors:0.7", "--lora", "owner/name", "--textual-inversion", "t.bin"]
+    found = chosen_adapters(parser().parse_args(words))
+    assert (found.loras, found.scales, found.inversions) == (["x/a.safetensors", "owner/name"], [0.7, 1.0], ["t.bin"])
+    assert not chosen_adapters(parser().parse_args(["a lake"]))
+    assert with_scale("C:/a.safetensors") == ("C:/a.safetensors", 1.0)
+    with pytest.raises(UsageError, match="its strength must be a number"):
+        with_scale("a.safetensors:nan")
+    assert as_options("backbone.lora=x: no such file; give one") == "--lora x: no such file; give one"
+
+
+def test_a_run_is_told_of_them(tiny_folder, tmp_path):
+    """They are in the record's model and in its key, which without them is what it was."""
+    file = tmp_path / "cat.safetensors"
+    save_file({"cat": torch.zeros(16)}, file)
+    section = {"name": "x", "model_id": "folder", "path": str(tiny_folder), "revision": None, "precision": "float32"}
+    section |= {"compiled": False}
+    plain, taught = (model_facts(section | {"textual_inversion": each}) for each in (None, str(file)))
+    assert "adapters" not in plain and taught["adapters"]["textual_inversion"][0]["name"] == "cat.safetensors"
+    assert plain["fingerprint"] == fingerprint(str(tiny_folder)) != taught["fingerprint"]
+    assert named_model(section)["adapters"] is None
