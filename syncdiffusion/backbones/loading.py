@@ -98,7 +98,7 @@ def load_backbone(
         raise UsageError("offload=true: a cpu has no memory beside its own to move networks to; use false")
     if offload and compiled:
         raise UsageError("offload=true: with compiled=true the compiler would not see networks move; use one of them")
-    source = find_model(model_id)
+    source, loaded = find_model(model_id), adapters.record()  # which refuses a file that is not there
     dtype = torch.float64 if precision == "float64" else torch.float32
     with torch.inference_mode(False):
         parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
@@ -114,7 +114,7 @@ def load_backbone(
         device=chosen,
         precision=precision,
         new_tokens=new_tokens,
-        adapters=adapters.record(),
+        adapters=loaded,
         offload=moving,
         # Stable Diffusion's runs in half precision; of SDXL's the configuration says whether it can.
         widen_decoder="text_encoder_2" in parts and bool(getattr(parts["vae"].config, "force_upcast", False)),
