@@ -78,7 +78,7 @@ def test_the_wheel_holds_every_file_that_the_code_reads(wheel):
     def with_prefix(prefix: str, names: set[str]) -> set[str]:
         return {f"{prefix}/{name}" for name in names}
 
-    expected = with_prefix("experiments/conf", files("conf", ".yaml"))
+    expected = with_prefix("experiments/conf", files("conf", ".yaml", ".png"))
     expected |= with_prefix("experiments/published", files("results/published", ".csv"))
     everything = (".py", ".typed", ".json", ".txt", ".safetensors", ".md", ".png", ".html", ".css", ".js")
     for package in ("syncdiffusion", "baselines", "experiments"):
@@ -99,7 +99,7 @@ def test_the_wheel_says_what_it_is(wheel):
     assert told["License-Expression"] == "Apache-2.0 AND MIT"
     assert set(told.get_all("License-File")) == {"LICENSE", "experiments/report/page/vendor/pannellum/LICENSE.txt"}
     assert "Apache License" in licence and "Version 2.0, January 2004" in licence
-    assert set(told.get_all("Provides-Extra")) == {"metrics", "experiments", "tests"}
+    assert set(told.get_all("Provides-Extra")) == {"metrics", "experiments", "lora", "tests"}
 
 
 def core_distributions() -> set[str]:
