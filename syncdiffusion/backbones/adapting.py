@@ -14,7 +14,9 @@ The formats are those of diffusers' training scripts and of what its pipelines l
 from __future__ import annotations
 
 import importlib.util
+import logging
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,8 +173,9 @@ def add_lora(pipe: Any, path: Path, scale: float) -> None:
     source: Any = str(path.parent) if named else read_weights(path)
     options: dict[str, Any] = {"weight_name": path.name, "use_safetensors": True} if named else {}
     try:
-        expected, _ = pipe.lora_state_dict(source, **options, unet_config=pipe.unet.config)
-        pipe.load_lora_weights(source, **options)
+        with _silence():
+            expected, _ = pipe.lora_state_dict(source, **options, unet_config=pipe.unet.config)
+            pipe.load_lora_weights(source, **options)
         networks = [network for network in (pipe.unet, *_text_encoders(pipe)) if network is not None]
         there = sum(".lora_" in name for network in networks for name, _ in network.named_parameters())
     except (RuntimeError, KeyError) as error:  # sizes that differ, told in many lines
@@ -183,6 +186,21 @@ def add_lora(pipe: Any, path: Path, scale: float) -> None:
         )
     pipe.fuse_lora(components=list(pipe._lora_loadable_modules), lora_scale=scale, safe_fusing=True)
     pipe.unload_lora_weights()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The libraries tell at length of what has no place; it is counted, and told in a line."""
+    import diffusers
+
+    before = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        diffusers.utils.logging.set_verbosity(before)
 
 
 def _text_encoders(pipe: Any) -> Iterator[Any]:

@@ -222,7 +222,7 @@ def test_what_is_a_hub_id(tmp_path):
     assert not any(map(is_hub_id, others))
 
 
-def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path):
+def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path, caplog):
     folder, pipe = opened(request, "sd")
     xl_folder, xl = opened(request, "xl")
     lora, of_xl = write_lora(pipe, tmp_path), write_lora(xl, tmp_path, name="xl.safetensors")
@@ -249,6 +249,7 @@ def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path):
             load_backbone(str(where), device="cpu", adapters=Adapters(**given))
         assert words in str(told.value) and "\n" not in str(told.value), (given, str(told.value))
         (name,) = given
+        assert not any("unsuccessful" in each.message for each in caplog.records)  # diffusers' own lines
         assert str(told.value).startswith(f"backbone.{name}={given[name]}: ")
     for given, words in [
         ({"lora": str(tmp_path / "none.safetensors")}, "no such file"),
