@@ -24,6 +24,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, TextIO, get_args, get_type_hints
 
 from syncdiffusion import __version__
+from syncdiffusion.backbones.adapters import Adapters, with_scale
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, find_model
 from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.command_line import Parser
@@ -72,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
     say("--model", default=EMBEDDED, help="embedded (the miniature, the default), a folder in diffusers' layout, or a "
         "hub id such as owner/name")  # fmt: skip
     say("--revision", metavar="NAME", help="branch, tag or commit of a hub repository")
+    say("--lora", action="append", default=[], metavar="FILE[:SCALE]", help="a LoRA to load onto the model, a file "
+        "or a hub id, and its strength (1); repeat it")  # fmt: skip
+    say("--textual-inversion", action="append", default=[], metavar="FILE", help="new tokens for the prompt, a file "
+        "or a hub id; repeat it")  # fmt: skip
+    say("--custom-diffusion", metavar="FOLDER", help="what diffusers' train_custom_diffusion.py wrote")
+    say("--offload", action="store_true", help="move networks to the GPU as they are used, where they do not all fit")
     say("--precision", default="auto", metavar="NAME", help="auto (float16 on a GPU, else float32; the default), "
         "float32, tf32, float16, bfloat16 or float64")  # fmt: skip
     say("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ... (default: auto)")
@@ -219,9 +226,11 @@ def make(arguments: argparse.Namespace) -> Path:
         raise UsageError(f"--seed {arguments.seed}: use 0 or more")
     chosen = chosen_settings(method, arguments)
     check_files(method.settings(**chosen))  # refuses bad values before the model is loaded
-    source = find_model(arguments.model)
+    source, adapters = find_model(arguments.model), chosen_adapters(arguments)
+    adapters.record()  # their files are there
     check_out(arguments.out, arguments.force)
-    if (unknown := unknown_words_line(source, [prompt])) is not None:
+    # What an adapter taught it, the model's own list of words does not know.
+    if not adapters and (unknown := unknown_words_line(source, [prompt])) is not None:
         print(f"prompt: {unknown}", file=sys.stderr, flush=True)
 
     backbone = open_backbone(arguments)
@@ -238,6 +247,17 @@ def make(arguments: argparse.Namespace) -> Path:
     return save(png_with_record(image, record), arguments.out, arguments.force)
 
 
+def chosen_adapters(arguments: argparse.Namespace) -> Adapters:
+    """What the command line loads onto the model; UsageError for a LoRA's strength that is no number."""
+    loras = [with_scale(each) for each in arguments.lora]
+    return Adapters(
+        [name for name, _ in loras] or None,
+        [scale for _, scale in loras] or 1.0,
+        arguments.custom_diffusion,
+        arguments.textual_inversion or None,
+    )
+
+
 def open_backbone(arguments: argparse.Namespace) -> Backbone:
     """Load the model that the command line names, with its libraries silent; UsageError where it cannot be."""
     import diffusers
@@ -250,7 +270,14 @@ def open_backbone(arguments: argparse.Namespace) -> Backbone:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     keep_freed_memory()
-    return load_backbone(arguments.model, arguments.revision, arguments.device, arguments.precision)
+    return load_backbone(
+        arguments.model,
+        arguments.revision,
+        arguments.device,
+        arguments.precision,
+        offload=arguments.offload,
+        adapters=chosen_adapters(arguments),
+    )
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -266,12 +293,24 @@ def main(words: Sequence[str] | None = None) -> int:
             print(run(parser().parse_args(words)))
         return 0
     except UsageError as error:
-        return fail(str(error).replace("backbone.model_id=", "--model "), 2)
+        return fail(as_options(str(error)), 2)
     except KeyboardInterrupt as stop:
         number = signal_of(stop)
         return fail(f"{WORDS[number]}: nothing was written", exit_status(number), prefix="")
     finally:
         downloads.removeHandler(handler)
+
+
+def as_options(line: str) -> str:
+    """A line about a setting of the model, with the option that it is of.
+
+    >>> as_options("backbone.textual_inversion=a.pt: no such file")
+    '--textual-inversion a.pt: no such file'
+    """
+    for name in ("model_id", "lora", "custom_diffusion", "textual_inversion"):
+        option = "--model" if name == "model_id" else f"--{name.replace('_', '-')}"
+        line = line.replace(f"backbone.{name}=", f"{option} ")
+    return line.replace("offload=true: ", "--offload: ")
 
 
 def fail(line: str, status: int, prefix: str = "error: ") -> int:

@@ -35,7 +35,12 @@ def record_of(method: Method, settings: Any, backbone: Backbone, prompt: str, se
         "prompt": prompt,
         "seed": seed,
         "settings": by_content(asdict(settings), facts_of(type(settings))),
-        "model": {"id": backbone.model_id, "revision": backbone.revision, "fingerprint": backbone.fingerprint},
+        "model": {
+            "id": backbone.model_id,
+            "revision": backbone.revision,
+            "fingerprint": backbone.fingerprint,
+            **({"adapters": backbone.adapters} if backbone.adapters else {}),
+        },
         "precision": backbone.precision,
         "execution": backbone.execution,
         "device": str(backbone.device),

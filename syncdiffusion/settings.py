@@ -197,6 +197,10 @@ class SamplingSettings:
         "ddim", "how a step goes from noise to less: DDIM, DDPM, Euler, DPM-Solver++ 2M", choices=SAMPLERS,
         added=("ddim",), shared=True,
     )  # fmt: skip
+    size_conditioning: str = setting(
+        "window", "the image's size that Stable Diffusion XL is told: the window's, as trained, or the canvas's",
+        choices=("window", "canvas"), added=("window",), shared=True,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_settings(self)

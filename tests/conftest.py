@@ -32,3 +32,21 @@ def tiny(tiny_folder: Path):
     from syncdiffusion.backbones.loading import load_backbone
 
     return load_backbone(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_xl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of Stable Diffusion XL's kind, of the same window."""
+    from tests.tiny_model import build_tiny_xl
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return build_tiny_xl(tmp_path_factory.mktemp("xl") / "tiny_xl")
+
+
+@pytest.fixture(scope="session")
+def tiny_xl(tiny_xl_folder: Path):
+    """The same, loaded."""
+    from syncdiffusion.backbones.loading import load_backbone
+
+    return load_backbone(str(tiny_xl_folder), device="cpu")

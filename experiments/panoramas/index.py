@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.panoramas.records import Checksums, Record, read_whole
 from experiments.panoramas.store import Unit, unit_key
+from syncdiffusion.backbones.adapters import adapters_of
 
 if TYPE_CHECKING:
     from experiments.plan.plan import Plan
@@ -61,7 +62,7 @@ def read_index(plan: Plan, checksums: Checksums | None = None, fingerprint: str 
 
     checksums: what this process knows already, so that no file is read twice.
     fingerprint: of the model, where it is known; without it the model is told by id, revision and precision alone, so
-        that its files need not be there, and `Index.fingerprints` says whether there was only one.
+        that its files need not be there (adapters' must), and `Index.fingerprints` says whether there was only one.
     """
     checksums = checksums or Checksums()
     named = named_model(plan.backbone) | ({} if fingerprint is None else {"fingerprint": fingerprint})
@@ -93,4 +94,5 @@ def named_model(backbone: Mapping[str, Any]) -> dict[str, Any]:
         "id": backbone["model_id"] if backbone["path"] is None else Path(backbone["path"]).name,
         "revision": backbone["revision"],
         "precision": backbone["precision"],
+        "adapters": adapters_of(backbone).record() or None,
     }

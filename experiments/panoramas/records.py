@@ -20,6 +20,7 @@ class ModelFacts(TypedDict):
     fingerprint: str
     precision: str
     compiled: bool
+    adapters: NotRequired[dict[str, Any]]  # what was loaded onto it; see Adapters.record
 
 
 class Record(TypedDict):

@@ -20,6 +20,7 @@ from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
 from experiments.plan.references import check_made, features_file, saved_references
 from experiments.plan.schema import Stage
+from syncdiffusion.backbones.adapters import adapters_of
 from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, configurations, find_model, square_of
 from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.cost import Square
@@ -100,6 +101,7 @@ def plan_run(cfg: DictConfig) -> Plan:
     check_folder(cfg.backbone)
     resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
     assert isinstance(resolved, dict)
+    adapters_of(resolved["backbone"]).record()  # their files are there
     check_config(MetricsConfig(**resolved["metrics"]))  # before minutes of generating, not after them
     prompts = tuple(resolved["prompts"]["texts"])
     check_prompts(prompts)

@@ -20,8 +20,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, DictConfig, OmegaConf
 
 from experiments.common.shipped import shipped
+from syncdiffusion.backbones.adapters import Adapters
 from syncdiffusion.method import Method
 from syncdiffusion.settings import BOOTSTRAPPING, PRECISION_NAMES, Facts, facts_of, setting
+
+LOADED = facts_of(Adapters)  # what is loaded onto a model
 
 
 class Stage(Enum):
@@ -60,6 +63,13 @@ class BackboneSchema:
     )
     device: str = setting("auto", "auto: cuda where there is one; or cpu, cuda, cuda:N")
     compiled: bool = setting(False, "predictions without a gradient through torch.compile: speed, not the result")
+    offload: bool = setting(
+        False, "networks move to the GPU as they are used, for models that do not fit: not the result"
+    )
+    lora: Any = setting(None, LOADED["lora"].means, null="none")
+    lora_scale: Any = setting(1.0, LOADED["lora_scale"].means)
+    custom_diffusion: str | None = setting(None, LOADED["custom_diffusion"].means, null="none")
+    textual_inversion: Any = setting(None, LOADED["textual_inversion"].means, null="none")
     window: int = setting(MISSING, "pixels, the side of the squares that the model was trained on")
     factor: int = setting(8, "pixels per latent cell")
     height: int = setting(MISSING, "what suits the model")
@@ -138,6 +148,7 @@ class RunSchema:
     gradient_batch: int | str = MISSING
     negative_prompt: str = ""
     sampler: str = "ddim"
+    size_conditioning: str = "window"
     start_image: str | None = None
     start_strength: float | None = None
     mask: str | None = None

@@ -16,10 +16,8 @@ from experiments.common.progress import clock
 from experiments.panoramas.store import Unit
 from experiments.plan.plan import Plan
 from experiments.stages.flops import calls, flops, matrix_rate
-from experiments.stages.model import load_libraries, model_facts, source_of
+from experiments.stages.model import load_libraries, model_facts, unknown_words
 from experiments.stages.work import RESULTS, KnownTime, committed, device_here, measured_rate, predict
-from syncdiffusion.backbones.model_files import find_model
-from syncdiffusion.prompts import unknown_words_line
 
 if TYPE_CHECKING:
     from experiments.panoramas.records import Record
@@ -54,7 +52,7 @@ def estimate(plan: Plan) -> str:
     rows = [row(label, of_label(found, label), pricing) for label in labels]
     rows.append(row("in all", found, pricing))
     todo = missing(found)
-    words = unknown_words_line(find_model(source_of(plan.backbone)), plan.prompts)
+    words = unknown_words(plan.backbone, plan.prompts)
     return "\n".join(
         [heading(plan), "", table(rows), "", *notes(plan, todo, pricing), *shared_note(found), *filter(None, [words])]
     )

@@ -31,12 +31,10 @@ from experiments.panoramas.store import (
     unit_key,
 )
 from experiments.plan.plan import Plan
-from experiments.stages.model import device_name, load_libraries, model_facts, open_backbone, source_of
+from experiments.stages.model import device_name, load_libraries, model_facts, open_backbone, unknown_words
 from experiments.stages.work import expected_work
-from syncdiffusion.backbones.model_files import find_model
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import by_content
-from syncdiffusion.prompts import unknown_words_line
 from syncdiffusion.settings import facts_of
 
 if TYPE_CHECKING:
@@ -291,7 +289,7 @@ def share(plan: Plan, model: ModelFacts) -> tuple[Group, ...]:
 
 def tell_unknown_words(plan: Plan) -> None:
     """Say once which words of the prompts the model has never seen, where it tells which it has."""
-    line = unknown_words_line(find_model(source_of(plan.backbone)), plan.prompts)
+    line = unknown_words(plan.backbone, plan.prompts)
     if line is not None:
         say_step("generate", line)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,10 @@ from experiments.common.signals import importing
 from experiments.panoramas.index import named_model
 from experiments.panoramas.records import ModelFacts
 from experiments.plan.plan import naming_path
-from syncdiffusion.backbones.model_files import fingerprint
+from syncdiffusion.backbones.adapters import adapters_of
+from syncdiffusion.backbones.model_files import find_model, fingerprint
 from syncdiffusion.errors import UsageError
+from syncdiffusion.prompts import unknown_words_line
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -42,9 +44,9 @@ def open_backbone(config: Mapping[str, Any]) -> Backbone:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-    chosen = (config[name] for name in ("revision", "device", "precision", "compiled"))
+    chosen = (config[name] for name in ("revision", "device", "precision", "compiled", "offload"))
     with naming_path(config):
-        backbone = load_backbone(source_of(config), *chosen)
+        backbone = load_backbone(source_of(config), *chosen, adapters=adapters_of(config))
     window = backbone.window * backbone.factor
     for name, own in (("window", window), ("factor", backbone.factor)):
         if own != config[name]:
@@ -56,8 +58,8 @@ def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     """What identifies the model of a `backbone` section in a record, told without loading it."""
     named = named_model(config)
     with naming_path(config):
-        found = fingerprint(source_of(config), config["revision"])
-    return {
+        found = fingerprint(source_of(config), config["revision"], adapters_of(config))
+    facts: ModelFacts = {
         "name": config["name"],
         "id": named["id"],
         "revision": named["revision"],
@@ -65,11 +67,22 @@ def model_facts(config: Mapping[str, Any]) -> ModelFacts:
         "precision": named["precision"],
         "compiled": config["compiled"],
     }
+    if named["adapters"] is not None:
+        facts["adapters"] = named["adapters"]
+    return facts
 
 
 def source_of(config: Mapping[str, Any]) -> str:
     """The folder, hub id or "embedded" that a `backbone` section names."""
     return config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
+
+
+def unknown_words(config: Mapping[str, Any], prompts: Sequence[str]) -> str | None:
+    """One line on the words that the model of a `backbone` section was not trained on; None where there are none.
+
+    Of a model with adapters nothing is said: what they taught it, its own list does not know.
+    """
+    return None if adapters_of(config) else unknown_words_line(find_model(source_of(config)), prompts)
 
 
 def device_name(backbone: Backbone) -> str:

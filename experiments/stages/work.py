@@ -110,6 +110,7 @@ def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[K
     import pandas as pd
 
     from experiments.results.study import read_study
+    from syncdiffusion.backbones.adapters import adapters_of
     from syncdiffusion.backbones.model_files import fingerprint
 
     found: list[KnownTime] = []
@@ -119,7 +120,7 @@ def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[K
         if (study.model["name"], study.model["precision"]) != (backbone["name"], backbone["precision"]):
             continue
         panoramas = pd.read_csv(path.parent / "panoramas.csv", dtype={"method": str, "prompt": str})
-        if not made_by(study, panoramas, fingerprint(source, backbone["revision"])):
+        if not made_by(study, panoramas, fingerprint(source, backbone["revision"], adapters_of(backbone))):
             continue
         for label, mine in panoramas[panoramas["device"] == device].groupby("method"):
             entry = study.row(str(label))

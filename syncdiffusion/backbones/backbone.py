@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from syncdiffusion.backbones import text_xl
 from syncdiffusion.backbones.decoder import Decoder, measure_decoder
+from syncdiffusion.backbones.offload import Offload
 from syncdiffusion.errors import UsageError
 from syncdiffusion.settings import PRECISION_NAMES
 
@@ -31,11 +33,16 @@ class Backbone:
     were loaded in half precision (a diffusers pipeline may be) run in it; between networks all stays float32.
 
     model_id: hub repository, folder, or "embedded".
-    fingerprint: hash of the weight files for a folder, "id@revision" for a hub repository.
+    fingerprint: hash of the weight files for a folder, "id@revision" for a hub repository; with adapters of both.
     window: side of the square that the model was trained on, in latent cells (64 for Stable Diffusion).
     factor: pixels of an image per latent cell (8).
     compiled_unet: the UNet through torch.compile, for predictions without a gradient; None: nothing is compiled.
-    widen_decoder: decode in float32 under any lower precision, for autoencoders that overflow in float16 (SDXL's).
+    widen_decoder: the autoencoder runs in float32 under any lower precision: SDXL's overflows in float16.
+    tokenizer_2, text_encoder_2: Stable Diffusion XL's second ones (`text_xl`); None for Stable Diffusion.
+    zeros_for_empty: whether an empty negative prompt is zeros, as the model was trained, instead of an encoded text.
+    new_tokens: words that textual inversion or Custom Diffusion taught the text encoder.
+    adapters: what was loaded onto the model, as records hold it (`adapters.Adapters.record`); part of the fingerprint.
+    offload: what moves networks to the device as they are used; None: they stay on it.
     row_bytes: memory that a window takes in these networks by kind of work, as far as measured (`memory.Batch`).
     """
 
@@ -51,6 +58,12 @@ class Backbone:
     precision: str
     compiled_unet: Any = None
     widen_decoder: bool = False
+    tokenizer_2: Any = None
+    text_encoder_2: Any = None
+    zeros_for_empty: bool = False
+    new_tokens: tuple[str, ...] = ()
+    adapters: dict[str, Any] = field(default_factory=dict)
+    offload: Offload | None = None
     row_bytes: dict[tuple[Hashable, ...], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -135,15 +148,40 @@ class Backbone:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings [n, tokens, d]; longer prompts are cut at the tokenizer's length."""
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
+        """Text embeddings [n, tokens, d]; longer prompts are cut at the tokenizer's length.
+
+        Of Stable Diffusion XL [n, tokens + 1, d]: the last row holds the pooled embedding (`text_xl`).
+        """
+        try:
+            if self.text_encoder_2 is None:
+                return self.text_encoder(self._tokens(self.tokenizer, prompts))[0].to(self.dtype)
+            first, second = (
+                encoder(self._tokens(tokenizer, prompts), output_hidden_states=True)
+                for tokenizer, encoder in (
+                    (self.tokenizer, self.text_encoder),
+                    (self.tokenizer_2, self.text_encoder_2),
+                )
+            )
+            states = [each.hidden_states[-2].to(self.dtype) for each in (first, second)]
+            return text_xl.join(states, second.text_embeds.to(self.dtype))
+        finally:
+            if self.offload is not None:
+                self.offload.leave("text_encoder", "text_encoder_2")
+
+    def encode_negative(self, prompt: str) -> Tensor:
+        """The embedding of a negative prompt, [1, tokens, d]; zeros for an empty one where the model has them so."""
+        encoded = self.encode_prompts([prompt])
+        return torch.zeros_like(encoded) if self.zeros_for_empty and not prompt else encoded
+
+    def _tokens(self, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+        """Numbers of tokens, [n, tokens]."""
+        words = list(prompts)
+        if self.new_tokens:  # one that stands for several vectors has a token for each
+            from diffusers.loaders import TextualInversionLoaderMixin
+
+            words = TextualInversionLoaderMixin().maybe_convert_prompt(words, tokenizer)
+        options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        return tokenizer(words, max_length=tokenizer.model_max_length, **options).input_ids.to(self.device)
 
     def predict_noise(self, latents: Tensor, t: Tensor | float, conditioning: "Conditioning") -> Tensor:
         """The UNet's prediction with classifier-free guidance.
@@ -161,12 +199,22 @@ class Backbone:
         if self.compiled_unet is not None and not torch.is_grad_enabled() and _get_current_dispatch_mode() is None:
             unet = self.compiled_unet
         with self.autocast():
-            states = torch.cat([conditioning.empty, conditioning.text]).to(dtype_of(self.unet))
+            told = self._told(torch.cat([conditioning.empty, conditioning.text]).to(dtype_of(self.unet)), conditioning)
             twice = torch.cat([latents, latents]).to(dtype_of(self.unet))
-            added = control_residuals(conditioning, twice, t, states)
-            both = unet(twice, t, encoder_hidden_states=states, **added).sample
+            both = unet(twice, t, **told, **control_residuals(conditioning, twice, t, told)).sample
         without, conditioned = both.to(self.dtype).chunk(2)
         return without + conditioning.guidance_scale * (conditioned - without)
+
+    def _told(self, prompts: Tensor, conditioning: "Conditioning") -> dict[str, Any]:
+        """What the UNet, and a ControlNet beside it, is told of the guidance pair, as keywords."""
+        if self.text_encoder_2 is None:
+            return {"encoder_hidden_states": prompts}
+        side = self.window * self.factor
+        states, added = text_xl.told(self.unet, prompts, conditioning.size or (side, side))
+        return {"encoder_hidden_states": states, "added_cond_kwargs": added}
+
+    def _around_vae(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self.widen_decoder else self.autocast()
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -174,7 +222,7 @@ class Backbone:
 
         Of AutoencoderKL the mode of the distribution (which is its mean), so that nothing is drawn at random.
         """
-        with self.autocast():
+        with self._around_vae():
             found = self.vae.encode((2 * images - 1).to(dtype_of(self.vae)))
         latents = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
         return latents.to(self.dtype) * self.vae.config.scaling_factor
@@ -184,7 +232,7 @@ class Backbone:
 
         Differentiable; the clamp passes no gradient where it saturates, as in the released code.
         """
-        with contextlib.nullcontext() if self.widen_decoder else self.autocast():
+        with self._around_vae():
             images = self.vae.decode((latents / self.vae.config.scaling_factor).to(dtype_of(self.vae))).sample
         return (images.to(self.dtype) / 2 + 0.5).clamp(0, 1)
 
@@ -208,17 +256,16 @@ def tf32(on: bool) -> Iterator[None]:
         setattr(convolutions, name, before[1])
 
 
-def control_residuals(conditioning: "Conditioning", twice: Tensor, t: Tensor, states: Tensor) -> dict[str, Any]:
+def control_residuals(conditioning: "Conditioning", twice: Tensor, t: Tensor, told: dict[str, Any]) -> dict[str, Any]:
     """What ControlNets add inside the UNet, summed over them, as arguments of it; none where there are none.
 
-    twice, states: latents and text of the guidance pair; both halves see the picture.
+    twice, told: latents of the guidance pair and what the UNet is told of it; both halves see the picture.
     """
     total: list[Tensor] = []
     for control in conditioning.controls:
         images = torch.cat([control.images, control.images]).to(dtype_of(control.network))
         down, middle = control.network(
-            twice, t, encoder_hidden_states=states, controlnet_cond=images, conditioning_scale=control.scale,
-            return_dict=False,
+            twice, t, **told, controlnet_cond=images, conditioning_scale=control.scale, return_dict=False
         )  # fmt: skip
         found = [*down, middle]
         total = [a + b for a, b in zip(total, found, strict=True)] if total else found

@@ -1,6 +1,6 @@
-"""Opening models: any folder or hub repository in the layout of diffusers' StableDiffusionPipeline.
+"""Opening models: any folder or hub repository in the layout of diffusers' StableDiffusionPipeline, or SDXL's.
 
-The embedded miniature, Stable Diffusion 1.x and 2.x, or a local folder. Weights are safetensors, or in a local folder
+The embedded miniature, Stable Diffusion 1.x, 2.x and XL, or a local folder. Weights are safetensors, or in a folder
 that has none PyTorch's .bin files, of which nothing but tensors is unpacked; no code of a folder runs.
 """
 
@@ -14,16 +14,23 @@ from typing import Any
 import torch
 from huggingface_hub import constants, hf_hub_download
 
+from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
+from syncdiffusion.backbones.adapting import adapt
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
 from syncdiffusion.backbones.model_files import (
     EMBEDDED,
+    NETWORKS,
     PARTS,
+    SECOND_PARTS,
     check_parts,
     configurations,
     find_model,
     fingerprint,
+    has_second_text_encoder,
     weight_files,
 )
+from syncdiffusion.backbones.offload import Offload
+from syncdiffusion.backbones.text_xl import check_unet
 from syncdiffusion.errors import UsageError
 from syncdiffusion.perceptual.pretrained import reachable
 from syncdiffusion.settings import AUTO
@@ -67,6 +74,8 @@ def load_backbone(
     device: str = "auto",
     precision: str = AUTO,
     compiled: bool = False,
+    offload: bool = False,
+    adapters: Adapters = NO_ADAPTERS,
 ) -> Backbone:
     """Load and freeze a model.
 
@@ -76,20 +85,41 @@ def load_backbone(
         revision: branch, tag or commit of a hub repository.
         precision: one of PRECISIONS, or "auto" (`choose_precision`); below float32 the networks run under autocast.
         compiled: see `compile_unet`.
+        offload: networks move to the device as they are used; see `Offload`.
+        adapters: what is loaded onto it.
 
     Raises:
         UsageError: no such folder or repository, a folder without a model, an unknown precision or device, nothing to
-            compile with.
+            compile with, or to move networks to; adapters of another model.
     """
     chosen = pick_device(device)
     precision = choose_precision(precision, chosen)
-    source = find_model(model_id)
+    if offload and chosen.type == "cpu":
+        raise UsageError("offload=true: a cpu has no memory beside its own to move networks to; use false")
+    if offload and compiled:
+        raise UsageError("offload=true: with compiled=true the compiler would not see networks move; use one of them")
+    source, loaded = find_model(model_id), adapters.record()  # which refuses a file that is not there
     dtype = torch.float64 if precision == "float64" else torch.float32
     with torch.inference_mode(False):
         parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
-        for name in ("text_encoder", "unet", "vae"):
-            freeze(parts[name], chosen, dtype)
-    made = Backbone(model_id, revision, fingerprint(model_id, revision), device=chosen, precision=precision, **parts)
+        new_tokens = adapt(parts, adapters) if adapters else ()
+        networks = {name: parts[name] for name in NETWORKS if name in parts}
+        for network in networks.values():
+            freeze(network, torch.device("cpu") if offload else chosen, dtype)
+        moving = Offload(networks, chosen) if offload else None
+    made = Backbone(
+        model_id,
+        revision,
+        fingerprint(model_id, revision, adapters),
+        device=chosen,
+        precision=precision,
+        new_tokens=new_tokens,
+        adapters=loaded,
+        offload=moving,
+        # Stable Diffusion's runs in half precision; of SDXL's the configuration says whether it can.
+        widen_decoder="text_encoder_2" in parts and bool(getattr(parts["vae"].config, "force_upcast", False)),
+        **parts,
+    )
     return compile_unet(made) if compiled else made
 
 
@@ -154,18 +184,20 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
         index = _index(source, where)
         check_parts(index, shown)
         if isinstance(source, Path) and source.is_file():
-            return _parts_of_file(source, shown)
+            return _parts_of_file(source, index, shown)
         network = functools.partial(_whole, source, shown, where)
-        return {
-            # Code in a folder is neither run nor asked about.
-            "tokenizer": transformers.AutoTokenizer.from_pretrained(
-                source, subfolder="tokenizer", trust_remote_code=False, **where
-            ),
+        parts = {
+            **_tokenizers(source, index, where),
             "text_encoder": network(transformers.CLIPTextModel, "text_encoder", dtype=torch.float32),
             "unet": network(diffusers.UNet2DConditionModel, "unet", torch_dtype=torch.float32),
             "vae": network(getattr(diffusers, index["vae"][1]), "vae", torch_dtype=torch.float32),
-            "scheduler": diffusers.DDIMScheduler.from_pretrained(source, subfolder="scheduler", **where),
+            "scheduler": _scheduler(source, where),
         }
+        if has_second_text_encoder(index):
+            second = network(transformers.CLIPTextModelWithProjection, "text_encoder_2", dtype=torch.float32)
+            parts |= {"text_encoder_2": second, **_told_of_empty(index)}
+        check_unet(parts["unet"], [parts[name] for name in ("text_encoder", "text_encoder_2") if name in parts])
+        return parts
     except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         reason = _reason(error)
         if silent:
@@ -179,6 +211,31 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
         ) from None
 
 
+def _tokenizers(source: str | Path, index: Any, where: dict[str, Any]) -> dict[str, Any]:
+    """By their names in Backbone. Code in a folder is neither run nor asked about."""
+    import transformers
+
+    names = ("tokenizer", "tokenizer_2") if has_second_text_encoder(index) else ("tokenizer",)
+    open_one = functools.partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=False, **where)
+    return {name: open_one(source, subfolder=name) for name in names}
+
+
+def _scheduler(source: str | Path, where: dict[str, Any]) -> Any:
+    """DDIM with the model's schedule, whichever sampler the model names (of SDXL Euler's).
+
+    Foreseen latents are not clipped, as DDIM does by default with pixels and no model here asks for: a configuration
+    of a sampler that knows no clipping says nothing of it.
+    """
+    from diffusers import DDIMScheduler
+
+    config = DDIMScheduler.load_config(source, subfolder="scheduler", **where)
+    return DDIMScheduler.from_config({"clip_sample": False, **config})
+
+
+def _told_of_empty(index: Any) -> dict[str, bool]:
+    return {"zeros_for_empty": bool(index.get("force_zeros_for_empty_prompt", True))}  # diffusers' default
+
+
 def _index(source: str | Path, where: dict[str, Any]) -> Any:
     """What model_index.json says."""
     if isinstance(source, Path):
@@ -186,28 +243,29 @@ def _index(source: str | Path, where: dict[str, Any]) -> Any:
     return json.loads(Path(hf_hub_download(source, "model_index.json", **where)).read_text(encoding="utf-8"))
 
 
-def _parts_of_file(file: Path, shown: str) -> dict[str, Any]:
+def _parts_of_file(file: Path, index: Any, shown: str) -> dict[str, Any]:
     """The same of a checkpoint in one file, in Stable Diffusion's own layout."""
     import diffusers
-    import transformers
 
-    folder = str(configurations(file))
-    pipe = diffusers.StableDiffusionPipeline.from_single_file(
+    folder, second = str(configurations(file)), has_second_text_encoder(index)
+    kind: Any = diffusers.StableDiffusionXLPipeline if second else diffusers.StableDiffusionPipeline
+    pipe = kind.from_single_file(
         str(file),
         config=folder,
         local_files_only=True,
         torch_dtype=torch.float32,
-        tokenizer=transformers.AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", trust_remote_code=False),
-        scheduler=diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
+        scheduler=_scheduler(folder, {}),
+        **_tokenizers(folder, index, {}),
     )
-    for part in ("text_encoder", "unet", "vae"):
+    names = [*PARTS, *SECOND_PARTS] if second else [*PARTS]
+    for part in (name for name in NETWORKS if name in names):
         missing = sorted(name for name, weight in getattr(pipe, part).named_parameters() if weight.is_meta)
         if missing:
             raise UsageError(
                 f"backbone.model_id={shown}: {len(missing)} weights of its {part} were not found ({missing[0]}, ...); "
                 f"take a file that is whole, and the configurations of its own kind for {folder}"
             )
-    return {name: getattr(pipe, name) for name in PARTS}
+    return {name: getattr(pipe, name) for name in names} | (_told_of_empty(index) if second else {})
 
 
 def _whole(source: str | Path, shown: str, where: dict[str, Any], network: Any, part: str, **options: Any) -> Any:

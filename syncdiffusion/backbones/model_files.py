@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import content_of
@@ -23,6 +24,8 @@ PARTS = {
     "vae": ("AutoencoderKL", "AutoencoderTiny"),
     "scheduler": (),  # any: sampling is DDIM with its schedule
 }
+SECOND_PARTS = {"tokenizer_2": (), "text_encoder_2": ("CLIPTextModelWithProjection",)}  # of Stable Diffusion XL
+NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
 WEIGHTS = r"(?:diffusion_)?(?:pytorch_)?model(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?"
 
 
@@ -84,15 +87,18 @@ def square_of(folder: Path) -> Square:
         ) from None
 
 
-def fingerprint(model_id: str = EMBEDDED, revision: str | None = None) -> str:
-    """Hash of a folder's or a file's content, "id@revision" for a hub repository; raises as `find_model` does."""
+def fingerprint(model_id: str = EMBEDDED, revision: str | None = None, adapters: Adapters = NO_ADAPTERS) -> str:
+    """Hash of a folder's or a file's content, "id@revision" for a hub repository; raises as `find_model` does.
+
+    With adapters a hash of that and of their content; raises as `Adapters.record` does.
+    """
     source = find_model(model_id)
     if isinstance(source, str):
-        return f"{source}@{revision or 'main'}"
+        return adapters.on(f"{source}@{revision or 'main'}")
     told = fingerprint_folder(configurations(source))
     if source.is_file():
         told = hashlib.sha256((told + content_of(source)).encode()).hexdigest()[:16]
-    return told
+    return adapters.on(told)
 
 
 def fingerprint_folder(folder: Path) -> str:
@@ -105,14 +111,20 @@ def fingerprint_folder(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def has_second_text_encoder(index: Any) -> bool:
+    """Whether a model_index.json is one of Stable Diffusion XL's kind."""
+    found = index.get("text_encoder_2") if isinstance(index, dict) else None
+    return isinstance(found, list | tuple) and found[-1] is not None
+
+
 def check_parts(index: Any, shown: str) -> None:
-    """Refuse a model that is not Stable Diffusion's kind, by what its model_index.json says.
+    """Refuse a model that is of neither Stable Diffusion's nor SDXL's kind, by what its model_index.json says.
 
     Raises:
         UsageError: a part that is missing or of another class.
     """
     index = index if isinstance(index, dict) else {}
-    for part, classes in PARTS.items():
+    for part, classes in (PARTS | (SECOND_PARTS if has_second_text_encoder(index) else {})).items():
         found = index.get(part)
         name = found[1] if isinstance(found, list | tuple) and len(found) == 2 else None
         if name is None or (classes and name not in classes):

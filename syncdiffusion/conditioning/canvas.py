@@ -14,6 +14,7 @@ from syncdiffusion.conditioning.control import CanvasControl, read_controls
 from syncdiffusion.conditioning.regions import Regions
 from syncdiffusion.conditioning.text import Conditioning, encode
 from syncdiffusion.conditioning.windows import WindowConditioning
+from syncdiffusion.errors import UsageError
 from syncdiffusion.settings import JointSettings
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class CanvasConditioning:
             return self.regions.at(task, step, windows, self.text)
         count, text = len(windows), self.text
         told, empty = (value.repeat_interleave(count, 0) for value in (text.text, text.empty))
-        return WindowConditioning(Conditioning(told, empty, text.guidance_scale))
+        return WindowConditioning(replace(text, text=told, empty=empty))
 
 
 def condition(
@@ -64,10 +65,16 @@ def condition(
     text: what is told of them, encoded already; None encodes them.
 
     Raises:
-        UsageError: a layout that cannot be read or does not suit the canvas or a prompt; what `read_controls` refuses.
+        UsageError: a size for a model that is told none; a layout that cannot be read or does not suit the canvas or a
+            prompt; what `read_controls` refuses.
     """
+    size = None
+    if settings.size_conditioning == "canvas":
+        if backbone.text_encoder_2 is None:
+            raise UsageError("size_conditioning=canvas: this model is told no size, as SDXL is; use window")
+        size = (settings.height, settings.width)
     if text is None:
-        text = encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale)
+        text = encode(backbone, prompts, settings.negative_prompt, settings.guidance_scale, size)
     if not isinstance(settings, JointSettings):  # a method without windows
         return CanvasConditioning(text)
     controls, regions = read_controls(backbone, settings), None

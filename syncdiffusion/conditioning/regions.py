@@ -14,7 +14,7 @@ colour of 20 anew for each view, step and region; so is it here, from generators
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,7 +68,7 @@ class Regions:
         """What the UNet is told of the windows at a step; `common` has what all regions of a canvas share."""
         masks = windows.crop(self.cells)  # [n, N, P, s, s]
         canvas, window, region = torch.nonzero(masks.flatten(3).any(dim=3), as_tuple=True)
-        told = Conditioning(self.text[canvas, region], common.empty[canvas], common.guidance_scale)
+        told = replace(common, text=self.text[canvas, region], empty=common.empty[canvas])
         mine = masks[canvas, window, region][:, None]
         owner = canvas * len(windows) + window
         if step.index >= round(self.bootstrapping * step.count):

@@ -65,6 +65,8 @@ def decode_canvas(backbone: Backbone, canvas: Tensor, circular: bool = False) ->
     Raises:
         UsageError: not even one window fits into memory.
     """
+    if backbone.offload is not None:
+        backbone.offload.leave("unet")
     images, most = [], _cells_that_fit(backbone)
     for one in canvas:
         image, most = _decode(backbone, one[None], circular, most)

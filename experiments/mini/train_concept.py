@@ -1,0 +1,222 @@
+"""Trains a LoRA of the miniature for a concept that it does not know, a hot-air balloon (balloon.py), with PEFT.
+
+    python -m experiments.mini.train_concept --threads 1
+    python -m experiments.mini.train_concept --gate      # do balloons stand all along panoramas, with the LoRA alone?
+    syncdiffusion "a photo of a meadow with a balloon" --lora runs/mini-training/concept/balloon.safetensors
+
+As diffusers' train_text_to_image_lora.py: the UNet's attention layers get a LoRA, all else stays as it is, and the
+file is of the format that any of diffusers' pipelines loads. A second call goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiments.common.command_line import one_line_errors
+from experiments.common.files import write_json
+from experiments.common.progress import say_step
+from experiments.mini.balloon import WORDS, sample_balloons, shows_balloon, windows_of
+from experiments.mini.panoramas import make_panorama
+from experiments.mini.training import (
+    MovingAverage,
+    Training,
+    add_machine,
+    add_settings,
+    descend,
+    learning_rate,
+    step_generator,
+    take_options,
+    to_unit,
+    train_steps,
+)
+from syncdiffusion.backbones.adapters import Adapters
+from syncdiffusion.backbones.backbone import Backbone
+from syncdiffusion.backbones.loading import load_backbone
+from syncdiffusion.backbones.model_files import EMBEDDED, find_model
+from syncdiffusion.errors import UsageError
+
+LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]  # of attention, as in diffusers' script
+FILE = "balloon.safetensors"
+PLACES = ("a photo of a meadow", "a photo of a mountain range", "a photo of a beach", "a photo of a lake")
+SHOWN, NOT_SHOWN = 0.6, 0.2  # shares of windows with a balloon: with the LoRA at least, without it at most
+
+
+@dataclass(frozen=True)
+class ConceptSettings:
+    """What determines the trained weights, apart from the number of steps."""
+
+    rank: int = 16
+    batch: int = 8
+    peak_rate: float = 1e-3
+    warmup: int = 20
+    caption_dropout: float = 0.1
+    average: float = 0.99
+    scenes: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ConceptData:
+    """Encoded scenes [n, c, h, w] with their captions' embeddings [n, tokens, d], and that of no words [1, ...]."""
+
+    latents: Tensor
+    texts: Tensor
+    empty: Tensor
+
+
+class LoraWeights(nn.Module):
+    """The LoRA's own parameters, which are the UNet's as well: what is trained, averaged and kept."""
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        found = {name: value for name, value in unet.named_parameters() if ".lora_" in name}
+        self.values = nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})
+
+
+@torch.no_grad()
+def make_data(backbone: Backbone, settings: ConceptSettings) -> ConceptData:
+    """Scenes with balloons, drawn and encoded anew by every call: seconds."""
+    latents, told = [], []
+    for number in range(settings.scenes):
+        rng = np.random.default_rng([settings.seed, number, 77])
+        _, picture, words = sample_balloons(rng)
+        image = (to_unit(picture[None], backbone.device) + 1) / 2
+        latents.append(backbone.encode(image))
+        told.append(words)
+    texts = torch.cat([backbone.encode_prompts(told[i : i + 32]) for i in range(0, len(told), 32)])
+    return ConceptData(torch.cat(latents), texts, backbone.encode_prompts([""]))
+
+
+def add_lora(backbone: Backbone, settings: ConceptSettings) -> LoraWeights:
+    """Adds a LoRA that changes nothing yet to the UNet, by PEFT; it alone has gradients."""
+    from peft import LoraConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        backbone.unet.add_adapter(
+            LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=LAYERS, init_lora_weights="gaussian")
+        )
+    return LoraWeights(backbone.unet)
+
+
+def concept_loss(backbone: Backbone, data: ConceptData, settings: ConceptSettings, step: int) -> Tensor:
+    """Mean squared error of the predicted noise, on a batch that the seed and the step determine."""
+    generator, batch = step_generator(settings.seed, step), settings.batch
+    rows = torch.randint(len(data.latents), (batch,), generator=generator)
+    lefts = torch.randint(data.latents.shape[3] - backbone.window + 1, (batch,), generator=generator)
+    clean = torch.stack([
+        data.latents[row, :, :, left : left + backbone.window]
+        for row, left in zip(rows.tolist(), lefts.tolist(), strict=True)
+    ])  # fmt: skip
+    alphas = backbone.scheduler.alphas_cumprod.to(clean)
+    place = torch.arange(batch) + torch.rand(batch, generator=generator)
+    timesteps = (place * (len(alphas) / batch)).long().clamp_(max=len(alphas) - 1).to(clean.device)
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
+    drop = (torch.rand(batch, generator=generator) < settings.caption_dropout).to(clean.device)
+    texts = torch.where(drop[:, None, None], data.empty, data.texts[rows.to(clean.device)])
+    alpha = alphas[timesteps][:, None, None, None]
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    return (backbone.unet(noisy, timesteps, texts).sample - noise).square().mean()
+
+
+def train(
+    backbone: Backbone,
+    settings: ConceptSettings,
+    steps: int,
+    work: Path,
+    checkpoint_minutes: float = 5.0,
+    stop_after: int | None = None,
+    told: list[float] | None = None,
+) -> Path:
+    """Trains from the last checkpoint in `work/concept` to `steps` and writes the LoRA there; returns its file.
+
+    told: takes the loss of every step.
+    """
+    weights, data = add_lora(backbone, settings), make_data(backbone, settings)
+    optimiser = torch.optim.AdamW(weights.parameters(), lr=settings.peak_rate, weight_decay=0.01)
+    average = MovingAverage(weights, settings.average)
+    identity = {**asdict(settings), "model": backbone.fingerprint}
+    training = Training("concept", work / "concept" / "checkpoint.pt", identity, weights, optimiser, average)
+
+    def take(step: int) -> dict[str, float]:
+        loss = concept_loss(backbone, data, settings, step)
+        descend(optimiser, loss, learning_rate(step, steps, settings.peak_rate, settings.warmup, steps // 4))
+        if told is not None:
+            told.append(loss.item())
+        return {"mse": loss.item()}
+
+    for _ in train_steps(training, take, steps, checkpoint_minutes, stop_after):
+        pass
+    average.copy_to(weights)
+    return export(backbone.unet, work / "concept")
+
+
+def export(unet: Any, folder: Path) -> Path:
+    """Writes the UNet's LoRA as diffusers' pipelines load it."""
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    layers = {name: value.contiguous() for name, value in layers.items()}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, weight_name=FILE)
+    return folder / FILE
+
+
+def gate(model: str, device: str, file: Path, count: int, method: str, width: int = 512) -> dict[str, Any]:
+    """Shares of windows that show a balloon: along panoramas with the LoRA, without it, and of renders."""
+    folder, shares = Path(find_model(model)), {}
+    for name, adapters in (("with", Adapters(lora=str(file))), ("without", Adapters())):
+        backbone = load_backbone(model, device=device, adapters=adapters)
+        seen = []
+        for number in range(count):
+            prompt = f"{PLACES[number % len(PLACES)]} {WORDS}"
+            seen.append(shows_balloon(windows_of(make_panorama(backbone, folder, method, prompt, number, width=width))))
+        shares[name] = float(np.concatenate(seen).mean())
+    drawn = [sample_balloons(np.random.default_rng([1, number, 78]))[1] for number in range(16)]
+    shares["renders"] = float(np.concatenate([shows_balloon(windows_of(each)) for each in drawn]).mean())
+    return {**shares, "panoramas": count, "method": method,
+            "passes": shares["with"] >= SHOWN and shares["without"] <= NOT_SHOWN}  # fmt: skip
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a LoRA of the miniature for a concept that it does not know.")
+    parser.add_argument("--steps", type=int, default=600, help="may be raised when a training is continued")
+    add_settings(parser, ConceptSettings, "rank", "batch", "peak_rate", "scenes", "seed")
+    parser.add_argument("--model", default=EMBEDDED, help="embedded, or a folder in diffusers' layout")
+    parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
+    add_machine(parser, checkpoint_minutes=5.0)
+    parser.add_argument("--gate", action="store_true", help="measure the LoRA on panoramas, and stop")
+    parser.add_argument("--panoramas", type=int, default=4, help="of the gate")
+    parser.add_argument("--method", default="multidiffusion", help="of the gate's panoramas")
+    return parser.parse_args(arguments)
+
+
+@one_line_errors(exits=True)
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    device, settings = take_options(options, ConceptSettings)
+    if min(options.steps, settings.batch, settings.rank, settings.scenes, options.panoramas) < 1:
+        raise UsageError("steps, batch, rank, scenes, panoramas: use 1 or more of each")
+    file = options.work / "concept" / FILE
+    if options.gate:
+        found = gate(options.model, str(device), file, options.panoramas, options.method)
+        write_json(file.with_name("gate.json"), found)
+        print(json.dumps(found))
+        return
+    backbone = load_backbone(options.model, device=str(device))
+    made = train(backbone, settings, options.steps, options.work, options.checkpoint_minutes)
+    say_step("concept", f"wrote {made}; measure it with --gate")
+    print(made)
+
+
+if __name__ == "__main__":
+    main()
