@@ -34,15 +34,15 @@ def mini() -> Backbone:
 
 
 def test_the_miniature_has_the_papers_geometry_divided_by_four(mini):
-    assert (mini.window, mini.factor, mini.channels) == (16, 8, 4)
-    images = mini.decode(torch.randn(2, 4, 16, 96, generator=torch.Generator().manual_seed(0)))
+    assert (mini.window, mini.factor) == (16, 8)
+    images = mini.decode(torch.randn(2, mini.channels, 16, 96, generator=torch.Generator().manual_seed(0)))
     assert images.shape == (2, 3, 128, 768)
     assert 0 <= images.min() and images.max() <= 1
 
 
-def test_all_embedded_weights_weigh_at_most_25_megabytes():
+def test_all_embedded_weights_weigh_at_most_45_megabytes():
     weights = EMBEDDED_FOLDER.parent
-    assert sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()) <= 25e6
+    assert sum(p.stat().st_size for p in weights.rglob("*") if p.is_file()) <= 45e6
     suffixes = {p.suffix for p in weights.rglob("*") if p.is_file()}
     assert suffixes <= {".json", ".txt", ".safetensors", ".md", ".png"}  # no pickles
 
@@ -57,7 +57,7 @@ def test_diffusers_opens_the_miniature_and_draws_the_same(mini):
         warnings.simplefilter("ignore")
         pipe = StableDiffusionPipeline.from_pretrained(EMBEDDED_FOLDER)
     pipe.set_progress_bar_config(disable=True)
-    noise = initial_noise([PROMPT], [0], (4, 16, 16))
+    noise = initial_noise([PROMPT], [0], (mini.channels, 16, 16))
     options = {"height": 128, "width": 128, "guidance_scale": 3.0}
     theirs = pipe(PROMPT, latents=noise, num_inference_steps=4, output_type="pt", **options).images
     ours = STABLE_DIFFUSION.generate(mini, [PROMPT], [0], StableDiffusionSettings(steps=4, **options))
