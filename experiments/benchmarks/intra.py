@@ -50,16 +50,16 @@ def intra_metrics(config: MetricsConfig, networks: Networks) -> list[IntraMetric
         "intra_style": lambda crops: style_of_pairs(layers, crops),
     }
     return [
-        IntraMetric(name, wanted[name].network, ours_of(wanted[name], config), released_of(released[name], config))
+        IntraMetric(name, wanted[name].network, ours_of(wanted[name]), released_of(released[name], config))
         for name in NAMES
     ]
 
 
-def ours_of(measurement: BoundMeasurement, config: MetricsConfig) -> Distances:
+def ours_of(measurement: BoundMeasurement) -> Distances:
     """What the runner does for `measurement`, without its cache."""
 
     def distances(items: Sequence[PanoramaImage]) -> Tensor:
-        values = measure(items, [measurement], config.batch, cache=None)
+        values = measure(items, [measurement], cache=None)
         return torch.from_numpy(np.stack([each[measurement.name] for each in values]))
 
     return distances

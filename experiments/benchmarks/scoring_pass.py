@@ -10,6 +10,7 @@ from PIL import Image
 
 from experiments.benchmarks.compare import OnRun
 from experiments.common.resources import Cost, measure_cost
+from experiments.metrics.catalogue import set_metrics
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.measure import Networks, PanoramaImage, measure, measurements
 from experiments.metrics.score import score_panoramas
@@ -45,22 +46,22 @@ def score_pass(
 ) -> Row:
     """One scoring pass without a cache, its seconds parted at the last panorama and at the last reference.
 
-    After the references come FID, KID and GIQA with their replicates, less of them the fewer panoramas there are (none
-    for one). A panorama's share of the seconds is of all but the references' part.
+    After the references come pairs of panoramas, and FID, KID and others with their replicates: the fewer panoramas
+    there are, the less of them (none for one). A panorama's share of the seconds is of all but the references' part.
     """
-    n, done_at = len(items), [0.0]
+    n, last, done_at = len(items), len(items) + len(references), [0.0]
 
     def on_progress(done: int, total: int) -> None:
         done_at.append(time.perf_counter())
         if done <= n:
             on_run(f"panorama, {done} of {n}", (done_at[-1] - done_at[0]) / done)
-        else:
-            on_run(f"reference, {done - n} of {total - n}", (done_at[-1] - done_at[n]) / (done - n))
+        elif done <= last:  # the pairs of panoramas come after the references
+            on_run(f"reference, {done - n} of {last - n}", (done_at[-1] - done_at[n]) / (done - n))
 
     with measure_cost(config.device) as cost:
         done_at[0] = time.perf_counter()
         score_panoramas(items, references, config, networks, on_progress)
-    of_panoramas, of_references = done_at[n] - done_at[0], done_at[-1] - done_at[n]
+    of_panoramas, of_references = done_at[n] - done_at[0], done_at[last] - done_at[n]
     return {
         **described("all metrics", n, len(references), cost),
         "seconds_per_panorama": (cost.seconds - of_references) / n,
@@ -74,10 +75,11 @@ def reference_pass(
     references: Sequence[PanoramaImage], config: MetricsConfig, networks: Networks, on_run: OnRun
 ) -> Row:
     """What every pass does for its references; a pass over no panoramas, which there is not, would take this."""
-    inception = [each for each in measurements(config, networks) if each.name == "inception"]
+    names = {metric.measurement.name for metric in set_metrics(config.metrics)}
+    wanted = [each for each in measurements(config, networks) if each.name in names]
     started = time.perf_counter()
     with measure_cost(config.device) as cost:
-        for done, _ in enumerate(measure(references, inception, cache=None), start=1):
+        for done, _ in enumerate(measure(references, wanted, cache=None), start=1):
             on_run(f"reference, {done} of {len(references)}", (time.perf_counter() - started) / done)
     return {**described("references alone", 0, len(references), cost), "seconds_references": cost.seconds}
 

@@ -14,7 +14,7 @@ def metric_names() -> list[str]:
 
 
 def usual_metrics() -> list[str]:
-    """Those of which everyone can have the network."""
+    """Those that are measured where none is named: what everyone can have, and says something of every panorama."""
     from experiments.metrics.catalogue import DEFINED
 
     return [name for name, metric in DEFINED.items() if not metric.on_request]
@@ -47,7 +47,7 @@ class MetricsConfig:
     replicates: int = setting(5, "disjoint blocks of seeds that FID, KID and GIQA are repeated on", least=2)
     clip_folder: str | None = setting(None, "an open_clip folder in place of the set's CLIP", null="the set's own")
     hps_file: str | None = setting(None, "HPSv2's checkpoint, for the metric hps", null="none")
-    dinov2: str = setting("facebook/dinov2-large", "DINOv2's folder in transformers' layout, or a hub repository")
+    dino: str = setting("facebook/dinov2-large", "DINOv2's folder in transformers' layout, or a hub repository")
     batch: int = setting(16, "images through a network at once: speed alone", least=1)
     seed: int = setting(0, "of the random crops")
     device: str = setting("auto", "auto: cuda where there is one; or cpu, cuda, cuda:N")

@@ -33,7 +33,7 @@ def load_dinov2(source: str, device: torch.device) -> FeatureNetwork:
     folder = Path(source).expanduser()
     is_folder = folder.is_dir()
     if is_folder and not (folder / "config.json").is_file():
-        raise UsageError(f"metrics.dinov2={source}: no config.json there; name a DINOv2 folder in transformers' layout")
+        raise UsageError(f"metrics.dino={source}: no config.json there; name a DINOv2 folder in transformers' layout")
     load = cache(partial(_model, str(folder) if is_folder else source, device))
 
     def embed(crops: Sequence[np.ndarray]) -> torch.Tensor:
@@ -59,6 +59,6 @@ def _model(source: str, device: torch.device) -> Dinov2Model:
     except (OSError, ValueError, RuntimeError) as error:
         line = str(error).splitlines()[0]
         raise UsageError(
-            f"metrics.dinov2={source}: cannot be had ({line}); name a folder, or leave out fd_dinov2 and kd_dinov2"
+            f"metrics.dino={source}: cannot be had ({line}); name a folder, or leave out fd_dinov2 and kd_dinov2"
         ) from error
     return model.eval().requires_grad_(False).to(device)

@@ -77,7 +77,7 @@ class PanoramaMetric:
     name: its word in `metrics.metrics`. place: where its columns stand in tables, from left to right.
     numbers: each column, and the number that it makes of a panorama's values; there is none of no values.
     chosen: which columns it yields through a network; all where none is given.
-    on_request: only where it is named: not everyone has its network, or the time for it.
+    on_request: only where it is named: not everyone has its network, the time for it, or what it is about.
     """
 
     name: str
@@ -104,7 +104,7 @@ class SetMetric:
     enough: whether (generated, reference) have as many images as it takes.
     estimate: (generated, reference) -> value and standard error.
     compare: (ours, theirs, reference), the first two in pairs -> ours less theirs, with the test by label swaps.
-    on_request: only where it is named: not everyone has its network, or the time for it.
+    on_request: only where it is named: not everyone has its network, the time for it, or what it is about.
     """
 
     name: str

@@ -82,7 +82,7 @@ def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
 
 
 def _dinov2(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
-    return load_dinov2(config.dinov2, device)
+    return load_dinov2(config.dino, device)
 
 
 def _dists(config: MetricsConfig, device: torch.device) -> DistsNetwork:

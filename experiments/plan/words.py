@@ -24,7 +24,7 @@ FOLDERS = (
     "shared_dir",
     "backbone.path",
     "metrics.clip_folder",
-    "metrics.dinov2",
+    "metrics.dino",
     "metrics.hps_file",
     "pictures",
     "reference.pictures",

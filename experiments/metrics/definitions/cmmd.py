@@ -49,4 +49,5 @@ METRIC = SetMetric(
     enough=two_of_every_prompt,
     estimate=lambda x, y, config: cmmd(x.features, y.features, x.prompts, y.prompts),
     compare=_compare,
+    on_request=True,
 )

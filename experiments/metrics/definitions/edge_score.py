@@ -47,4 +47,5 @@ METRIC = PanoramaMetric(
     place=81,
     measurement=Measurement("edge_score", 1, None, _parameters, _compute),
     numbers={Metric("edge_score", "Edge score", "lower", per_panorama=True, note=NOTE): np.mean},
+    on_request=True,
 )

@@ -1,7 +1,7 @@
 """FD-DINOv2: FID's distance on DINOv2 features of the random crops (Stein et al., NeurIPS 2023). Lower, from 0.
 
 It agrees with people better than FID where pictures are no photographs of ImageNet's classes, and falls with n as FID
-does. Only where it is named in `metrics.metrics`: its network is `metrics.dinov2`.
+does. Only where it is named in `metrics.metrics`: its network is `metrics.dino`.
 """
 
 from experiments.metrics.definitions.fid import fid, fid_difference

@@ -28,4 +28,5 @@ METRIC = SetMetric(
     enough=lambda x, y, config: two_of_each(x, y, config) and alike(x),
     estimate=lambda x, y, config: Estimate(fid(rows_of(x), rows_of(y)), None),
     compare=_compare,
+    on_request=True,
 )

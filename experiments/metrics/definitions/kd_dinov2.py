@@ -1,6 +1,6 @@
 """KD-DINOv2: KID's distance on DINOv2 features of the random crops (Stein et al., NeurIPS 2023). Lower; without bias.
 
-Only where it is named in `metrics.metrics`: its network is `metrics.dinov2`.
+Only where it is named in `metrics.metrics`: its network is `metrics.dino`.
 """
 
 from experiments.metrics.definitions.kid import kid, kid_difference

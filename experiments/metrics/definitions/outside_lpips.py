@@ -88,4 +88,5 @@ METRIC = PanoramaMetric(
     place=55,
     measurement=Measurement("outside_lpips", 1, "lpips", _parameters, _compute),
     numbers={Metric("outside_lpips", "Outside-LPIPS", "lower", per_panorama=True, note=NOTE, panel=15): np.mean},
+    on_request=True,
 )

@@ -72,4 +72,5 @@ METRIC = PanoramaMetric(
     measurement=Measurement("region_clip", 1, "clip", _parameters, _compute),
     numbers={PAPER: np.mean, MINI: np.mean},
     chosen=lambda clip: [PAPER.name if clip.metric == "clip_score" else MINI.name],
+    on_request=True,
 )

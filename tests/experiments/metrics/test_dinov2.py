@@ -29,7 +29,7 @@ def test_features_are_the_normalised_class_token(folder, picture):
     from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToPILImage, ToTensor
     from transformers import Dinov2Model
 
-    config = MetricsConfig(metrics=["fd_dinov2", "kd_dinov2"], dinov2=str(folder), device="cpu")
+    config = MetricsConfig(metrics=["fd_dinov2", "kd_dinov2"], dino=str(folder), device="cpu")
     (network,) = load_networks(config).values()
     crop = picture(0, 64, 64)
     prepare = Compose(
@@ -49,9 +49,9 @@ def test_features_are_the_normalised_class_token(folder, picture):
 
 def test_what_is_no_dinov2_is_refused_in_one_line(tmp_path):
     with pytest.raises(UsageError, match="no config.json there; name a DINOv2 folder"):
-        load_networks(MetricsConfig(metrics=["fd_dinov2"], dinov2=str(tmp_path), device="cpu"))
+        load_networks(MetricsConfig(metrics=["fd_dinov2"], dino=str(tmp_path), device="cpu"))
     (tmp_path / "config.json").write_text("{}")
-    network = load_networks(MetricsConfig(metrics=["fd_dinov2"], dinov2=str(tmp_path), device="cpu"))["dinov2"]
+    network = load_networks(MetricsConfig(metrics=["fd_dinov2"], dino=str(tmp_path), device="cpu"))["dinov2"]
     with pytest.raises(UsageError, match="cannot be had .*leave out fd_dinov2") as refused:
         network.features([np.zeros((32, 32, 3), np.uint8)], 1)
     assert "\n" not in str(refused.value)
