@@ -113,7 +113,7 @@ def test_the_runner_names_the_path_that_was_given(folder):
     shutil.rmtree(folder / "unet")
     given = {"path": str(folder), "model_id": "folder", "revision": None, "device": "cpu", "precision": "float32"}
     with pytest.raises(UsageError, match=f"^backbone.path={folder}: could not be loaded"):
-        open_backbone(given | {"compiled": False, "window": 64, "factor": 8})
+        open_backbone(given | {"compiled": False, "offload": False, "window": 64, "factor": 8})
 
 
 def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
