@@ -63,11 +63,15 @@ OTHER_CAPTIONS: dict[str, dict[str, str]] = {
 CAPTIONS = (*PAPER_PROMPTS, *OTHER_CAPTIONS)
 # The random stream of these scenes; the training and its held-out pictures have 0 and 1.
 STREAM = 2
-# Smallest or largest acceptable values.
+# Smallest or largest acceptable values: somewhat worse than what ships. Its samples follow a prompt less than the first
+# miniature's did (agreement 0.92), whose autoencoder could show less (24 dB, KID of decoded renders 0.054).
 LIMITS: dict[str, tuple[str, float]] = {
-    "psnr": (">=", 22.0),
-    "kid_samples": ("<=", 0.10),
-    "agreement_samples": (">=", 0.8),
+    "psnr": (">=", 28.0),
+    "lpips": ("<=", 0.15),
+    "kid_decoded_renders": ("<=", 0.02),
+    "kid_samples": ("<=", 0.08),
+    "agreement_samples": (">=", 0.6),
+    "sharpness_samples": (">=", 0.3),
 }
 # What the model is meant to reach one day; printed and kept beside the limits.
 GOALS: dict[str, tuple[str, float]] = {
@@ -295,7 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of gate.json and gate.png (default: the model's)")
     parser.add_argument("--per-caption", type=int, default=48, help="samples, and held-out scenes, a caption")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=6.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)

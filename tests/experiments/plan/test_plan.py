@@ -44,10 +44,10 @@ def test_miniature_is_the_paper_at_a_quarter():
         assert 4 * mini[name] == paper[name]
     for name in ("weight", "decay", "every_n", "anchor", "loss"):
         assert mini[name] == paper[name]
-    # These belong to a model and its scale; conf/backbone/mini.yaml and conf/tuned say why.
+    # These belong to a model and its scale; its sampling.json and model card say why.
     assert (paper["steps"], mini["steps"]) == (50, 25)
     assert (paper["first_n"], mini["first_n"]) == (None, 10)
-    assert (paper["guidance_scale"], mini["guidance_scale"]) == (7.5, 4)
+    assert (paper["guidance_scale"], mini["guidance_scale"]) == (7.5, 6)
     assert paper["weight"] == 20
 
 
