@@ -18,6 +18,8 @@ from syncdiffusion.method import Method
 from syncdiffusion.settings import Facts, facts_of
 
 METHODS: dict[str, Method] = {}
+# Other names of methods, for who does not care which; conf/method has a file of the same name for each.
+PRESETS = {"fast": "profile_matching", "fastest": "shifted_matching"}
 
 
 def register(method: Method) -> Method:
@@ -29,6 +31,18 @@ def register(method: Method) -> Method:
     if METHODS.setdefault(method.name, method) is not method:
         raise UsageError(f"method {method.name}: there is one of that name ({METHODS[method.name].source}); rename it")
     return method
+
+
+def method_named(name: str) -> Method:
+    """The method of a name, or of a preset's.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = METHODS.get(PRESETS.get(name, name))
+    if found is None:
+        raise UsageError(f"method={name}: use one of {', '.join(sorted([*METHODS, *PRESETS]))}")
+    return found
 
 
 def facts(method: str, setting: str) -> Facts:

@@ -45,7 +45,7 @@ LITERALS = {"null": None, "none": None, "true": True, "false": False}
 
 
 def parser() -> argparse.ArgumentParser:
-    from baselines import METHODS
+    from baselines import METHODS, PRESETS
 
     found = Parser(
         prog="syncdiffusion",
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     say("--prompt", dest="named_prompt", metavar="TEXT", help="the same, as an option")
     say("-o", "--out", type=Path, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
     say("--force", action="store_true", help="overwrite FILE.png where it exists")
-    say("--method", default="syncdiffusion", choices=sorted(METHODS), help="default: syncdiffusion")
+    say("--method", default="syncdiffusion", choices=sorted([*METHODS, *PRESETS]), help="default: syncdiffusion")
     say("--seed", type=int, default=0, help="0 or more; with the prompt it fixes the initial noise (default: 0)")
     say("--width", metavar="PIXELS", help="of the panorama")
     say("--height", metavar="PIXELS", help="of the panorama")
@@ -190,10 +190,10 @@ def run(arguments: argparse.Namespace) -> str:
     Raises:
         UsageError: as `make`.
     """
-    from baselines import METHODS
+    from baselines import method_named
 
     if arguments.settings:
-        return told_settings(METHODS[arguments.method])
+        return told_settings(method_named(arguments.method))
     if arguments.prompt is not None and arguments.named_prompt is not None:
         raise UsageError(f"--prompt {arguments.named_prompt}: a prompt stands before it already; give one of the two")
     if arguments.prompt is None:
@@ -218,9 +218,9 @@ def make(arguments: argparse.Namespace) -> Path:
     Raises:
         UsageError: a mistake in an option, a model that cannot be loaded, too little memory.
     """
-    from baselines import METHODS
+    from baselines import method_named
 
-    method = METHODS[arguments.method]
+    method = method_named(arguments.method)
     prompt = checked_prompt(arguments.prompt)
     if arguments.seed < 0:
         raise UsageError(f"--seed {arguments.seed}: use 0 or more")

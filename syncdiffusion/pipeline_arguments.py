@@ -63,13 +63,9 @@ def shown(value: Any) -> str:
 
 def find_method(method: str | Method) -> Method:
     """The method of that name; UsageError where there is none."""
-    from baselines import METHODS
+    from baselines import method_named
 
-    if isinstance(method, Method):
-        return method
-    if method not in METHODS:
-        raise UsageError(f"method={method}: use one of {', '.join(sorted(METHODS))}")
-    return METHODS[method]
+    return method if isinstance(method, Method) else method_named(method)
 
 
 def sampler_of(scheduler: Any) -> str:

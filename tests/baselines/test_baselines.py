@@ -5,10 +5,11 @@ import warnings
 import pytest
 import torch
 
-from baselines import METHODS
+from baselines import METHODS, PRESETS, method_named
 from baselines.blended_latent import BlendedLatentSettings
 from baselines.released.literal import Ddim, guided_noise
 from baselines.stable_diffusion import StableDiffusionSettings
+from experiments.common.shipped import shipped
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise, noise_generator
 
@@ -99,3 +100,14 @@ def test_every_method_has_a_mark_of_its_own():
 def test_bad_settings_are_refused_by_name(changes):
     with pytest.raises(UsageError, match=next(iter(changes))):
         BlendedLatentSettings(**changes)
+
+
+def test_presets_are_those_of_the_configuration():
+    folder = shipped("conf") / "method"
+    for name, method in PRESETS.items():
+        assert f"- {method}@_here_" in (folder / f"{name}.yaml").read_text() and name not in METHODS
+        assert method_named(name) is METHODS[method]
+    others = {path.stem for path in folder.glob("*.yaml")} - METHODS.keys()
+    assert others == PRESETS.keys()
+    with pytest.raises(UsageError, match="method=quick: use one of .*fastest"):
+        method_named("quick")

@@ -129,7 +129,7 @@ def number_of(row: Row, study: Study) -> float | None:
     if value is None and setting == "first_n":
         return study.canvas["steps"]
     if value is None and setting == "anchor":
-        return windows_of(row, study.canvas)["anchor"]
+        return windows_of(row, study.canvas)["anchors"][0]
     return value if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
