@@ -132,6 +132,9 @@ class Progress:
             seconds[label] = at_this_pace / count
         if not seconds:
             return "?"
+        if not self.seconds and not self.work and any(left and name != label for name, left in self.left.items()):
+            # Nothing is known of the others yet, which may take a tenth as long.
+            return f"{clock((1 - fraction) * count * seconds[label])} of this one"
         each = {name: seconds_of(name, seconds, self.work) for name in (*self.left, label)}
         rest = sum(left * each[name] for name, left in self.left.items())
         return clock(max(rest - fraction * count * each[label], 0.0))
