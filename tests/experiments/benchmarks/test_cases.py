@@ -11,7 +11,7 @@ from syncdiffusion.errors import UsageError
 def test_the_miniature_has_the_numbers_of_its_configuration():
     timed = mini_case().timed[0]
     assert (timed.height, timed.width, timed.stride, timed.steps, timed.first_n) == (128, 768, 4, 25, 10)
-    assert (timed.weight, timed.guidance_scale, timed.gradient_batch, timed.loss) == (20, 4, 10, "lpips_vgg")
+    assert (timed.weight, timed.guidance_scale, timed.gradient_batch, timed.loss) == (20, 6, 10, "lpips_vgg")
     assert mini_case().check.steps == 3 and mini_case().check.active(1) and not mini_case().check.active(2)
 
 

@@ -101,7 +101,7 @@ def test_keys_turn_it_past_the_edge(turned):
     assert turned.find("#lightbox-title strong").text == title  # arrows do not leave the ring
     wide = turned.js("around.viewer.getHfov()")
     turned.js("zoom(1.5) && null")
-    assert turned.js("around.viewer.getHfov()") == pytest.approx(wide / 1.5)
+    turned.until(f"Math.abs(around.viewer.getHfov() - {wide / 1.5}) < 1e-3")  # it gets there in some frames
 
 
 def test_dragging_turns_it_past_the_edge(turned):
