@@ -16,7 +16,7 @@ the end, starts a quarter into the schedule and uses 50 DDIM steps; we keep the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from syncdiffusion.joint.task import Task
 
 
+# (where a window lies, what is known of it [n, c, s, s], where it is [s, s]) -> clean latents, as known there
+Fill = Callable[["Windows", "Tensor", "Tensor"], "Tensor"]
+
+
 @dataclass(frozen=True)
 class BlendedLatentSettings(JointSettings):
     """Settings of one panorama by repeated outpainting."""
@@ -48,6 +52,24 @@ def sample(task: Task, settings: BlendedLatentSettings) -> Tensor:
     Raises:
         UsageError: a canvas that the windows cannot cover, an overlap of less than a cell.
     """
+    generators = task.generators("blend")
+
+    def fill(window: Windows, known: Tensor, mask: Tensor) -> Tensor:
+        return outpaint(task, window, known, mask, settings.start, generators)
+
+    return extrapolated(task, settings, fill)
+
+
+def extrapolated(task: Task, settings: Any, fill: Fill) -> Tensor:
+    """Canvases [n, c, h, w] that are filled window after window; `on_step` is told of every window.
+
+    Args:
+        settings: have an `overlap`.
+        fill: makes a window of each panorama around what is known of it.
+
+    Raises:
+        UsageError: a canvas that the windows cannot cover, an overlap of less than a cell.
+    """
     import torch
 
     from syncdiffusion.joint.task import Step
@@ -55,11 +77,10 @@ def sample(task: Task, settings: BlendedLatentSettings) -> Tensor:
     windows = task.windows(hop_of(settings, task.backbone.window))
     canvas = task.noise.clone()
     done = torch.zeros(windows.height, windows.width, dtype=torch.bool, device=canvas.device)
-    generators = task.generators("blend")
     for index, (top, left) in enumerate(windows.corners):
         window = replace(windows, corners=((top, left),))
         place = (..., slice(top, top + windows.size), slice(left, left + windows.size))
-        canvas[place] = outpaint(task, window, canvas[place], done[place], settings.start, generators)
+        canvas[place] = fill(window, canvas[place], done[place])
         done[place] = True
         canvas = task.told(Step(index, len(windows), 0), canvas)
     return canvas
@@ -85,7 +106,7 @@ def outpaint(
     """
     import torch
 
-    from syncdiffusion.joint.noise import draw_normal
+    from syncdiffusion.joint.noise import draw_normal, noised
 
     latents = window.crop(task.noise)[:, 0]
     steps = task.steps[int(start * len(task.steps)) if mask.any() else 0 :]
@@ -95,8 +116,7 @@ def outpaint(
             latents = task.advance(step, latents, noise)
         if following is not None and mask.any():
             fresh = draw_normal(generators, known.shape[1:]).to(known)
-            signal = task.signal(following)
-            latents = torch.where(mask, signal.sqrt() * known + (1 - signal).sqrt() * fresh, latents)
+            latents = torch.where(mask, noised(known, fresh, task.signal(following)), latents)
     return torch.where(mask, known, latents)
 
 

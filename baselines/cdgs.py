@@ -70,7 +70,7 @@ def sample(task: Task, settings: CdgsSettings) -> Tensor:
     import torch
 
     from syncdiffusion.joint.loop import denoise
-    from syncdiffusion.joint.noise import draw_normal
+    from syncdiffusion.joint.noise import draw_normal, noised
 
     windows, count = task.windows(hop_of(settings, task.backbone.window)), settings.candidates
     generators, shape = task.generators("candidates"), task.noise.shape[1:]
@@ -94,7 +94,7 @@ def sample(task: Task, settings: CdgsSettings) -> Tensor:
         taken += 1
         if taken < settings.repeated(step.index):
             share = task.signal(step) / task.signal_after(step)
-            return share.sqrt() * x + (1 - share).sqrt() * fresh(count)
+            return noised(x, fresh(count), share)
         taken = 0
         each = x.unflatten(0, (-1, count))
         first = task.told(step, each[:, 0])
@@ -121,11 +121,12 @@ def roughness(task: Task, windows: Windows, x0: Tensor, climb: int, count: int) 
     """How much predicted noise changes while foreseen windows [n · count, N, c, s, s] are inverted, [n, count]."""
     import torch
 
+    from syncdiffusion.joint.noise import noised
+
     rising = task.steps[::-1][: climb + 1]
     x, noises = x0, [predicted(task, rising[0], windows, x0, count)]
     for below, step in zip(rising, rising[1:], strict=False):  # along the noise of the one below to where `step` begins
-        signal = task.signal(step)
-        x = signal.sqrt() * task.foresee(below, x, noises[-1]) + (1 - signal).sqrt() * noises[-1]
+        x = noised(task.foresee(below, x, noises[-1]), noises[-1], task.signal(step))
         noises.append(predicted(task, step, windows, x, count))
     changes = torch.stack(noises).diff(dim=0).square().sum(dim=(0, 3, 4, 5)).sqrt()
     return changes.mean(dim=1).view(-1, count)

@@ -56,7 +56,7 @@ def sample(task: Task, settings: CofiSettings) -> Tensor:
     from syncdiffusion.geometry.weights import tent
     from syncdiffusion.joint.fusion import fused_prediction
     from syncdiffusion.joint.loop import denoise
-    from syncdiffusion.joint.noise import draw_normal
+    from syncdiffusion.joint.noise import draw_normal, noised
     from syncdiffusion.joint.task import Step
 
     windows = task.windows(hop_of(settings, task.backbone.window))
@@ -82,8 +82,7 @@ def sample(task: Task, settings: CofiSettings) -> Tensor:
         x0 = windows.crop(windows.fuse(task.foresee(step, views, noise), ramps))
         share = settings.consensus * (1 - step.index / max(1, step.count - 1))
         x0 = x0 + share * (x0.mean(dim=1, keepdim=True) - x0)
-        signal = task.signal_after(step)
-        own = signal.sqrt() * x0 + (1 - signal).sqrt() * windows.crop(fresh())
+        own = noised(x0, windows.crop(fresh()), task.signal_after(step))
         return own
 
     def renew(step: Step, views: Tensor, noise: Tensor) -> Tensor:
@@ -97,8 +96,7 @@ def sample(task: Task, settings: CofiSettings) -> Tensor:
         quiet, windows, before=keep, advance=agree, fuse=lambda step, placed, views: placed.fuse(views, ramps),
         canvas=told,
     )  # fmt: skip
-    signal = task.signal(again[0])
-    start = signal.sqrt() * coarse + (1 - signal).sqrt() * fresh()
+    start = noised(coarse, fresh(), task.signal(again[0]))
     fused = fused_prediction(task, ramps)
     return denoise(quiet, windows, start=start, schedule=again, predict=fused, advance=renew, canvas=told)
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from baselines.blended_latent import corners, hop_of
+from baselines.blended_latent import corners, extrapolated
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method
 from syncdiffusion.settings import SAMPLERS, SamplingSettings, setting
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from syncdiffusion.geometry.windows import Windows
     from syncdiffusion.joint.task import Step, Task
 
 
@@ -66,22 +67,14 @@ def sample(task: Task, settings: RepaintSettings) -> Tensor:
     Raises:
         UsageError: a canvas that the windows cannot cover, an overlap of less than a cell.
     """
-    import torch
-
-    from syncdiffusion.joint.task import Step
-
-    windows = task.windows(hop_of(settings, task.backbone.window))
-    canvas = task.noise.clone()
-    done = torch.zeros(windows.height, windows.width, dtype=torch.bool, device=canvas.device)
     generators = task.generators("repaint")
-    for index, (top, left) in enumerate(windows.corners):
-        place = (..., slice(top, top + windows.size), slice(left, left + windows.size))
+
+    def fill(window: Windows, known: Tensor, mask: Tensor) -> Tensor:
         # The first window has nothing to be in harmony with.
-        way = levels(len(task.steps), settings.jump_length, settings.jump_n_sample if index else 1)
-        canvas[place] = repaint(task, task.noise[place], canvas[place], done[place], way, generators)
-        done[place] = True
-        canvas = task.told(Step(index, len(windows), 0), canvas)
-    return canvas
+        way = levels(len(task.steps), settings.jump_length, settings.jump_n_sample if mask.any() else 1)
+        return repaint(task, window.crop(task.noise)[:, 0], known, mask, way, generators)
+
+    return extrapolated(task, settings, fill)
 
 
 def repaint(
@@ -107,7 +100,7 @@ def repaint(
 
     from syncdiffusion.geometry.windows import place_windows
     from syncdiffusion.joint.loop import denoise
-    from syncdiffusion.joint.noise import draw_normal
+    from syncdiffusion.joint.noise import draw_normal, noised
 
     of_level = task.steps[::-1]
     down = [i for i in range(len(way) - 1) if way[i + 1] < way[i]]  # where in the way the network is asked
@@ -122,14 +115,13 @@ def repaint(
         at = next(asked)
         if at == 0 or not mask.any():
             return views
-        signal = task.signal(step)
-        return torch.where(mask, (signal.sqrt() * known + (1 - signal).sqrt() * fresh())[:, None], views)
+        return torch.where(mask, noised(known, fresh(), task.signal(step))[:, None], views)
 
     def climb(step: Step, x: Tensor) -> Tensor:
         position = at + 1
         while position + 1 < len(way) and way[position + 1] > way[position]:
             share = task.signal(of_level[way[position + 1]]) / task.signal(of_level[way[position]])
-            x = share.sqrt() * x + (1 - share).sqrt() * fresh()
+            x = noised(x, fresh(), share)
             position += 1
         return x
 

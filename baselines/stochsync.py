@@ -69,7 +69,7 @@ def sample(task: Task, settings: StochSyncSettings) -> Tensor:
     `on_step` is told of the steps of all rounds, numbered through.
     """
     from syncdiffusion.joint.loop import denoise
-    from syncdiffusion.joint.noise import draw_normal
+    from syncdiffusion.joint.noise import draw_normal, noised
     from syncdiffusion.joint.task import Step
 
     tiles = task.windows(stride=task.backbone.window)
@@ -81,9 +81,7 @@ def sample(task: Task, settings: StochSyncSettings) -> Tensor:
         schedule = task.steps[settings.steps - settings.length(index) :]
         # The first round starts as all methods do.
         noise = task.noise if index == 0 else draw_normal(generators, task.noise.shape[1:]).to(task.noise)
-        signal, start = task.signal(schedule[0]), noise
-        if index >= settings.noise_rounds:
-            start = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+        start = noise if index < settings.noise_rounds else noised(clean, noise, task.signal(schedule[0]))
         keep = sides_first_kept(task, windows, clean, noise) if settings.is_refined(index) else None
 
         def canvas(step: Step, x: Tensor, keep: Keep | None = keep, count: int = len(schedule)) -> Tensor:
@@ -100,14 +98,15 @@ def sides_first_kept(task: Task, windows: Windows, clean: Tensor, noise: Tensor)
     """Puts `clean` [n, c, h, w] back, noised with `noise` to the level after a step, where the mask is low."""
     import torch
 
+    from syncdiffusion.joint.noise import noised
+
     along = torch.arange(windows.size, dtype=torch.float32)
     triangle = 1 - (along - (windows.size - 1) / 2).abs() / (windows.size / 2)
     views = triangle.to(clean).expand(len(clean), len(windows), 1, windows.size, windows.size)
     mask = windows.fuse(views)
 
     def keep(step: Step, x: Tensor, done: float) -> Tensor:
-        signal = task.signal_after(step)
-        return torch.where(mask < 1 - done, signal.sqrt() * clean + (1 - signal).sqrt() * noise, x)
+        return torch.where(mask < 1 - done, noised(clean, noise, task.signal_after(step)), x)
 
     return keep
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.conditioning.text import Conditioning
 from syncdiffusion.conditioning.windows import Parts, WindowConditioning
-from syncdiffusion.joint.noise import noise_generator
+from syncdiffusion.joint.noise import noise_generator, noised
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -74,8 +74,8 @@ class Regions:
         if step.index >= round(self.bootstrapping * step.count):
             return WindowConditioning(told, Parts(owner, mine))
         shown = mine | (region == 0)[:, None, None, None]
-        noised = self._noised(task, step, windows)[canvas, window, region]
-        return WindowConditioning(told, Parts(owner, mine, shown, noised))
+        colours = self._noised(task, step, windows)[canvas, window, region]
+        return WindowConditioning(told, Parts(owner, mine, shown, colours))
 
     def _noised(self, task: Task, step: Step, windows: Windows) -> Tensor:
         """Constant colours at the step's level of noise, one for each window and region: [n, N, P, c, s, s]."""
@@ -85,8 +85,7 @@ class Regions:
             # The step in the stream's name: whoever asks for it, in whatever order, sees the same colours.
             generator = noise_generator(prompt, seed, f"bootstrapping {step.index}")
             drawn.append(self._palettes(task)[i, torch.randint(COLOURS, (count, regions), generator=generator)])
-        signal = task.signal(step)
-        return signal.sqrt() * torch.stack(drawn) + (1 - signal).sqrt() * windows.crop(task.noise)[:, :, None]
+        return noised(torch.stack(drawn), windows.crop(task.noise)[:, :, None], task.signal(step))
 
     def _palettes(self, task: Task) -> Tensor:
         """Latents of each panorama's colours, [n, COLOURS, c, s, s], encoded once."""

@@ -20,6 +20,14 @@ def initial_noise(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int
     return draw_normal([noise_generator(p, s) for p, s in zip(prompts, seeds, strict=True)], shape)
 
 
+def noised(clean: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
+    """Latents with noise, at the level alpha-bar `signal`: DDPM's forward process (Ho et al., NeurIPS 2020, Eq. 4).
+
+    From one level to a higher one `signal` is the quotient of their alpha-bars.
+    """
+    return signal.sqrt() * clean + (1 - signal).sqrt() * noise
+
+
 def draw_normal(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
     """Standard normal [n, *shape], float32 on the CPU: one row from each generator."""
     # float32 by name: under another default dtype the same seed would draw other numbers.

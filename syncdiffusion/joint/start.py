@@ -25,6 +25,7 @@ from torch import Tensor
 
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import open_picture
+from syncdiffusion.joint.noise import noised
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -46,12 +47,12 @@ class Start:
 
     def noised(self, noise: Tensor, signal: Tensor) -> Tensor:
         """The picture with `noise` [n, c, h, w], at a level alpha-bar."""
-        return signal.sqrt() * self.latents + (1 - signal).sqrt() * noise
+        return noised(self.latents, noise, signal)
 
     def first(self, noise: Tensor, signal: Tensor, windows: Windows | None = None) -> Tensor:
         """The canvases [n, c, h, w], or windows of them, that sampling starts from, out of standard normal noise."""
         latents = self.latents if windows is None else windows.crop(self.latents)
-        mixed = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+        mixed = noised(latents, noise, signal)
         if not self.blank or self.new is None:
             return mixed
         new = self.new if windows is None else windows.crop(self.new.expand_as(self.latents))
