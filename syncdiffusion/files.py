@@ -1,6 +1,6 @@
 """Files that settings name (`Facts.file`): keys and records hold what is in them, not where they lie.
 
-Nothing here imports torch.
+torch is imported where a tensor is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.settings import Facts, each_of, facts_of
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
+    from torch import Tensor
 
 
 def content_of(path: Path) -> str:
@@ -33,6 +35,11 @@ def _content_of(path: Path, *version: int) -> str:
 def place_of(value: str) -> Path:
     """Where the file of a setting lies; `~` is the user's home."""
     return Path(value).expanduser()
+
+
+def of_hubs_form(name: str) -> bool:
+    """Whether a name is of the form owner/name, as hub repositories have it, and of no other path's."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def by_content(settings: Mapping[str, Any], facts: Mapping[str, Facts]) -> dict[str, Any]:
@@ -108,6 +115,14 @@ def open_picture(name: str, value: str) -> Image:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split()).replace(repr(data), "it")
             raise UsageError(f"{name}={value}: is no picture ({reason}); give a PNG or a JPEG") from None
+
+
+def pixels_of(picture: Image, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """The pixels of an RGB picture, [3, height, width] in [0, 1]."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(device, dtype) / 255
 
 
 def _unreadable(name: str, value: str, error: OSError) -> UsageError:

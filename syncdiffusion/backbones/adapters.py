@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import by_content, contents, place_of
+from syncdiffusion.files import by_content, contents, of_hubs_form, place_of
 from syncdiffusion.settings import check_settings, each_of, facts_of, setting
 
 SUFFIXES = (".safetensors", ".bin", ".pt")  # of files of weights
@@ -30,8 +31,7 @@ def weights_or_hub(value: str) -> Sequence[Path] | None:
 def is_hub_id(value: str) -> bool:
     """Whether a value is owner/name or owner/name@revision, and no file that is there or is meant."""
     name = value.partition("@")[0]
-    meant = value.startswith((".", "/", "~")) or name.endswith(SUFFIXES)
-    return name.count("/") == 1 and not meant and not place_of(value).exists()
+    return of_hubs_form(name) and not name.endswith(SUFFIXES) and not place_of(value).exists()
 
 
 def custom_diffusion_files(value: str) -> list[Path]:
@@ -109,11 +109,8 @@ class Adapters:
             return {}
         known = {"lora": self.loras, "lora_scale": self.scales, "textual_inversion": self.inversions}
         given = {name: value for name, value in (asdict(self) | known).items() if value}
-        try:
+        with _in_section():
             return by_content(given, facts_of(Adapters))
-        except UsageError as error:  # a setting of methods has no section
-            words = str(error)
-            raise UsageError(words if words.startswith("backbone.") else f"backbone.{words}") from None
 
     def on(self, fingerprint: str) -> str:
         """The fingerprint of a model with these loaded onto it; its own where there are none."""
@@ -134,8 +131,15 @@ def adapters_of(config: Mapping[str, Any]) -> Adapters:
         UsageError: see Adapters; it names the section.
     """
     given = {name: config.get(name, facts) for name, facts in asdict(NO_ADAPTERS).items()}
-    try:
+    with _in_section():
         return Adapters(**given)
+
+
+@contextmanager
+def _in_section() -> Iterator[None]:
+    """Have a mistake name the section; a setting of methods, which the same checks refuse, has none."""
+    try:
+        yield
     except UsageError as error:
         words = str(error)
         raise UsageError(words if words.startswith("backbone.") else f"backbone.{words}") from None

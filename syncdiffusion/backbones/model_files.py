@@ -9,7 +9,7 @@ from typing import Any
 from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import content_of
+from syncdiffusion.files import content_of, of_hubs_form
 
 EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
 ABOUT = {"gate.json", "sampling.json", "words.txt"}  # files that tell of a model and are no part of it
@@ -38,7 +38,7 @@ def find_model(model_id: str = EMBEDDED) -> Path | str:
     if Path(model_id).is_file():
         return _find_file(model_id)
     if model_id != EMBEDDED and not Path(model_id).is_dir():
-        if model_id.startswith((".", "/", "~")) or model_id.count("/") != 1:
+        if not of_hubs_form(model_id):
             raise UsageError(
                 f"backbone.model_id={model_id}: no such folder; give an existing one or a hub id such as owner/name"
             )

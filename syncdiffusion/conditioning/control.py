@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from syncdiffusion.backbones.backbone import dtype_of
 from syncdiffusion.backbones.loading import freeze
 from syncdiffusion.conditioning.text import Control
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import open_picture, place_of
+from syncdiffusion.files import of_hubs_form, open_picture, pixels_of, place_of
 from syncdiffusion.settings import JointSettings
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ def read_canvas(backbone: Backbone, path: str, settings: JointSettings) -> Tenso
             f"control_image={path}: is {picture.width}x{picture.height} px, the panorama {settings.width}x"
             f"{settings.height}; give one of its size"
         )
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    return pixels.to(backbone.device, backbone.dtype) / 255
+    return pixels_of(picture, backbone.device, backbone.dtype)
 
 
 def load_controlnet(backbone: Backbone, name: str) -> Any:
@@ -114,7 +112,7 @@ def _load(name: str, device: torch.device, dtype: torch.dtype) -> Any:
 
     folder, (repository, _, revision) = place_of(name), name.partition("@")
     source: Path | str = folder if folder.is_dir() else repository
-    if isinstance(source, str) and (name.startswith((".", "/", "~")) or source.count("/") != 1):
+    if isinstance(source, str) and not of_hubs_form(source):
         raise UsageError(f"controlnet={name}: no such folder; give an existing one or a hub id such as owner/name")
     where = {"revision": revision} if revision and isinstance(source, str) else {}
     try:

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from syncdiffusion.files import open_picture
+from syncdiffusion.files import open_picture, pixels_of
 from syncdiffusion.joint.finite import always_finite
 from syncdiffusion.joint.task import Step, Task
 from syncdiffusion.memory import Batch, by_batches
@@ -214,7 +213,8 @@ def goal_features(
     if toward is not None:
         features = loss.features_of(toward, task.prompts)
     elif toward_picture is not None:
-        square = read_square(toward_picture, backbone.window * backbone.factor).to(backbone.device, backbone.dtype)
+        square = read_square(toward_picture, backbone.window * backbone.factor)
+        square = square.to(backbone.device, backbone.dtype)
         with backbone.autocast():
             features = loss.features(square)
     else:
@@ -231,4 +231,4 @@ def read_square(path: str, side: int) -> Tensor:
     from PIL import Image, ImageOps
 
     square = ImageOps.fit(open_picture("toward_picture", path), (side, side), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
+    return pixels_of(square, "cpu", torch.float32)[None]

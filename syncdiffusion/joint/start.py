@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import open_picture
+from syncdiffusion.files import open_picture, pixels_of
 from syncdiffusion.joint.noise import noised
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def read_start(backbone: Backbone, settings: Any) -> Start | None:
     picture = open_picture("start_image", name)
     if picture.size != (settings.width, settings.height):
         picture = picture.resize((settings.width, settings.height), _resampling().LANCZOS)
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    latents = backbone.encode(pixels.to(backbone.device, backbone.dtype) / 255)
+    latents = backbone.encode(pixels_of(picture, backbone.device, backbone.dtype)[None])
     if settings.mask is None:
         return Start(latents, None, blank=False)
     cells = latents.shape[-1], latents.shape[-2]
