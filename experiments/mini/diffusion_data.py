@@ -162,7 +162,21 @@ def load_data(
 ) -> DiffusionData:
     """Renders, encodes and tokenises what is not there yet, and writes `work/tokenizer`."""
     pictures = load_pictures(work, split, count, seed, workers, first)
-    tokenizer = make_tokenizer(work / "tokenizer")
+    return data_of(pictures, work, vae, make_tokenizer(work / "tokenizer"), seed, device, split, first, bfloat16)
+
+
+def data_of(
+    pictures: Pictures,
+    work: Path,
+    vae: nn.Module,
+    tokenizer: CLIPTokenizer,
+    seed: int,
+    device: torch.device,
+    split: str,
+    first: int,
+    bfloat16: bool = False,
+) -> DiffusionData:
+    """Encodes what is not in `work/latents` yet, and tokenises."""
     edges = torch.tensor(pictures.edges)
     # Only whole cells: the first at or after the first edge, the last at or before the last.
     edges = torch.stack([(edges[:, 0] + FACTOR - 1) // FACTOR, edges[:, 1] // FACTOR], 1)
@@ -170,7 +184,7 @@ def load_data(
     words = [text for group in pictures.captions for text in group]
     return DiffusionData(
         latents=load_latents(work, vae, pictures, seed, device, split, first, bfloat16),
-        tokens=tokenize(tokenizer, words).unflatten(0, (count, -1)),
+        tokens=tokenize(tokenizer, words).unflatten(0, (len(pictures.images), -1)),
         edges=edges,
         empty=tokenize(tokenizer, [""])[0].long(),
         encoder=encoder_hash(vae),

@@ -25,6 +25,7 @@ from experiments.common.files import write_json
 from experiments.common.progress import say_step
 from experiments.mini.balloon import WORDS, sample_balloons, shows_balloon, windows_of
 from experiments.mini.panoramas import make_panorama
+from experiments.mini.train_diffusion import spread_timesteps
 from experiments.mini.training import (
     MovingAverage,
     Training,
@@ -42,6 +43,7 @@ from syncdiffusion.backbones.backbone import Backbone
 from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED, find_model
 from syncdiffusion.errors import UsageError
+from syncdiffusion.joint.noise import noised
 
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]  # of attention, as in diffusers' script
 FILE = "balloon.safetensors"
@@ -117,13 +119,11 @@ def concept_loss(backbone: Backbone, data: ConceptData, settings: ConceptSetting
         for row, left in zip(rows.tolist(), lefts.tolist(), strict=True)
     ])  # fmt: skip
     alphas = backbone.scheduler.alphas_cumprod.to(clean)
-    place = torch.arange(batch) + torch.rand(batch, generator=generator)
-    timesteps = (place * (len(alphas) / batch)).long().clamp_(max=len(alphas) - 1).to(clean.device)
+    timesteps = spread_timesteps(batch, len(alphas), generator).to(clean.device)
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     drop = (torch.rand(batch, generator=generator) < settings.caption_dropout).to(clean.device)
     texts = torch.where(drop[:, None, None], data.empty, data.texts[rows.to(clean.device)])
-    alpha = alphas[timesteps][:, None, None, None]
-    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    noisy = noised(clean, noise, alphas[timesteps][:, None, None, None])
     return (backbone.unet(noisy, timesteps, texts).sample - noise).square().mean()
 
 

@@ -28,11 +28,11 @@ from experiments.common.files import write_json
 from experiments.common.progress import say_step
 from experiments.mini.control_gate import gate
 from experiments.mini.dataset import SPLITS, load_pictures
-from experiments.mini.diffusion_data import FACTOR, DiffusionData, encoder_hash, load_latents
-from experiments.mini.diffusion_model import TRAIN_TIMESTEPS, attention_kernel
+from experiments.mini.diffusion_data import FACTOR, DiffusionData, data_of
+from experiments.mini.diffusion_model import attention_kernel
 from experiments.mini.land import load_maps
 from experiments.mini.optimisers import Muon, split_parameters
-from experiments.mini.train_diffusion import loss_weights
+from experiments.mini.train_diffusion import draw_at, draw_places, loss_weights, weighted_and_plain
 from experiments.mini.training import (
     MovingAverage,
     Training,
@@ -50,6 +50,7 @@ from syncdiffusion.backbones.backbone import Backbone
 from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED
 from syncdiffusion.errors import UsageError
+from syncdiffusion.joint.noise import noised
 
 EMBEDDING = (16, 32, 64, 96)  # channels of the map's encoder, from pixels to cells
 
@@ -91,26 +92,8 @@ def load_control_data(
 ) -> ControlData:
     """Renders, encodes and maps what is not there yet, with the autoencoder and the tokenizer of the model."""
     pictures = load_pictures(work, split, count, seed, workers, first)
-    edges = torch.tensor(pictures.edges)
-    edges = torch.stack([(edges[:, 0] + FACTOR - 1) // FACTOR, edges[:, 1] // FACTOR], 1)
-    edges[:, 0] = edges[:, 0].minimum(edges[:, 1])
-    words = [text for group in pictures.captions for text in group]
-    scenes = DiffusionData(
-        latents=load_latents(work, backbone.vae, pictures, seed, backbone.device, split, first),
-        tokens=tokens_of(backbone, words).unflatten(0, (count, -1)),
-        edges=edges,
-        empty=tokens_of(backbone, [""])[0].long(),
-        encoder=encoder_hash(backbone.vae),
-    )
+    scenes = data_of(pictures, work, backbone.vae, backbone.tokenizer, seed, backbone.device, split, first)
     return ControlData(scenes, load_maps(work, SPLITS[split], split, range(first, first + count), seed))
-
-
-def tokens_of(backbone: Backbone, captions: list[str]) -> Tensor:
-    """[n, tokens] int16, padded as the model pads its prompts."""
-    made = backbone.tokenizer(
-        captions, padding="max_length", max_length=backbone.tokenizer.model_max_length, truncation=True
-    )
-    return torch.tensor(made.input_ids, dtype=torch.int16)
 
 
 def build_controlnet(unet: Any, seed: int = 0) -> Any:
@@ -132,35 +115,22 @@ def build_controlnet(unet: Any, seed: int = 0) -> Any:
 
 def draw_batch(data: ControlData, settings: ControlSettings, generator: torch.Generator) -> tuple[Tensor, ...]:
     """A random batch: latents, tokens, timesteps and noise as train_diffusion's, and the windows of the maps."""
-    scenes, batch = data.scenes, settings.batch
-    rows = torch.randint(len(scenes.tokens), (batch,), generator=generator)
-    first, last = scenes.edges[rows].T
-    lefts = first + (torch.rand(batch, generator=generator) * (last - first + 1)).long()
-    shares = torch.tensor(settings.caption_shares)
-    choice = torch.multinomial(shares, batch, replacement=True, generator=generator)
-    drop = torch.rand(batch, generator=generator) < settings.caption_dropout
-    place = torch.arange(batch) + torch.rand(batch, generator=generator)
-    timesteps = (place * (TRAIN_TIMESTEPS / batch)).long().clamp_(max=TRAIN_TIMESTEPS - 1)
-    latents = scenes.windows(rows, lefts)
-    tokens = torch.where(drop[:, None], scenes.empty, scenes.tokens[rows, choice].long())
-    noise = torch.randn(latents.shape, generator=generator)
-    return latents, tokens, timesteps, noise, data.pictures(rows, lefts)
+    places = draw_places(data.scenes, settings.batch, generator)
+    return *draw_at(data.scenes, settings, generator, *places), data.pictures(*places)
 
 
 def control_loss(network: Any, backbone: Backbone, batch: tuple[Tensor, ...], gamma: float) -> tuple[Tensor, Tensor]:
     """Weighted and plain mean squared error of the noise that the frozen UNet predicts with the ControlNet's help."""
     latents, tokens, timesteps, noise, pictures = batch
     alphas = backbone.scheduler.alphas_cumprod.to(latents)
-    alpha = alphas[timesteps][:, None, None, None]
-    noisy = alpha.sqrt() * latents + (1.0 - alpha).sqrt() * noise
+    noisy = noised(latents, noise, alphas[timesteps][:, None, None, None])
     with torch.no_grad():
         text = backbone.text_encoder(tokens).last_hidden_state
     down, middle = network(noisy, timesteps, text, pictures, return_dict=False)
     predicted = backbone.unet(
         noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
     ).sample
-    error = (predicted.float() - noise).square().mean((1, 2, 3))
-    return (loss_weights(alphas, gamma)[timesteps] * error).mean(), error.mean()
+    return weighted_and_plain(predicted, noise, loss_weights(alphas, gamma)[timesteps])
 
 
 def train_step(

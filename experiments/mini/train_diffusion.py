@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ from experiments.mini.training import (
     train_steps,
 )
 from syncdiffusion.errors import UsageError
+from syncdiffusion.joint.noise import noised
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -58,19 +59,36 @@ def draw_batch(
     data: DiffusionData, settings: DiffusionSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A random batch: latents [b, c, h, h], tokens [b, MAX_TOKENS], timesteps [b], noise as latents."""
-    rows = torch.randint(len(data.tokens), (settings.batch,), generator=generator)
+    return draw_at(data, settings, generator, *draw_places(data, settings.batch, generator))
+
+
+def draw_places(data: DiffusionData, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Scenes, and the left edges of windows in them, in cells: [b] each."""
+    rows = torch.randint(len(data.tokens), (batch,), generator=generator)
     first, last = data.edges[rows].T
-    lefts = first + (torch.rand(settings.batch, generator=generator) * (last - first + 1)).long()
+    return rows, first + (torch.rand(batch, generator=generator) * (last - first + 1)).long()
+
+
+def draw_at(
+    data: DiffusionData, settings: Any, generator: torch.Generator, rows: Tensor, lefts: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The batch of these windows, see `draw_batch`; settings: DiffusionSettings, or others that draw captions so."""
     shares = torch.tensor(settings.caption_shares)
     choice = torch.multinomial(shares, settings.batch, replacement=True, generator=generator)
     drop = torch.rand(settings.batch, generator=generator) < settings.caption_dropout
-    # One timestep from each of `batch` equal slices: every batch covers the schedule evenly, which
-    # makes the gradient less noisy than independent draws would.
-    place = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
-    timesteps = (place * (TRAIN_TIMESTEPS / settings.batch)).long().clamp_(max=TRAIN_TIMESTEPS - 1)
+    timesteps = spread_timesteps(settings.batch, TRAIN_TIMESTEPS, generator)
     latents = data.windows(rows, lefts)
     tokens = torch.where(drop[:, None], data.empty, data.tokens[rows, choice].long())
     return latents, tokens, timesteps, torch.randn(latents.shape, generator=generator)
+
+
+def spread_timesteps(batch: int, count: int, generator: torch.Generator) -> Tensor:
+    """[b] of `count` timesteps, one from each of `batch` equal slices.
+
+    Every batch covers the schedule evenly, which makes the gradient less noisy than independent draws would.
+    """
+    place = torch.arange(batch) + torch.rand(batch, generator=generator)
+    return (place * (count / batch)).long().clamp_(max=count - 1)
 
 
 def loss_weights(alphas_cumprod: Tensor, gamma: float) -> Tensor:
@@ -84,12 +102,16 @@ def diffusion_loss(
 ) -> tuple[Tensor, Tensor]:
     """Weighted and plain mean squared error of the predicted noise, of a batch as `draw_batch` gives it."""
     latents, tokens, timesteps, noise = batch
-    alpha = alphas_cumprod[timesteps][:, None, None, None]
-    noisy = alpha.sqrt() * latents + (1.0 - alpha).sqrt() * noise
+    noisy = noised(latents, noise, alphas_cumprod[timesteps][:, None, None, None])
     text = models["text_encoder"](tokens).last_hidden_state
     predicted = models["unet"](noisy, timesteps, text).sample
+    return weighted_and_plain(predicted, noise, loss_weights(alphas_cumprod, gamma)[timesteps])
+
+
+def weighted_and_plain(predicted: Tensor, noise: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of the squared errors of predictions [b, c, h, w], weighted by row [b], and not."""
     error = (predicted.float() - noise).square().mean((1, 2, 3))
-    return (loss_weights(alphas_cumprod, gamma)[timesteps] * error).mean(), error.mean()
+    return (weights * error).mean(), error.mean()
 
 
 def start(

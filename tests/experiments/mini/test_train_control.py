@@ -9,7 +9,7 @@ from PIL import Image
 
 from baselines import METHODS
 from experiments.mini import train_control as control
-from experiments.mini.diffusion_data import DiffusionData
+from experiments.mini.diffusion_data import DiffusionData, tokenize
 from experiments.mini.elements import make_paint, sky
 from experiments.mini.land import as_picture, land_map, seen_skyline, skyline
 from experiments.mini.scenes import render
@@ -58,9 +58,9 @@ def data(tiny) -> control.ControlData:
     latents[:, 0] += 2.0 * maps[:, ::8, ::8] - 1.0
     scenes = DiffusionData(
         latents=[latents],
-        tokens=control.tokens_of(tiny, ["a lake", "hills", "a city"] * 3).unflatten(0, (3, 3)),
+        tokens=tokenize(tiny.tokenizer, ["a lake", "hills", "a city"] * 3).unflatten(0, (3, 3)),
         edges=torch.tensor([[0, 8], [3, 5], [0, 0]]),
-        empty=control.tokens_of(tiny, [""])[0].long(),
+        empty=tokenize(tiny.tokenizer, [""])[0].long(),
         encoder="",
     )
     return control.ControlData(scenes, maps)
