@@ -1,6 +1,5 @@
 """The CLIP models that the CLIP score looks through, by open_clip."""
 
-import hashlib
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch.nn.functional import normalize
 
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import content_of
 from syncdiffusion.perceptual.clip import OpenClip, load_clip_folder, load_openai_clip
 
 
@@ -89,11 +89,7 @@ def preference_clip(file: Path | None, device: torch.device, architecture: str =
             "the hub repository xswu/HPSv2), or leave hps out of metrics.metrics"
         )
     network = f"HPSv2 {architecture} ({file.name})"
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
-    return ClipNetwork(
-        "hps", network, digest.hexdigest(), device, partial(_load_preference, file, device, architecture)
-    )
+    return ClipNetwork("hps", network, content_of(file), device, partial(_load_preference, file, device, architecture))
 
 
 def _load_preference(file: Path, device: torch.device, architecture: str) -> OpenClip:

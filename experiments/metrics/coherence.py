@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.metrics.crops import grid_crops
+from experiments.metrics.features import grid_parameters
 from experiments.metrics.metric import Measurement
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ def pair_measurement(
         grids = (grid_crops(file.pixels, config.crop) for file in files)
         return [pair_distances(pairs.load(), crops, config.batch, prepare) for crops in grids]
 
-    def parameters(item: Any, config: MetricsConfig) -> dict[str, Any]:
-        return {"crop": config.crop}
-
-    return Measurement(name, version, network, parameters, compute)
+    return Measurement(name, version, network, grid_parameters, compute)
 
 
 def pair_distances(
@@ -60,14 +58,23 @@ def pair_distances(
     """
     import torch
 
-    device = next(loss.trunk.parameters()).device
     with torch.inference_mode():
-        images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-        images = images if prepare is None else prepare(images)
-        parts = [loss.features(part.to(device)) for part in images.split(batch)]
-        layers = [torch.cat(layer) for layer in zip(*parts, strict=True)]
+        layers = features_of(loss, crops, batch, prepare)
         rows = [loss.distance(_rows(layers, i, i + 1), _rows(layers, i + 1, len(crops))) for i in range(len(crops) - 1)]
         return torch.cat([row.double().cpu() for row in rows]).numpy() if rows else np.empty(0)
+
+
+def features_of(
+    loss: PerceptualLoss, crops: Sequence[np.ndarray], batch: int, prepare: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
+    """The loss's features of k crops, a tensor of k rows per layer; arguments as in `pair_distances`."""
+    import torch
+
+    device = next(loss.trunk.parameters()).device
+    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    images = images if prepare is None else prepare(images)
+    parts = [loss.features(part.to(device)) for part in images.split(batch)]
+    return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
 def _rows(layers: list[Tensor], start: int, stop: int) -> list[Tensor]:

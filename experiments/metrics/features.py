@@ -32,6 +32,11 @@ def crop_parameters(item: PanoramaImage, config: MetricsConfig) -> dict[str, Any
     return {"crop": config.crop, "prompt": item.prompt, "seed": item.seed, "salt": config.seed}
 
 
+def grid_parameters(item: PanoramaImage, config: MetricsConfig) -> dict[str, Any]:
+    """What decides the disjoint squares of an image."""
+    return {"crop": config.crop}
+
+
 def _features(files: Sequence[ImageFile], network: FeatureNetwork, config: MetricsConfig) -> Sequence[np.ndarray]:
     """(d,) float64 of each."""
     return network.features([crop_of(file, config) for file in files], config.batch)
@@ -53,9 +58,7 @@ def _embeddings(files: Sequence[ImageFile], clip: ClipNetwork, config: MetricsCo
     return [row.double().cpu().numpy() for row in clip.embed_images([crop_of(file, config) for file in files])]
 
 
-INCEPTION_GRID = Measurement(
-    "inception_grid", 1, "inception", lambda item, config: {"crop": config.crop}, _all_features
-)
+INCEPTION_GRID = Measurement("inception_grid", 1, "inception", grid_parameters, _all_features)
 DINOV2 = Measurement("dinov2", 1, "dinov2", crop_parameters, _features)
 CLIP_IMAGE = Measurement("clip_image", 1, "clip", crop_parameters, _embeddings)
 

@@ -26,7 +26,7 @@ class Metric:
 
     better: "lower" or "higher". per_panorama: a mean over panoramas, else a number of the whole set.
     note: the sentence that a table explains it with, where its name says nothing to a reader of the paper.
-    falls_with_n: it depends on how many images there are (recall rises), so n stands beside it and unequal n do not
+    depends_on_n: it depends on how many images there are (recall rises), so n stands beside it and unequal n do not
     compare.
     multiple_of: another metric that it is a fixed multiple of: it is not tested again.
     unit: what a table divides it by. highest: of a row the highest is shown, not the mean.
@@ -41,7 +41,7 @@ class Metric:
     better: str
     per_panorama: bool
     note: str = ""
-    falls_with_n: bool = False
+    depends_on_n: bool = False
     multiple_of: str = ""
     unit: float = 1
     highest: bool = False

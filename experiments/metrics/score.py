@@ -226,7 +226,7 @@ def _swaps(
         for each in sets:
             first, second = each.generated.part(ours), each.generated.part(theirs)
             if not each.metric.enough(first, each.reference, config) or (
-                each.metric.column.falls_with_n and len(first) != len(second)
+                each.metric.column.depends_on_n and len(first) != len(second)
             ):
                 continue
             if paired and first.features.shape != second.features.shape:

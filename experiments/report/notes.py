@@ -66,13 +66,13 @@ def notes_of(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> l
 def meaning_notes(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
     """What the numbers and marks of a table mean, and where they come from."""
     study, there = results.study, metrics_of(results)
-    falling = [metric.display for metric in there if metric.falls_with_n]
+    depending = [metric.display for metric in there if metric.depends_on_n]
     notes = []
     if table["plus_minus"].notna().any():
         notes.append(
             "±: half-width of the 95 % t interval of the mean over n panoramas (new seeds of the same prompts); "
             "where marked s.e., one standard error."
-            + "".join(f" {name} has neither and depends on n: compare it at equal n only." for name in falling)
+            + "".join(f" {name} has neither and depends on n: compare it at equal n only." for name in depending)
         )
     if table["best"].any():
         notes.append("Bold: best of the column.")

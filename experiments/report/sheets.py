@@ -58,7 +58,7 @@ def score_cell(
     line: Mapping[str, Any], metric: Metric, n: int, letters: Mapping[tuple[str, str], tuple[str, ...]]
 ) -> SheetCell:
     """n stands beside every number that falls with it, and wherever it is not the row's."""
-    told = line["n"] if line["n"] and (metric.falls_with_n or line["n"] != n) else None
+    told = line["n"] if line["n"] and (metric.depends_on_n or line["n"] != n) else None
     return SheetCell(
         line["value"] / metric.unit,
         uncertainty=line["plus_minus"],

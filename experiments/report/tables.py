@@ -94,12 +94,16 @@ def replicate_part(results: Results) -> list[str]:
         return []
     sizes = sorted(set(table["n"]))
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    falling = [metric.display for metric in metrics_of(results) if metric.falls_with_n]
+    depending = [metric for metric in metrics_of(results) if metric.depends_on_n]
     text = (
         f"Mean over {table['replicates'].max()} disjoint blocks of seeds with {size} panoramas each, ± half-width of "
         "its 95 % t interval; all blocks share the reference images."
     )
-    text += "".join(f" {name} is larger here than over the whole set, since n is smaller." for name in falling)
+    text += "".join(
+        f" {metric.display} is {'larger' if metric.better == 'lower' else 'smaller'} here than over the whole set, "
+        "since n is smaller."
+        for metric in depending
+    )
     return ["## Replicates", markdown_sheet(sheet), text]
 
 

@@ -131,7 +131,7 @@ def main_table(results: Results, compared: pd.DataFrame, prompt: str = ALL_PROMP
 def best_labels(metric: Metric, found: dict[str, TableNumber]) -> set[str]:
     """The rows with the best value; none where there is nothing to choose from, or n decides as well."""
     known = {label: each.value for label, each in found.items() if np.isfinite(each.value)}
-    unequal = metric.falls_with_n and len({found[label].n for label in known}) > 1
+    unequal = metric.depends_on_n and len({found[label].n for label in known}) > 1
     if len(known) < 2 or unequal:
         return set()
     top = (min if metric.better == "lower" else max)(known.values())

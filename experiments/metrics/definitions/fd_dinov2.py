@@ -13,7 +13,7 @@ METRIC = SetMetric(
     name="fd_dinov2",
     place=12,
     measurement=DINOV2,
-    column=Metric("fd_dinov2", "FD-DINOv2", "lower", per_panorama=False, falls_with_n=True),
+    column=Metric("fd_dinov2", "FD-DINOv2", "lower", per_panorama=False, depends_on_n=True),
     enough=two_of_each,
     estimate=lambda x, y, config: Estimate(fid(x.features, y.features), None),
     compare=lambda a, b, y, config: fid_difference(a.features, b.features, y.features),

@@ -102,7 +102,7 @@ METRIC = SetMetric(
     name="fid",
     place=10,
     measurement=INCEPTION,
-    column=Metric("fid", "FID", "lower", per_panorama=False, falls_with_n=True),
+    column=Metric("fid", "FID", "lower", per_panorama=False, depends_on_n=True),
     enough=two_of_each,
     estimate=lambda generated, reference, config: Estimate(fid(generated.features, reference.features), None),
     compare=lambda a, b, reference, config: fid_difference(a.features, b.features, reference.features),

@@ -24,7 +24,7 @@ METRIC = SetMetric(
     name="fid_crops",
     place=11,
     measurement=INCEPTION_GRID,
-    column=Metric("fid_crops", "FID, all squares", "lower", per_panorama=False, falls_with_n=True, note=NOTE),
+    column=Metric("fid_crops", "FID, all squares", "lower", per_panorama=False, depends_on_n=True, note=NOTE),
     enough=lambda x, y, config: two_of_each(x, y, config) and alike(x),
     estimate=lambda x, y, config: Estimate(fid(rows_of(x), rows_of(y)), None),
     compare=_compare,

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.metrics.crops import grid_crops
+from experiments.metrics.features import grid_parameters
 from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
 
 if TYPE_CHECKING:
@@ -34,14 +35,10 @@ def _compute(files: Sequence[ImageFile], network: DistsNetwork, config: MetricsC
     return found
 
 
-def _parameters(item: Any, config: MetricsConfig) -> dict[str, Any]:
-    return {"crop": config.crop}
-
-
 METRIC = PanoramaMetric(
     name="intra_dists",
     place=52,
-    measurement=Measurement("intra_dists", 1, "dists", _parameters, _compute),
+    measurement=Measurement("intra_dists", 1, "dists", grid_parameters, _compute),
     numbers={Metric("intra_dists", "Intra-DISTS", "lower", per_panorama=True, note=NOTE): np.mean},
     on_request=True,
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.metrics.coherence import PairNetwork
+from experiments.metrics.coherence import PairNetwork, features_of
 from experiments.metrics.crops import grid_crops
 from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
 from experiments.metrics.regions import background_pixels, cells_digest
@@ -42,11 +42,8 @@ def masked_distances(
     """
     import torch
 
-    device = next(loss.trunk.parameters()).device
     with torch.inference_mode():
-        images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-        parts = [loss.features(part.to(device)) for part in images.split(batch)]
-        layers = [torch.cat(layer) for layer in zip(*parts, strict=True)]
+        layers = features_of(loss, crops, batch)
         free = [background_places(np.stack(backgrounds), layer) for layer in layers]
         found = []
         for i, j in combinations(range(len(crops)), 2):

@@ -16,7 +16,7 @@ METRIC = SetMetric(
     name="recall",
     place=27,
     measurement=INCEPTION,
-    column=Metric("recall", "Recall", "higher", per_panorama=False, falls_with_n=True),
+    column=Metric("recall", "Recall", "higher", per_panorama=False, depends_on_n=True),
     enough=lambda x, y, config: two_of_each(x, y, config) and len(x) > config.manifold_neighbours,
     estimate=lambda x, y, config: Estimate(
         float(covered(y.features, x.features, config.manifold_neighbours).mean()), None

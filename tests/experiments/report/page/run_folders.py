@@ -87,7 +87,7 @@ def with_seeds(seeds: tuple[int, ...]) -> Results:
 
 
 def wide_run(folder: Path) -> Results:
-    """A table with every metric that there is, by three methods; its numbers are long."""
+    """A table with every metric that the miniature's runs have, by three methods; its numbers are long."""
     results = synthetic_results("experiment=table1", "prompts=demo", "seeds.count=4")
     panoramas = results.panoramas.assign(seam_score=-results.panoramas["intra_lpips"])
     added = [
@@ -101,7 +101,7 @@ def wide_run(folder: Path) -> Results:
             "stderr": 0.01,
         }
         for row in results.study.rows
-        for name in ("giqa", "seam_score")
+        for name in ("giqa", "kid_crops", "precision", "recall", "seed_lpips", "seam_score")
     ]
     scores = pd.concat([results.scores, pd.DataFrame(added)], ignore_index=True)
     wide = replace(results, panoramas=panoramas, scores=scores)
