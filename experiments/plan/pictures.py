@@ -26,7 +26,7 @@ MAPPINGS = ("prompts.csv", "prompts.jsonl")
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenPicture:
     """One picture. noise: what names the noise that it was made from, "" where that is not known."""
 
     path: Path
@@ -40,8 +40,8 @@ class Given:
 class GivenSet:
     """All pictures of a folder or a CSV file, and what a user should know of how they were read, a line each."""
 
-    pictures: tuple[Given, ...]
-    references: tuple[Given, ...]
+    pictures: tuple[GivenPicture, ...]
+    references: tuple[GivenPicture, ...]
     remarks: tuple[str, ...]
 
 
@@ -73,12 +73,12 @@ def read_given(source: Path, texts: Mapping[str, str]) -> GivenSet:
     return GivenSet(pictures, tuple(each for each in found if each.method == REFERENCE), tuple(remarks))
 
 
-def from_folder(source: Path, texts: Mapping[str, str]) -> tuple[list[Given], list[str]]:
+def from_folder(source: Path, texts: Mapping[str, str]) -> tuple[list[GivenPicture], list[str]]:
     """Of a run folder, which holds its pictures in `panoramas`, its own reference squares are the reference."""
     is_run = (source / "panoramas").is_dir() and (source / "config.yaml").is_file()
     root = source / "panoramas" if is_run else source
     known = dict(texts) | mapped(root)
-    found: list[Given] = []
+    found: list[GivenPicture] = []
     strays: list[Path] = []
     for folder in folders(root):
         method = REFERENCE if is_run and folder.name == "stable_diffusion" else folder.name
@@ -92,7 +92,7 @@ def from_folder(source: Path, texts: Mapping[str, str]) -> tuple[list[Given], li
     return found, remarks
 
 
-def reference_folder(source: Path, texts: Mapping[str, str]) -> tuple[Given, ...]:
+def reference_folder(source: Path, texts: Mapping[str, str]) -> tuple[GivenPicture, ...]:
     """The reference pictures of a folder PROMPT/*.png, or of a run folder.
 
     Raises:
@@ -110,13 +110,13 @@ def reference_folder(source: Path, texts: Mapping[str, str]) -> tuple[Given, ...
     return found
 
 
-def of_prompt(folder: Path, method: str, texts: Mapping[str, str]) -> Iterator[Given]:
+def of_prompt(folder: Path, method: str, texts: Mapping[str, str]) -> Iterator[GivenPicture]:
     """The pictures of one prompt. Their seeds are the files' names, or their places where one of those is no number."""
     files = images(folder)
     numbered = all(re.fullmatch(r"[0-9]{1,18}", path.stem) for path in files)
     for place, path in enumerate(files):
         prompt = recorded_prompt(path) or prompt_of(folder.name, texts)
-        yield Given(path, method, prompt, int(path.stem) if numbered else place)
+        yield GivenPicture(path, method, prompt, int(path.stem) if numbered else place)
 
 
 def prompt_of(name: str, texts: Mapping[str, str]) -> str:
@@ -151,14 +151,14 @@ def mapped(folder: Path) -> dict[str, str]:
     return {line["id"]: line["prompt"] for line in read_csv(table, ("id", "prompt"))}
 
 
-def from_csv(path: Path) -> list[Given]:
+def from_csv(path: Path) -> list[GivenPicture]:
     """The pictures of a CSV file; names of files are relative to its folder."""
     found = []
     for number, line in enumerate(read_csv(path, COLUMNS, (NOISE,)), start=2):
         if not re.fullmatch(r"[0-9]{1,18}", line["seed"].strip()):
             raise UsageError(f"pictures={path}, line {number}: seed '{line['seed']}' is no whole number from 0 on")
         file = path.parent / Path(line["file"]).expanduser()
-        found.append(Given(file, line["method"], line["prompt"], int(line["seed"]), line.get(NOISE) or ""))
+        found.append(GivenPicture(file, line["method"], line["prompt"], int(line["seed"]), line.get(NOISE) or ""))
     return found
 
 
@@ -181,7 +181,7 @@ def read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str] = ()) -> 
     return lines
 
 
-def name_remarks(found: Sequence[Given]) -> list[str]:
+def name_remarks(found: Sequence[GivenPicture]) -> list[str]:
     """What the names of folders and files did not tell."""
     remarks = []
     unnumbered = [each.path for each in found if not each.path.stem.isdecimal() and each.method != REFERENCE]
@@ -199,7 +199,7 @@ def name_remarks(found: Sequence[Given]) -> list[str]:
     return remarks
 
 
-def coverage_remarks(pictures: Sequence[Given]) -> list[str]:
+def coverage_remarks(pictures: Sequence[GivenPicture]) -> list[str]:
     """Methods that lack prompts which others have, a line each."""
     prompts = dict.fromkeys(each.prompt for each in pictures)
     remarks = []
@@ -214,7 +214,7 @@ def coverage_remarks(pictures: Sequence[Given]) -> list[str]:
     return remarks
 
 
-def noise_shared(pictures: Sequence[Given], chosen: bool | None) -> bool:
+def noise_shared(pictures: Sequence[GivenPicture], chosen: bool | None) -> bool:
     """Whether methods made their pictures of one prompt and seed from one noise: pairs, or independent draws.
 
     By the noise that is told of every picture; where it is told of none, as `chosen`, and otherwise not.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
@@ -16,7 +15,7 @@ from experiments.metrics.catalogue import set_metrics
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.panoramas.store import MADE_ELSEWHERE, Unit, slug
 from experiments.plan.pictures import (
-    Given,
+    GivenPicture,
     GivenSet,
     coverage_remarks,
     noise_shared,
@@ -28,6 +27,7 @@ from experiments.plan.prompts import check_prompts, ids_of
 from experiments.plan.references import features_file, saved_references
 from experiments.plan.schema import ReferenceSchema, RunSchema, SeedsSchema
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import content_of
 
 CHOICE = "pictures"  # the file of conf/backbone that stands for no model
 SECTIONS = "name run_dir stage strict shared_dir plugins compare_with pictures shared_noise metrics tracking".split()
@@ -172,7 +172,7 @@ def size_of(path: Path) -> Size | None:
         return None
 
 
-def size_remarks(pictures: Sequence[Given], sizes: Mapping[Path, Size]) -> list[str]:
+def size_remarks(pictures: Sequence[GivenPicture], sizes: Mapping[Path, Size]) -> list[str]:
     counts = Counter(sizes[each.path] for each in pictures if each.path in sizes)
     if len(counts) < 2:
         return []
@@ -186,7 +186,7 @@ def check_crop(crop: int, sizes: Mapping[Path, Size]) -> None:
         raise UsageError(f"metrics.crop={crop}: {path} has {size[0]}x{size[1]} px; use {min(size)} or less")
 
 
-def entries_of(pictures: Sequence[Given], sizes: Mapping[Path, Size]) -> tuple[Entry, ...]:
+def entries_of(pictures: Sequence[GivenPicture], sizes: Mapping[Path, Size]) -> tuple[Entry, ...]:
     """A row for each method; its settings are the size of its pictures, where they have one."""
     entries: dict[str, Entry] = {}
     for label in dict.fromkeys(each.method for each in pictures):
@@ -197,11 +197,10 @@ def entries_of(pictures: Sequence[Given], sizes: Mapping[Path, Size]) -> tuple[E
     return tuple(entries.values())
 
 
-def unit_of(given: Given) -> Unit:
+def unit_of(given: GivenPicture) -> Unit:
     """Its settings are what decides the picture: what its file holds; "" where that cannot be read."""
     try:
-        with given.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = content_of(given.path)  # read once, however often a plan asks
     except OSError:
         digest = ""
     return Unit(given.method, MADE_ELSEWHERE, {"sha256": digest}, given.prompt, given.seed)

@@ -1,9 +1,9 @@
 """What can be configured: names and types, over which Hydra composes the YAML files of ``conf/``.
 
 An unknown key or a value of the wrong type is refused here, before torch is imported, and what help says of a setting
-stands here. A method's part is made from its
-settings dataclass: a setting that the run has one value of for all methods refers to that value, and every other has
-the dataclass' own default. The YAML files choose, and say what differs.
+stands here. A method's part is made from its settings dataclass: a setting that the run has one value of for all
+methods refers to that value, and every other has the dataclass' own default. The YAML files choose, and say what
+differs.
 """
 
 from __future__ import annotations

@@ -43,11 +43,15 @@ def predict(units: Sequence[Unit], backbone: Mapping[str, Any], known: Sequence[
     from scipy.optimize import nnls
 
     groups: dict[tuple, list[float]] = {}
+    amounts: dict[tuple, dict[str, float]] = {}
     for each in known:
-        groups.setdefault(settings_key(each.method, each.settings), []).append(each.seconds)
-    kinds = [kind for kind in dict.fromkeys(kind for each in known for kind in work(each, backbone))]
-    matrix = np.array([[work(each, backbone).get(kind, 0.0) for kind in kinds] for each in known])
-    rates = dict(zip(kinds, nnls(matrix, np.array([m.seconds for m in known]))[0], strict=True)) if kinds else {}
+        key = settings_key(each.method, each.settings)
+        groups.setdefault(key, []).append(each.seconds)
+        amounts[key] = amounts.get(key) or work(each, backbone)
+    kinds = list(dict.fromkeys(kind for amount in amounts.values() for kind in amount))
+    matrix = np.array([[amounts[key].get(kind, 0.0) for kind in kinds] for key in groups for _ in groups[key]])
+    seconds = np.array([each for its in groups.values() for each in its])
+    rates = dict(zip(kinds, nnls(matrix, seconds)[0], strict=True)) if kinds else {}
     total = 0.0
     for unit in units:
         before = groups.get(settings_key(unit.method, unit.settings))
@@ -110,17 +114,15 @@ def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[K
     import pandas as pd
 
     from experiments.results.study import read_study
-    from syncdiffusion.backbones.adapters import adapters_of
-    from syncdiffusion.backbones.model_files import fingerprint
+    from experiments.stages.model import model_facts
 
     found: list[KnownTime] = []
-    source = backbone["model_id"] if backbone["path"] is None else str(Path(backbone["path"]).expanduser())
     for path in sorted(results.rglob("study.json")):
         study = read_study(path.parent)
         if (study.model["name"], study.model["precision"]) != (backbone["name"], backbone["precision"]):
             continue
         panoramas = pd.read_csv(path.parent / "panoramas.csv", dtype={"method": str, "prompt": str})
-        if not made_by(study, panoramas, fingerprint(source, backbone["revision"], adapters_of(backbone))):
+        if not made_by(study, panoramas, model_facts(backbone)["fingerprint"]):
             continue
         for label, mine in panoramas[panoramas["device"] == device].groupby("method"):
             entry = study.row(str(label))

@@ -7,11 +7,11 @@ import pytest
 
 from experiments.panoramas.store import Unit
 from experiments.stages import estimate as pricing
+from experiments.stages import model as models
 from experiments.stages.estimate import estimate
 from experiments.stages.flops import flops, flops_per_call
 from experiments.stages.generate import generate
 from experiments.stages.work import RESULTS, KnownTime, committed, expected_work, predict
-from syncdiffusion.backbones import model_files
 from tests.experiments.composing import REPOSITORY, compose_plan
 
 
@@ -121,7 +121,7 @@ def test_rates_of_another_model_of_the_same_name_are_not_taken(monkeypatch):
     plan = compose_plan(["experiment=demo", "backbone.precision=float32", "backbone.device=cpu"])
     measured = expected_work(plan)
     assert measured.keys() == {*plan.labels, "stable_diffusion"} and 100 < measured["syncdiffusion"] < 130  # seconds
-    monkeypatch.setattr(model_files, "fingerprint", lambda *words: "another")
+    monkeypatch.setattr(models, "fingerprint", lambda *words: "another")
     assert committed(RESULTS, plan.backbone, "cpu") == []
     every = {unit.label: unit for unit in (*plan.units, *plan.references)}
     expected = {label: flops(unit.method, unit.settings, plan.backbone) for label, unit in every.items()}
