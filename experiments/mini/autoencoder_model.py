@@ -32,6 +32,7 @@ class AutoencoderSettings:
         quite the encoder's.
     critic_weight: of the critic's verdict and of its features' distance in the decoder's loss.
     critic_width: channels of the critic's first layer.
+    bfloat16: autocast; the weights and the optimiser stay float32.
     """
 
     latent_channels: int = 16
@@ -50,10 +51,11 @@ class AutoencoderSettings:
     critic_width: int = 32
     average_decay: float = 0.998
     seed: int = 0
+    bfloat16: bool = False
 
 
-# A training may go on in other batches, at another rate and with another weight of the critic.
-CHANGEABLE = ("batch", "peak_rate", "critic_weight")
+# A training may go on in other batches, at another rate or precision and with another weight of the critic.
+CHANGEABLE = ("batch", "peak_rate", "critic_weight", "bfloat16")
 
 
 class Crops(Protocol):

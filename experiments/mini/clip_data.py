@@ -1,4 +1,4 @@
-"""What the miniature CLIP trains on: windows of renders, clean and decoded, with true and false words."""
+"""What the miniature CLIP trains on: renders, clean and decoded, with true and false words."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ FALSE_CAPTIONS = 4  # a scene: another time, season, style, kind
 
 @dataclass(frozen=True)
 class ClipData:
-    """Windows of pictures with their words.
+    """Pictures wider than a window, with their words.
 
-    images: uint8 [n, h, w, 3]; decoded: the first m of them through the autoencoder.
+    images: n pictures, uint8 [h, w, 3]; decoded: the first m of them through the autoencoder, [m, h, w, 3].
+    edges: [n, 2] int64, first and last left edge in pixels of the windows for which the captions are true.
     captions: [n, k] int64, indices into tokens; equal captions have equal indices.
     pairs: [n, 1 + FALSE_CAPTIONS] int64, indices into tokens: a true caption and the same of a scene that differs in
         one thing; the true one again where the difference is in nothing the caption says.
     tokens: [distinct captions, context length] int64.
     """
 
-    images: np.ndarray
+    images: Sequence[np.ndarray]
     decoded: np.ndarray
+    edges: Tensor
     captions: Tensor
     pairs: Tensor
     tokens: Tensor
@@ -82,17 +84,24 @@ def decode_pictures(
 
 
 def load_data(
-    work: Path, vae: nn.Module, count: int, decoded: int, seed: int, device: torch.device, bfloat16: bool = False
+    work: Path,
+    vae: nn.Module,
+    count: int,
+    decoded: int,
+    seed: int,
+    device: torch.device,
+    bfloat16: bool = False,
+    first: int = 0,
+    workers: int = 2,
 ) -> ClipData:
-    """A window of each of the first `count` training pictures, the first `decoded` of them decoded, kept in `work`."""
-    pictures = load_pictures(work, "train", count, seed)
-    images = cut_windows(pictures, seed)
-    identity = f"{picture_hash(count, seed)}-{decoded}-{encoder_hash(vae)}"
+    """Training pictures `first` … `first + count - 1`, of which the first `decoded` are kept decoded in `work`."""
+    pictures = load_pictures(work, "train", count, seed, workers, first)
+    identity = f"{picture_hash(count, seed, first)}-{decoded}-{encoder_hash(vae)}"
     path = work / "clip" / f"decoded-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
-    through = load_or_make(path, lambda: decode_pictures(vae, images[:decoded], seed, device, bfloat16))
+    through = load_or_make(path, lambda: decode_pictures(vae, pictures.images[:decoded], seed, device, bfloat16))
     # Not the third caption, whose idle and unknown words say nothing.
     true = [text for group in pictures.captions for text in group[:2]]
-    hard = [text for i in range(count) for text in hard_captions(seed, SPLITS["train"], i)]
+    hard = [text for i in range(first, first + count) for text in hard_captions(seed, SPLITS["train"], i)]
     tokens, rows = tokenize([*true, *hard])
     captions, pairs = rows[: len(true)].unflatten(0, (count, -1)), rows[len(true) :].unflatten(0, (count, -1))
-    return ClipData(images, through, captions, pairs, tokens, identity)
+    return ClipData(pictures.images, through, torch.tensor(pictures.edges), captions, pairs, tokens, identity)

@@ -40,8 +40,6 @@ PLANS: dict[str, dict[str, list[str]]] = {
 }
 RENDERING = ("dataset",)
 LEARNING = ("train_autoencoder", "train_diffusion", "train_clip")
-# Those that know how to compute in bfloat16.
-MIXED = ("train_diffusion", "train_clip")
 
 
 def command(stage: str, options: argparse.Namespace) -> list[str]:
@@ -52,7 +50,7 @@ def command(stage: str, options: argparse.Namespace) -> list[str]:
     if stage in LEARNING:
         words += ["--work", str(options.work)]
         words += ["--threads", str(options.threads)] if options.threads else []
-        words += ["--bfloat16"] if options.bfloat16 and stage in MIXED else []
+        words += ["--bfloat16"] if options.bfloat16 else []
     if stage == "train_diffusion":
         words += ["--out", str(options.out / "mini"), "--workers", str(options.workers)]
     if stage == "train_clip":

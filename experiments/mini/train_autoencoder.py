@@ -145,7 +145,8 @@ def train_step(
     batch = to_unit(draw_crops(images, settings, generator), vae.device)
     batch = batch.contiguous(memory_format=torch.channels_last)
     latents = noisy_latents(vae, batch, settings.latent_noise, generator)
-    loss, parts = losses(models, latents, batch, perceptual, settings, step >= schedule.critic_from)
+    with torch.autocast(vae.device.type, torch.bfloat16, enabled=settings.bfloat16):
+        loss, parts = losses(models, latents, batch, perceptual, settings, step >= schedule.critic_from)
     rate = learning_rate(step, schedule.steps, settings.peak_rate, settings.warmup, schedule.cooldown)
     descend(optimiser, loss, rate)
     return parts

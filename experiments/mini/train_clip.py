@@ -77,12 +77,15 @@ def augment(images: Tensor, settings: ClipSettings, generator: torch.Generator) 
 
 
 def draw_batch(data: ClipData, settings: ClipSettings, generator: torch.Generator) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Pictures uint8 [b, h, w, 3], the second half decoded ones, their captions [b] and hard captions [b, 5]."""
+    """Windows uint8 [b, h, h, 3], the second half decoded ones, their captions [b] and hard captions [b, 5]."""
     half = settings.batch // 2
     rows = torch.randint(len(data.images), (settings.batch - half,), generator=generator)
     again = torch.randint(len(data.decoded), (half,), generator=generator)
-    images = np.concatenate([data.images[rows.numpy()], data.decoded[again.numpy()]])
     both = torch.cat([rows, again])
+    first, last = data.edges[both].T
+    lefts = first + (torch.rand(settings.batch, generator=generator) * (last - first + 1)).long()
+    wide = [*(data.images[i] for i in rows.tolist()), *(data.decoded[i] for i in again.tolist())]
+    images = np.stack([p[:, left : left + p.shape[0]] for p, left in zip(wide, lefts.tolist(), strict=True)])
     choice = torch.randint(data.captions.shape[1], (settings.batch, 1), generator=generator)
     return images, data.captions[both].gather(1, choice)[:, 0], data.pairs[both]
 
@@ -184,6 +187,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cooldown", type=int, default=500, help="steps at the end over which the rate falls")
     add_settings(parser, ClipSettings, "batch", "peak_rate", "seed", "bfloat16")
     parser.add_argument("--pictures", type=int, default=12288, help="training scenes")
+    parser.add_argument("--first", type=int, default=0, help="number of the first training scene")
     parser.add_argument("--decoded", type=int, default=4096, help="how many of them also through the autoencoder")
     parser.add_argument("--heldout", type=int, default=512, help="held-out scenes for the accuracy")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
@@ -203,7 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
             "use 1 or more, and no more decoded than pictures"
         )
     vae = load_vae(options.vae or options.work / "vae", device)
-    data = load_data(options.work, vae, options.pictures, options.decoded, settings.seed, device, settings.bfloat16)
+    counts = (options.pictures, options.decoded)
+    data = load_data(options.work, vae, *counts, settings.seed, device, settings.bfloat16, options.first)
     model = train(settings, options.steps, options.cooldown, options.work, device, data, options.checkpoint_minutes)
     export(model, options.out)
     heldout = load_pictures(options.work, "heldout", options.heldout, settings.seed)

@@ -22,11 +22,27 @@ SMALL = clip.ClipSettings(batch=4, warmup=2, bfloat16=False)
 
 @pytest.fixture(scope="module")
 def data() -> clip.ClipData:
-    images = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 128, 160, 3), dtype=np.uint8)
     tokens, rows = clip_model.tokenize([*PAPER_PROMPTS, PAPER_PROMPTS[0]])
     assert rows.tolist() == [0, 1, 2, 3, 4, 5, 0]
     pairs = torch.tensor([[0, 1, 0, 2, 3], [1, 1, 1, 1, 1], [2, 3, 4, 5, 0], [3, 3, 3, 3, 4]])
-    return clip.ClipData(images, images[:2], torch.tensor([[0, 1], [2, 3], [4, 5], [0, 5]]), pairs, tokens, "test")
+    edges = torch.tensor([[0, 32], [3, 3], [10, 32], [0, 0]])
+    captions = torch.tensor([[0, 1], [2, 3], [4, 5], [0, 5]])
+    return clip.ClipData(images, images[:2], edges, captions, pairs, tokens, "test")
+
+
+def test_windows_lie_where_their_captions_are_true(data: clip.ClipData) -> None:
+    seen: dict[int, set[int]] = {row: set() for row in range(4)}
+    for seed in range(100):
+        windows, *_ = clip.draw_batch(data, SMALL, torch.Generator().manual_seed(seed))
+        assert windows.shape == (4, 128, 128, 3)
+        for window in windows:
+            found = [(row, left) for row in range(4) for left in range(33)
+                     if np.array_equal(window[0], data.images[row][0, left : left + 128])]  # fmt: skip
+            assert len(found) == 1
+            seen[found[0][0]].add(found[0][1])
+    assert seen[1] == {3} and seen[3] == {0}
+    assert min(seen[0]) <= 3 and max(seen[0]) >= 29 and min(seen[2]) >= 10 and max(seen[2]) <= 32
 
 
 def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, data: clip.ClipData) -> None:
@@ -100,7 +116,7 @@ def test_retrieval_accuracy_deals_repeated_captions_into_other_groups() -> None:
 
 
 def test_augmented_pictures_stay_pictures(data: clip.ClipData) -> None:
-    pictures = to_unit(data.images, CPU)
+    pictures = to_unit(data.images[:, :, :128], CPU)
     changed = clip.augment(pictures, SMALL, torch.Generator().manual_seed(1))
     assert changed.shape == pictures.shape and changed.abs().max() <= 1
     still = clip.ClipSettings(shift=0, jitter=0.0)
@@ -124,9 +140,9 @@ def test_folder_opens_with_open_clip(folder: Path, data: clip.ClipData) -> None:
     expected = clip_model.build_clip(7).eval()
     tokens = tokenizer(list(PAPER_PROMPTS))
     assert torch.equal(tokens, data.tokens)
-    pixels = torch.stack([preprocess(Image.fromarray(image)) for image in data.images])
+    pixels = torch.stack([preprocess(Image.fromarray(image)) for image in data.images[:, :, :128]])
     # open_clip's preprocessing is what the training fed, up to float32 rounding.
-    torch.testing.assert_close(pixels, to_unit(data.images, CPU), rtol=0, atol=1e-6)
+    torch.testing.assert_close(pixels, to_unit(data.images[:, :, :128], CPU), rtol=0, atol=1e-6)
     with torch.no_grad():
         for found, wanted in (
             (model.encode_image(pixels), expected.encode_image(pixels)),
