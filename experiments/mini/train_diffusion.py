@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
+# A training may go on in other batches, at another rate or precision and with another weight of faint noise.
+CHANGEABLE = ("batch", "peak_rate", "snr_gamma", "bfloat16")
+
+
 def draw_batch(
     data: DiffusionData, settings: DiffusionSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,6 +167,12 @@ class Places:
         return self.work / "diffusion"
 
 
+def identity_of(settings: DiffusionSettings, data: DiffusionData) -> dict[str, Any]:
+    """What a checkpoint must have been made with, to be gone on with."""
+    kept = {name: value for name, value in asdict(settings).items() if name not in CHANGEABLE}
+    return {**kept, "encoder": data.encoder}
+
+
 def train(
     settings: DiffusionSettings,
     steps: int,
@@ -188,7 +198,7 @@ def train(
     if places.weights is not None and not (places.folder / "checkpoint.pt").exists():
         load_weights(models, places.weights)
     average = MovingAverage(models, *settings.averages)
-    identity = {**asdict(settings), "encoder": data.encoder}
+    identity = identity_of(settings, data)
     checkpoint = places.folder / "checkpoint.pt"
     training = Training("diffusion", checkpoint, identity, models, optimiser, average, {"size": size})
 
@@ -250,7 +260,7 @@ def best_average(settings: DiffusionSettings, places: Places, vocabulary: int, d
     """
     path = places.folder / "checkpoint.pt"
     # Latents of another encoder would decode to garbage.
-    state = load_checkpoint(path, {**asdict(settings), "encoder": data.encoder})
+    state = load_checkpoint(path, identity_of(settings, data))
     if state is None:
         raise UsageError(f"work={places.work}: no checkpoint {path}; train first, without --export")
     found = []

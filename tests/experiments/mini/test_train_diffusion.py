@@ -86,8 +86,8 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, data, vae_
         losses.append(diffusion.heldout_loss(untrained.eval(), data, SMALL))
     assert len(set(losses)) == 3
     assert diffusion.heldout_loss(best, data, SMALL) == min(losses)
-    with pytest.raises(UsageError, match="snr_gamma=5.0"):
-        diffusion.best_average(replace(SMALL, snr_gamma=0.0), places["whole"], len(tokenizer), data)
+    with pytest.raises(UsageError, match="caption_dropout=0.1"):
+        diffusion.best_average(replace(SMALL, caption_dropout=0.0), places["whole"], len(tokenizer), data)
     with pytest.raises(UsageError, match="encoder="):
         diffusion.best_average(SMALL, places["whole"], len(tokenizer), replace(data, encoder="another"))
 
