@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+WEIGHTS = Path(__file__).parent / "weights"
+ABOUT = {"gate.json", "sampling.json", "words.txt", "README.md"}  # files that tell of a model and are no part of it
+
+
 def content_of(path: Path) -> str:
     """SHA-256 of a file in hexadecimal, which a process reads once until it changes; OSError where it cannot be."""
     stat = path.stat()
@@ -33,8 +37,13 @@ def _content_of(path: Path, *version: int) -> str:
 
 
 def place_of(value: str) -> Path:
-    """Where the file of a setting lies; `~` is the user's home."""
-    return Path(value).expanduser()
+    """Where the file of a setting lies; `~` is the user's home, `embedded:NAME` what ships with the package.
+
+    >>> place_of("embedded:mini_controlnet") == WEIGHTS / "mini_controlnet"
+    True
+    """
+    embedded, prefix, name = value.partition("embedded:")
+    return WEIGHTS / name if prefix and not embedded else Path(value).expanduser()
 
 
 def of_hubs_form(name: str) -> bool:

@@ -212,9 +212,13 @@ class SamplingSettings:
 
 
 def controlnet_files(value: str) -> Sequence[Path] | None:
-    """The files of a ControlNet's folder; None of a hub id."""
-    folder = Path(value).expanduser()
-    return sorted(each for each in folder.iterdir() if each.is_file()) if folder.is_dir() else None
+    """The files of a ControlNet's folder, but for those that tell of it; None of a hub id."""
+    from syncdiffusion.files import ABOUT, place_of
+
+    folder = place_of(value)
+    if not folder.is_dir():
+        return None
+    return sorted(each for each in folder.iterdir() if each.is_file() and each.name not in ABOUT)
 
 
 def layout_files(value: str) -> Sequence[Path]:

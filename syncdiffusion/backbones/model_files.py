@@ -9,11 +9,10 @@ from typing import Any
 from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import content_of, of_hubs_form
+from syncdiffusion.files import ABOUT, WEIGHTS, content_of, of_hubs_form
 
 EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
-ABOUT = {"gate.json", "sampling.json", "words.txt"}  # files that tell of a model and are no part of it
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "weights" / "mini"
+EMBEDDED_FOLDER = WEIGHTS / "mini"
 
 
 # The classes that each part of a model may have, by the names of model_index.json.

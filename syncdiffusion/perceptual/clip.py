@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import WEIGHTS
 from syncdiffusion.perceptual.pretrained import reachable
 
-MINI_CLIP = Path(__file__).parents[1] / "weights" / "mini_clip"
+MINI_CLIP = WEIGHTS / "mini_clip"
 # the configuration with the activation that OpenAI trained with
 OPENAI_MODEL, OPENAI_TAG = "ViT-B-16-quickgelu", "openai"
 
