@@ -157,6 +157,19 @@ def start(settings: ControlSettings, backbone: Backbone) -> tuple[Any, torch.opt
     return network, Muon(split_parameters(network, settings.peak_rate, settings.weight_decay))
 
 
+def load_weights(network: Any, folder: Path) -> None:
+    """The weights of an exported ControlNet; UsageError where there is none, or of another architecture."""
+    from safetensors.torch import load_file
+
+    file = folder / "diffusion_pytorch_model.safetensors"
+    if not file.is_file():
+        raise UsageError(f"init_from={folder}: no {file.name} there")
+    try:
+        network.load_state_dict(load_file(file))
+    except RuntimeError:
+        raise UsageError(f"init_from={folder}: has another architecture") from None
+
+
 def identity_of(settings: ControlSettings, backbone: Backbone) -> dict[str, Any]:
     return {**asdict(settings), "model": backbone.fingerprint}
 
@@ -170,9 +183,16 @@ def train(
     data: ControlData,
     checkpoint_minutes: float = 5.0,
     stop_after: int | None = None,
+    init_from: Path | None = None,
 ) -> Any:
-    """Trains from the last checkpoint in `work/control` to `steps`; returns the network of the first average."""
+    """Trains from the last checkpoint in `work/control` to `steps`; returns the network of the first average.
+
+    Args:
+        init_from: an exported ControlNet to begin with where there is no checkpoint, as of an earlier model.
+    """
     network, optimiser = start(settings, backbone)
+    if init_from is not None and not (work / "control" / "checkpoint.pt").exists():
+        load_weights(network, init_from)
     average = MovingAverage(network, *settings.averages)
     checkpoint = work / "control" / "checkpoint.pt"
     training = Training("control", checkpoint, identity_of(settings, backbone), network, optimiser, average)
@@ -213,6 +233,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="number of the first training scene")
     parser.add_argument("--model", default=EMBEDDED, help="embedded, or a folder in diffusers' layout")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
+    parser.add_argument("--init-from", type=Path, help="an exported ControlNet to begin with, without a checkpoint")
     parser.add_argument("--out", type=Path, help="default: WORK/controlnet")
     add_machine(parser, checkpoint_minutes=5.0)
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
@@ -242,7 +263,8 @@ def main(arguments: list[str] | None = None) -> None:
             how = {"schedule": (1000, 0), "backbone": backbone, "data": data, "settings": settings}
             print_steps_that_fit(options.measure, partial(train_step, network, optimiser, **how))
             return
-        train(settings, options.steps, options.cooldown, options.work, backbone, data, options.checkpoint_minutes)
+        how = {"checkpoint_minutes": options.checkpoint_minutes, "init_from": options.init_from}
+        train(settings, options.steps, options.cooldown, options.work, backbone, data, **how)
     export(trained(settings, options.work, backbone), out)
     say_step("control", f"wrote {out}; measure it with --gate")
     print(out)

@@ -99,6 +99,12 @@ def test_the_loss_falls_and_what_is_exported_steers_a_panorama(tiny, data, tmp_p
     network = control.train(SMALL, 30, 5, tmp_path, tiny, data)
     assert held_in(network, tiny, data) < 0.9 * before
     control.export(control.trained(SMALL, tmp_path, tiny), tmp_path / "controlnet")
+    again = control.build_controlnet(tiny.unet)
+    control.load_weights(again, tmp_path / "controlnet")
+    # Kept in half precision: 11 bits of each weight.
+    assert held_in(again, tiny, data) == pytest.approx(held_in(network, tiny, data), rel=1e-2)
+    with pytest.raises(UsageError, match="init_from=.*: no diffusion_pytorch_model.safetensors there"):
+        control.load_weights(again, tmp_path)
     land = np.zeros((64, 128), bool)
     land[32:] = True
     Image.fromarray(as_picture(land)).save(tmp_path / "land.png")
