@@ -18,6 +18,11 @@ from experiments.mini.linear_start import principal_components, set_linear_encod
 from experiments.mini.training import StepLines, descend, learning_rate, step_generator, to_bytes, to_unit
 
 LINEAR_PICTURES = 1024  # whose principal components the encoder takes
+# Standard deviation of the latents that the diffusion model works on (Stable Diffusion's: 1). Where sampling begins,
+# Stable Diffusion's schedule leaves 0.085 of the latents in the noise. A window here has 256 cells, so that its mean in
+# pure noise deviates by 1/16; at a deviation of 1 the mean colours of pictures, 1.65, would leave 0.14 there, and a
+# model that learned to read it would see hardly any colours but the middle ones in pure noise.
+LATENT_DEVIATION = 0.5
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def build_autoencoder(settings: AutoencoderSettings) -> nn.Module:
 def start_autoencoder(settings: AutoencoderSettings, images: Sequence[np.ndarray], device: torch.device) -> nn.Module:
     """The autoencoder to begin with, channels last, encoder frozen: principal components, and a linear decoder.
 
-    The diffusion model works on latents * scaling_factor, whose standard deviation is 1.
+    The diffusion model works on latents * scaling_factor, whose standard deviation is LATENT_DEVIATION.
 
     Args:
         images: n training pictures, each uint8 [h, w, 3].
@@ -117,16 +122,17 @@ def start_autoencoder(settings: AutoencoderSettings, images: Sequence[np.ndarray
     vae = vae.to(device, memory_format=torch.channels_last)
     with torch.no_grad():
         latents = vae.encoder(to_unit(np.stack(some[:64]), device))
-    vae.register_to_config(scaling_factor=round(1.0 / float(latents.std()), 5))
+    vae.register_to_config(scaling_factor=round(LATENT_DEVIATION / float(latents.std()), 5))
     set_linear_decoder(vae.decoder, train_linear(settings, vae, images))
     return vae
 
 
 def noisy_latents(vae: nn.Module, batch: Tensor, strongest: float, generator: torch.Generator) -> Tensor:
-    """Latents of pictures [n, 3, h, w], each picture's with noise of a deviation between 0 and `strongest`."""
+    """Latents of pictures [n, 3, h, w], each picture's with noise of 0 to `strongest` deviations of theirs."""
     with torch.no_grad():
         latents = vae.encoder(batch)
-    strength = strongest * torch.rand(len(batch), 1, 1, 1, generator=generator) / vae.config.scaling_factor
+    deviation = LATENT_DEVIATION / vae.config.scaling_factor
+    strength = strongest * deviation * torch.rand(len(batch), 1, 1, 1, generator=generator)
     return latents + (strength * torch.randn(latents.shape, generator=generator)).to(latents.device)
 
 

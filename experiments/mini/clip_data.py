@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from experiments.mini.autoencoder_model import LATENT_DEVIATION
 from experiments.mini.captions import caption, sample_pair
 from experiments.mini.clip_model import tokenize
 from experiments.mini.dataset import SIZE, SPLITS, Pictures, load_pictures
@@ -20,7 +21,7 @@ from experiments.mini.palettes import SEASONS, SKIES
 from experiments.mini.training import step_generator, to_bytes
 from experiments.mini.world import KINDS, STYLES, Scene
 
-LATENT_NOISE = 0.1
+LATENT_NOISE = 0.1  # in deviations of the latents
 FALSE_CAPTIONS = 4  # a scene: another time, season, style, kind
 
 
@@ -79,7 +80,8 @@ def decode_pictures(
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             latents = vae.encoder(pictures)
             noise = torch.randn(latents.shape, generator=step_generator(seed, begin)).to(device)
-            parts.append(to_bytes(vae.decoder(latents + LATENT_NOISE / vae.config.scaling_factor * noise)))
+            noise *= LATENT_NOISE * LATENT_DEVIATION / vae.config.scaling_factor
+            parts.append(to_bytes(vae.decoder(latents + noise)))
     return np.concatenate(parts)
 
 

@@ -25,14 +25,14 @@ from syncdiffusion.errors import UsageError
 PLANS: dict[str, dict[str, list[str]]] = {
     "cpu": {
         "dataset": ["--count", "12288", "--heldout", "512"],
-        "train_autoencoder": ["--pictures", "12288", "--steps", "6000", "--critic-from", "4000"],
-        "train_diffusion": ["--pictures", "12288", "--steps", "12000", "--cooldown", "4000"],
-        "train_clip": ["--pictures", "12288", "--steps", "4000", "--cooldown", "1000"],
+        "train_autoencoder": ["--pictures", "12288", "--steps", "6000", "--critic-from", "1400"],
+        "train_diffusion": ["--pictures", "12288", "--steps", "8000", "--cooldown", "2000", "--batch", "64"],
+        "train_clip": ["--pictures", "12288", "--steps", "3300", "--cooldown", "1000"],
         "gate": ["--per-caption", "32"],
     },
     "gpu": {
         "dataset": ["--count", "32768", "--heldout", "512"],
-        "train_autoencoder": "--pictures 32768 --steps 10000 --critic-from 6000 --cooldown 2500 --batch 64".split(),
+        "train_autoencoder": "--pictures 32768 --steps 10000 --critic-from 2500 --cooldown 2500 --batch 64".split(),
         "train_diffusion": "--pictures 32768 --steps 12000 --cooldown 4000 --batch 256".split(),
         "train_clip": "--pictures 32768 --decoded 16384 --steps 4000 --cooldown 1000 --batch 256".split(),
         "gate": ["--per-caption", "48"],

@@ -67,7 +67,7 @@ class Schedule:
 
     steps: int = 6000
     cooldown: int = 1500
-    critic_from: int = 4000
+    critic_from: int = 1400
 
 
 class Critic(nn.Module):

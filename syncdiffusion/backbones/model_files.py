@@ -25,7 +25,7 @@ PARTS = {
 }
 SECOND_PARTS = {"tokenizer_2": (), "text_encoder_2": ("CLIPTextModelWithProjection",)}  # of Stable Diffusion XL
 NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
-WEIGHTS = r"(?:diffusion_)?(?:pytorch_)?model(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?"
+WEIGHT_FILES = r"(?:diffusion_)?(?:pytorch_)?model(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?"
 
 
 def find_model(model_id: str = EMBEDDED) -> Path | str:
@@ -141,7 +141,7 @@ def weight_files(part: Path) -> dict[str, Any]:
     before PyTorch's .bin files, which both libraries open with weights_only=True.
     """
     for suffix, safe in (("safetensors", True), ("bin", False)):
-        matches = [re.fullmatch(rf"{WEIGHTS}\.{suffix}", path.name) for path in sorted(part.glob(f"*.{suffix}"))]
+        matches = [re.fullmatch(rf"{WEIGHT_FILES}\.{suffix}", path.name) for path in sorted(part.glob(f"*.{suffix}"))]
         variants = {match["variant"] for match in matches if match is not None}
         if variants:
             variant = None if None in variants else min(variants, key=lambda each: (each != "fp16", each))

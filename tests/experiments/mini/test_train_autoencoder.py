@@ -71,14 +71,16 @@ def test_checkpoint_of_other_settings_is_refused_and_a_longer_schedule_is_not(tm
     train(tmp_path, autoencoder.Schedule(9, 1, 0), replace(SMALL, batch=3, critic_weight=0.1), stop_after=1)
 
 
-def test_scaled_latents_have_deviation_one(tmp_path: Path) -> None:
+def test_scaled_latents_have_the_deviation_that_colours_need(tmp_path: Path) -> None:
     images = pictures(4)
     vae = autoencoder_model.start_autoencoder(SMALL, images, CPU)
     autoencoder_model.save_autoencoder(vae, tmp_path / "vae")
     loaded = AutoencoderTiny.from_pretrained(tmp_path / "vae")
     latents = loaded.encode(to_unit(images, CPU)).latents
     # The factor has five decimals.
-    assert (latents * loaded.config.scaling_factor).std().item() == pytest.approx(1.0, abs=1e-3)
+    assert (latents * loaded.config.scaling_factor).std().item() == pytest.approx(
+        autoencoder_model.LATENT_DEVIATION, abs=1e-3
+    )
 
 
 def test_the_linear_decoder_learns() -> None:
