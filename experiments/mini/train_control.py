@@ -218,6 +218,8 @@ def trained(settings: ControlSettings, work: Path, backbone: Backbone) -> Any:
 def export(network: Any, folder: Path) -> None:
     """Writes a ControlNet's folder, in half precision, as diffusers opens it."""
     network.half().save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
     path = folder / "config.json"
     record = json.loads(path.read_text())
     record.pop("_name_or_path", None)
