@@ -44,6 +44,7 @@ def sets(**settings: object) -> tuple[str, ...]:
 
 NIGHT, TWILIGHT = "a photo of a city skyline at night", "a photo of a mountain range at twilight"
 FOREST, CARTOON = "a photo of a forest with a misty fog", "cartoon panorama of spring summer beautiful nature"
+FAST = ("--method", "profile_matching")
 SKETCH, MASK = "conf/experiment/sdedit.png", "conf/experiment/mask.png"
 
 SYSTEMS: dict[str, System] = {
@@ -54,13 +55,19 @@ SYSTEMS: dict[str, System] = {
     ),
     "layout": System(
         "a prompt for each region",
-        "MultiDiffusion's regions, with SyncDiffusion's pull",
-        (TWILIGHT, *sets(layout="conf/layouts/city_in_the_mountains.yaml")),
+        "MultiDiffusion's regions, with profile matching's pull",
+        (TWILIGHT, *FAST, *sets(layout="conf/layouts/city_in_the_mountains.yaml")),
     ),
     "control": System(
         "ControlNet, a skyline drawn by hand",
         "Zhang et al., ICCV 2023",
-        (TWILIGHT, *sets(control_image="conf/experiment/control.png", controlnet="embedded:mini_controlnet")),
+        (
+            TWILIGHT,
+            *FAST,
+            *sets(
+                control_image="conf/experiment/control.png", controlnet="embedded:mini_controlnet", control_scale=1.5
+            ),
+        ),
     ),
     "colour": System(
         "pull toward a colour",
@@ -80,12 +87,12 @@ SYSTEMS: dict[str, System] = {
     "sdedit": System(
         "SDEdit, from a colour sketch",
         "Meng et al., ICLR 2022",
-        ("a photo of hills with trees at sunset", *sets(start_image=SKETCH, start_strength=0.7)),
+        ("a photo of hills with trees at sunset", *FAST, *sets(start_image=SKETCH, start_strength=0.7)),
     ),
     "inpainting": System(
         "the middle of MultiDiffusion's picture made new",
         "blended latents: Avrahami et al., SIGGRAPH 2023",
-        (TWILIGHT, *sets(start_image=FOLDER / "multidiffusion.png", mask=MASK)),
+        (TWILIGHT, *FAST, *sets(start_image=FOLDER / "multidiffusion.png", mask=MASK)),
     ),
     "blended_latent": System(
         "blended latent diffusion", "Avrahami et al., SIGGRAPH 2023", (TWILIGHT, "--method", "blended_latent")
@@ -95,15 +102,17 @@ SYSTEMS: dict[str, System] = {
     "ring": System(
         "a ring of 360°, shown from its edge to its edge",
         "SyncDiffusion's loop closure",
-        (NIGHT, "--method", "profile_matching", *sets(loop_closure="full")),
+        (NIGHT, *FAST, *sets(loop_closure="full")),
     ),
-    "ddpm": System("ancestral sampling", "DDPM: Ho et al., NeurIPS 2020", (CARTOON, *sets(sampler="ddpm"))),
-    "dpmpp": System("DPM-Solver++ in 12 steps", "Lu et al., 2022", (CARTOON, "--steps", "12", *sets(sampler="dpmpp"))),
+    "ddpm": System("ancestral sampling", "DDPM: Ho et al., NeurIPS 2020", (CARTOON, *FAST, *sets(sampler="ddpm"))),
+    "dpmpp": System(
+        "DPM-Solver++ in 12 steps", "Lu et al., 2022", (CARTOON, *FAST, "--steps", "12", *sets(sampler="dpmpp"))
+    ),
     "lora": System(
         "a LoRA of a concept that the model does not know",
         "Hu et al., ICLR 2022; the place that Custom Diffusion has in the paper",
         (
-            *("a photo of a meadow with a balloon", "--method", "profile_matching"),
+            *("a photo of a meadow with a balloon", *FAST),
             *("--lora", "embedded:mini_balloon/balloon.safetensors"),
         ),
     ),

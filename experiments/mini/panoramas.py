@@ -82,13 +82,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float, help="guidance scale")
     parser.add_argument("--weight", type=float, help="weight of SyncDiffusion's pull")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", help="bfloat16: faster where the machine computes in it")
     parser.add_argument("--out", type=Path, default=Path("panoramas.png"))
     options = parser.parse_args(arguments)
     given = {"guidance_scale": options.guidance, "weight": options.weight}
     given = {name: value for name, value in given.items() if value is not None}
     for method in options.methods:
         method_settings(options.model, method, **given)  # mistakes before the work
-    backbone = load_backbone(str(options.model), device=options.device)
+    backbone = load_backbone(str(options.model), device=options.device, precision=options.precision)
     rows = make_panoramas(backbone, options.model, options.methods, options.prompts, options.seed, **given)
     contact_sheet(rows, options.out)
     print(f"wrote {options.out}")

@@ -1,5 +1,6 @@
 """Maps of land and sky, the miniature's ControlNet in training, and that what it exports steers a panorama."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,10 @@ from experiments.mini.land import as_picture, land_map, seen_skyline, skyline
 from experiments.mini.scenes import render
 from experiments.mini.training import step_generator
 from experiments.mini.world import sample_scene
+from syncdiffusion.backbones.loading import load_backbone
+from syncdiffusion.conditioning.control import load_controlnet
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 
 SMALL = control.ControlSettings(batch=4, warmup=2, peak_rate=2e-3, averages=(0.2, 0.01, 0.5))
 
@@ -66,6 +70,9 @@ def data(tiny) -> control.ControlData:
     return control.ControlData(scenes, maps)
 
 
+SHIPPED = "embedded:mini_controlnet"
+
+
 def test_windows_of_maps_lie_where_those_of_latents_do(data):
     latents, _, _, _, pictures = control.draw_batch(data, SMALL, step_generator(0, 0))
     assert pictures.shape == (4, 3, 64, 64)
@@ -85,8 +92,6 @@ def test_at_its_beginning_it_adds_nothing(tiny, data):
 
 
 def test_the_embedded_unet_has_a_controlnet_with_its_own_encoder():
-    from syncdiffusion.backbones.loading import load_backbone
-
     unet = load_backbone(device="cpu").unet
     network = control.build_controlnet(unet)
     for name in ("conv_in.weight", "add_embedding.proj.weight", "down_blocks.1.resnets.0.conv1.weight"):
@@ -134,3 +139,11 @@ def test_resumed_training_equals_an_uninterrupted_one(tiny, data, tmp_path):
         control.trained(SMALL, tmp_path / "whole", other)
     with pytest.raises(UsageError, match="no checkpoint .*train first"):
         control.trained(SMALL, tmp_path / "nowhere", tiny)
+
+
+def test_the_shipped_controlnet_passed_its_gate_and_is_the_embedded_models():
+    """Its folder has a name that needs no path; opening it holds its shape to the embedded model's."""
+    record = json.loads((place_of(SHIPPED) / "gate.json").read_text())
+    assert record["passes"] and record["given"] < record["shuffled"]
+    network = load_controlnet(load_backbone(device="cpu"), SHIPPED)
+    assert network.controlnet_down_blocks[0].weight.abs().max() > 0
