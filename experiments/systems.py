@@ -58,26 +58,15 @@ SYSTEMS: dict[str, System] = {
         "MultiDiffusion's regions, with profile matching's pull",
         (TWILIGHT, *FAST, *sets(layout="conf/layouts/city_in_the_mountains.yaml")),
     ),
-    "control": System(
-        "ControlNet, a skyline drawn by hand",
-        "Zhang et al., ICCV 2023",
-        (
-            TWILIGHT,
-            *FAST,
-            *sets(
-                control_image="conf/experiment/control.png", controlnet="embedded:mini_controlnet", control_scale=1.5
-            ),
-        ),
-    ),
     "colour": System(
         "pull toward a colour",
         "guided diffusion: Dhariwal and Nichol, NeurIPS 2021",
-        (FOREST, *sets(loss="colour", toward="orange", weight=100)),
+        (FOREST, *sets(loss="colour", toward="orange", weight=40)),
     ),
     "words": System(
         "pull toward a text, by the mini-CLIP",
         "guided diffusion: Dhariwal and Nichol, NeurIPS 2021",
-        (FOREST, *sets(loss="mini_clip", toward="a photo of a forest at night", weight=100)),
+        (FOREST, *sets(loss="mini_clip", toward="a photo of a forest at night", weight=15)),
     ),
     "picture": System(
         "pull toward the mood of a picture",
@@ -107,14 +96,6 @@ SYSTEMS: dict[str, System] = {
     "ddpm": System("ancestral sampling", "DDPM: Ho et al., NeurIPS 2020", (CARTOON, *FAST, *sets(sampler="ddpm"))),
     "dpmpp": System(
         "DPM-Solver++ in 12 steps", "Lu et al., 2022", (CARTOON, *FAST, "--steps", "12", *sets(sampler="dpmpp"))
-    ),
-    "lora": System(
-        "a LoRA of a concept that the model does not know",
-        "Hu et al., ICLR 2022; the place that Custom Diffusion has in the paper",
-        (
-            *("a photo of a meadow with a balloon", *FAST),
-            *("--lora", "embedded:mini_balloon/balloon.safetensors"),
-        ),
     ),
 }
 

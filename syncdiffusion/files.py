@@ -37,13 +37,8 @@ def _content_of(path: Path, *version: int) -> str:
 
 
 def place_of(value: str) -> Path:
-    """Where the file of a setting lies; `~` is the user's home, `embedded:NAME` what ships with the package.
-
-    >>> place_of("embedded:mini_controlnet") == WEIGHTS / "mini_controlnet"
-    True
-    """
-    embedded, prefix, name = value.partition("embedded:")
-    return WEIGHTS / name if prefix and not embedded else Path(value).expanduser()
+    """Where the file of a setting lies; `~` is the user's home."""
+    return Path(value).expanduser()
 
 
 def of_hubs_form(name: str) -> bool:
