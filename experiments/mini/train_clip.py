@@ -35,6 +35,7 @@ from experiments.mini.training import (
     add_machine,
     add_settings,
     descend,
+    draw_lefts,
     learning_rate,
     step_generator,
     take_options,
@@ -82,8 +83,7 @@ def draw_batch(data: ClipData, settings: ClipSettings, generator: torch.Generato
     rows = torch.randint(len(data.images), (settings.batch - half,), generator=generator)
     again = torch.randint(len(data.decoded), (half,), generator=generator)
     both = torch.cat([rows, again])
-    first, last = data.edges[both].T
-    lefts = first + (torch.rand(settings.batch, generator=generator) * (last - first + 1)).long()
+    lefts = draw_lefts(data.edges[both], generator)
     wide = [*(data.images[i] for i in rows.tolist()), *(data.decoded[i] for i in again.tolist())]
     images = np.stack([p[:, left : left + p.shape[0]] for p, left in zip(wide, lefts.tolist(), strict=True)])
     choice = torch.randint(data.captions.shape[1], (settings.batch, 1), generator=generator)

@@ -41,6 +41,7 @@ from experiments.mini.training import (
     add_machine,
     add_settings,
     descend,
+    draw_lefts,
     learning_rate,
     load_checkpoint,
     print_steps_that_fit,
@@ -69,8 +70,7 @@ def draw_batch(
 def draw_places(data: DiffusionData, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Scenes, and the left edges of windows in them, in cells: [b] each."""
     rows = torch.randint(len(data.tokens), (batch,), generator=generator)
-    first, last = data.edges[rows].T
-    return rows, first + (torch.rand(batch, generator=generator) * (last - first + 1)).long()
+    return rows, draw_lefts(data.edges[rows], generator)
 
 
 def draw_at(

@@ -104,6 +104,12 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any] | No
     return state
 
 
+def draw_lefts(edges: Tensor, generator: torch.Generator) -> Tensor:
+    """A left edge [b] for each window, evenly from the first to the last that its picture allows, edges [b, 2]."""
+    first, last = edges.T
+    return first + (torch.rand(len(edges), generator=generator) * (last - first + 1)).long()
+
+
 class StepLines:
     """One line per `every` steps: step, loss averages since the last line, speed, time left."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from experiments.metrics.definitions.layout_lpips import LUMA
 from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 ROWS = 128  # pictures are brought to this height: radii below are in its pixels
 RADII = (5.0, 6.2, 7.6, 9.2)
 SKY = 0.62  # share of the height, from above, in which discs are looked for
-LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
 SECTORS = 8
 # Of values from 0 to 1: the disc's colour deviates by less, its mean is that much above the brightest sector of the
 # ring around it, and the sectors differ by less than this share of how far the disc is above them.
