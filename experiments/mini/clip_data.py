@@ -94,10 +94,9 @@ def load_data(
     device: torch.device,
     bfloat16: bool = False,
     first: int = 0,
-    workers: int = 2,
 ) -> ClipData:
     """Training pictures `first` … `first + count - 1`, of which the first `decoded` are kept decoded in `work`."""
-    pictures = load_pictures(work, "train", count, seed, workers, first)
+    pictures = load_pictures(work, "train", count, seed, first=first)
     identity = f"{picture_hash(count, seed, first)}-{decoded}-{encoder_hash(vae)}"
     path = work / "clip" / f"decoded-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
     through = load_or_make(path, lambda: decode_pictures(vae, pictures.images[:decoded], seed, device, bfloat16))

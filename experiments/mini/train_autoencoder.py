@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +48,7 @@ from experiments.mini.training import (
     add_machine,
     add_settings,
     descend,
+    lasting,
     learning_rate,
     step_generator,
     take_options,
@@ -182,8 +183,7 @@ def train(
             raise UsageError(f"{kept} has {name}={found[name]}: use the same, or another --work")
     models = build_models(vae, settings)
     average = MovingAverage(models, settings.average_decay)
-    identity = {name: value for name, value in asdict(settings).items() if name not in CHANGEABLE}
-    identity["encoder"] = encoder_hash(vae)
+    identity = {**lasting(settings, CHANGEABLE), "encoder": encoder_hash(vae)}
     optimiser = Muon(split_parameters(models, settings.peak_rate, 0.0))
     training = Training("autoencoder", folder / "checkpoint.pt", identity, models, optimiser, average)
 

@@ -191,10 +191,10 @@ def train(
         init_from: an exported ControlNet to begin with where there is no checkpoint, as of an earlier model.
     """
     network, optimiser = start(settings, backbone)
-    if init_from is not None and not (work / "control" / "checkpoint.pt").exists():
+    checkpoint = work / "control" / "checkpoint.pt"
+    if init_from is not None and not checkpoint.exists():
         load_weights(network, init_from)
     average = MovingAverage(network, *settings.averages)
-    checkpoint = work / "control" / "checkpoint.pt"
     training = Training("control", checkpoint, identity_of(settings, backbone), network, optimiser, average)
     take = partial(train_step, network, optimiser, schedule=(steps, cooldown), backbone=backbone, data=data,
                    settings=settings)  # fmt: skip
@@ -265,8 +265,9 @@ def main(arguments: list[str] | None = None) -> None:
             how = {"schedule": (1000, 0), "backbone": backbone, "data": data, "settings": settings}
             print_steps_that_fit(options.measure, partial(train_step, network, optimiser, **how))
             return
-        how = {"checkpoint_minutes": options.checkpoint_minutes, "init_from": options.init_from}
-        train(settings, options.steps, options.cooldown, options.work, backbone, data, **how)
+        where = (options.work, backbone, data)
+        minutes, begin = options.checkpoint_minutes, options.init_from
+        train(settings, options.steps, options.cooldown, *where, minutes, init_from=begin)
     export(trained(settings, options.work, backbone), out)
     say_step("control", f"wrote {out}; measure it with --gate")
     print(out)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ from experiments.mini.training import (
     add_settings,
     descend,
     draw_lefts,
+    lasting,
     learning_rate,
     load_checkpoint,
     print_steps_that_fit,
@@ -169,8 +170,7 @@ class Places:
 
 def identity_of(settings: DiffusionSettings, data: DiffusionData) -> dict[str, Any]:
     """What a checkpoint must have been made with, to be gone on with."""
-    kept = {name: value for name, value in asdict(settings).items() if name not in CHANGEABLE}
-    return {**kept, "encoder": data.encoder}
+    return {**lasting(settings, CHANGEABLE), "encoder": data.encoder}
 
 
 def train(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,6 +108,11 @@ def draw_lefts(edges: Tensor, generator: torch.Generator) -> Tensor:
     """A left edge [b] for each window, evenly from the first to the last that its picture allows, edges [b, 2]."""
     first, last = edges.T
     return first + (torch.rand(len(edges), generator=generator) * (last - first + 1)).long()
+
+
+def lasting(settings: Any, changeable: Sequence[str]) -> dict[str, Any]:
+    """The settings, of a dataclass, that a checkpoint must have been made with, to be gone on with."""
+    return {name: value for name, value in asdict(settings).items() if name not in changeable}
 
 
 class StepLines:

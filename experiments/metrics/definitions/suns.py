@@ -65,9 +65,10 @@ def find_suns(picture: np.ndarray) -> list[tuple[float, float, float]]:
     for radius in RADII:
         disc, sectors = masks(radius)
         channels = [colours[..., channel] for channel in range(3)]
-        variance = sum(mean(each**2, disc) - mean(each, disc) ** 2 for each in channels) / 3
+        means = [mean(each, disc) for each in channels]
+        variance = sum(mean(each**2, disc) - own**2 for each, own in zip(channels, means, strict=True)) / 3
         around = np.stack([mean(luma, sector) for sector in sectors])
-        within, brightest = mean(luma, disc), around.max(axis=0)
+        within, brightest = np.tensordot(LUMA, means, 1), around.max(axis=0)
         even = (variance < EVEN**2) & (brightest - around.min(axis=0) < ROUND * (within - around.mean(axis=0)))
         above = np.where(even, within - brightest, -1.0)
         radii = np.where(above > clearest, radius, radii)
