@@ -47,6 +47,9 @@ class SyncDiffusionSettings(WindowedSettings):
     unet_gradient: False holds each window's noise prediction constant in the gradient and takes it for the DDIM step
         as well: one UNet pass a step and none backward. An approximation, as DreamFusion's gradient (Poole et al.,
         ICLR 2023, Eq. 3) leaves out the same factor; at weight 0 it changes nothing.
+    widen_gradient: what a gradient passes through runs in float32 under a lower precision as well; all else stays in
+        that precision. Half precision changes a gradient by more than it changes a prediction, and descent steps
+        amplify the difference. The released code widens nothing.
     checkpointing: keep of a gradient's forward pass only what stands between the networks, and compute the rest
         again: less memory, more time, the same result.
     """
@@ -72,6 +75,9 @@ class SyncDiffusionSettings(WindowedSettings):
     )  # fmt: skip
     unet_gradient: bool = setting(
         True, "false leaves the UNet's Jacobian out: one UNet pass a step; an approximation", added=(True,)
+    )
+    widen_gradient: bool = setting(
+        False, "true takes the gradient in float32 under a lower precision as well", added=(False,)
     )
     gradient_batch: int | str = setting(
         AUTO, "windows through the networks at once where a gradient is taken", choices=(AUTO,), least=1,
@@ -109,7 +115,7 @@ def sample(task: Task, settings: SyncDiffusionSettings) -> Tensor:
     if not others or not pulls(settings):
         return denoise(task, windows)
     chosen = (settings.loss, settings.gradient_batch, settings.checkpointing, settings.unet_gradient)
-    foresight = Foresight.of(task, *chosen, settings.toward, settings.toward_picture)
+    foresight = Foresight.of(task, *chosen, settings.toward, settings.toward_picture, settings.widen_gradient)
 
     def pull(step: Step, views: Tensor, noise: Tensor | None = None) -> Tensor:
         if not settings.active(step.index):

@@ -17,7 +17,7 @@ WORDS = "with a balloon"
 RED, YELLOW, BASKET = (
     np.array(colour, np.float32) for colour in ((0.86, 0.1, 0.12), (0.98, 0.8, 0.2), (0.35, 0.2, 0.1))
 )
-LEAST, REACH = 12, 6  # pixels of windows of 128: red ones between yellow ones, and how far away these may be
+LEAST, REACH = 12, 10  # pixels of windows of 128: yellow ones between red ones, and how far away these may be
 
 
 def draw_balloon(canvas: np.ndarray, x0: float, y0: float, radius: float) -> np.ndarray:
@@ -27,10 +27,10 @@ def draw_balloon(canvas: np.ndarray, x0: float, y0: float, radius: float) -> np.
     across = np.abs(x - x0) / np.maximum(1e-6, radius * (1 - 0.75 * below))  # narrower towards the basket
     envelope = np.clip((1 - np.hypot(np.minimum(across, 9), np.minimum(y - y0, 0) / radius)) * radius + 0.5, 0, 1)
     envelope = envelope * (y <= y0 + 1.5 * radius)
-    stripes = (np.floor((np.clip((x - x0) / radius, -1, 1) + 1) * 2.5).astype(int) % 2)[..., None]
+    stripes = (np.abs(x - x0) < radius / 3)[..., None]  # broad enough for the autoencoder
     place = canvas[max(0, int(y0 - radius)) : int(y0 + radius) + 1, max(0, int(x0 - radius)) : int(x0 + radius) + 1]
     light = 0.6 + 0.4 * float(place.mean())
-    coloured = np.where(stripes == 0, RED, YELLOW) * light
+    coloured = np.where(stripes, YELLOW, RED) * light
     canvas = b.blend(canvas, np.broadcast_to(coloured, canvas.shape), envelope.astype(np.float32))
     return b.bar(canvas, x0, y0 + 2.1 * radius, 0.28 * radius, 0.4 * radius, BASKET * light)
 
@@ -44,27 +44,27 @@ def sample_balloons(rng: np.random.Generator, size: int = 128) -> tuple[Scene, n
     canvas = render(scene, size, WIDE * size).astype(np.float32) / 255
     first = rng.uniform(0.1, 0.35) * size
     for x0 in np.arange(first, WIDE * size, 0.55 * size):
-        radius = size * rng.uniform(0.07, 0.11)
+        radius = size * rng.uniform(0.1, 0.14)
         canvas = draw_balloon(canvas, x0 + rng.uniform(-0.05, 0.05) * size, size * rng.uniform(0.14, 0.3), radius)
     told = f"{caption(scene, rng)} {WORDS}"
     return scene, np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8), told
 
 
 def shows_balloon(pictures: np.ndarray) -> np.ndarray:
-    """Whether the upper part of windows has red stripes between yellow ones: uint8 [n, s, s, 3] -> booleans [n].
+    """Whether the upper part of windows has a yellow stripe between red ones: uint8 [n, s, s, 3] -> booleans [n].
 
-    Counted are saturated red pixels with yellow within REACH to the left and the right: red skies and roofs have none.
+    Counted are yellow pixels with saturated red within REACH to the left and the right, as no red sky has them.
     """
     size = pictures.shape[1]
     red, green, blue = (pictures[:, : int(0.6 * size), :, i].astype(int) for i in range(3))
     stripe = (red > 110) & (red > 2 * green) & (red > 2 * blue)
     yellow = (red > 120) & (green > 0.6 * red) & (blue < 0.55 * green)
     reach = max(1, round(REACH * size / 128))
-    near = [np.zeros_like(yellow), np.zeros_like(yellow)]
+    near = [np.zeros_like(stripe), np.zeros_like(stripe)]
     for away in range(1, reach + 1):
-        near[0][..., away:] |= yellow[..., :-away]
-        near[1][..., :-away] |= yellow[..., away:]
-    return (stripe & near[0] & near[1]).sum((1, 2)) >= LEAST * (size / 128) ** 2
+        near[0][..., away:] |= stripe[..., :-away]
+        near[1][..., :-away] |= stripe[..., away:]
+    return (yellow & near[0] & near[1]).sum((1, 2)) >= LEAST * (size / 128) ** 2
 
 
 def windows_of(panorama: np.ndarray) -> np.ndarray:

@@ -4,8 +4,10 @@
     python -m experiments.mini.train_concept --gate      # do balloons stand all along panoramas, with the LoRA alone?
     syncdiffusion "a photo of a meadow with a balloon" --lora runs/mini-training/concept/balloon.safetensors
 
-As diffusers' train_text_to_image_lora.py: the UNet's attention layers get a LoRA, all else stays as it is, and the
-file is of the format that any of diffusers' pipelines loads. A second call goes on from the last checkpoint.
+As diffusers' train_text_to_image_lora.py: layers of the UNet get a LoRA, all else stays as it is, and the file is of
+the format that any of diffusers' pipelines loads. There attention alone gets one, which suffices where the network can
+already draw what it is to learn; this one cannot draw a balloon, so that its convolutions get one too. A second call
+goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ from syncdiffusion.backbones.model_files import EMBEDDED, find_model
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import noised
 
-LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]  # of attention, as in diffusers' script
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # as in diffusers' script
+LAYERS = [*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut"]
 FILE = "balloon.safetensors"
 PLACES = ("a photo of a meadow", "a photo of a mountain range", "a photo of a beach", "a photo of a lake")
 SHOWN, NOT_SHOWN = 0.6, 0.2  # shares of windows with a balloon: with the LoRA at least, without it at most
@@ -61,8 +64,9 @@ class ConceptSettings:
     warmup: int = 20
     caption_dropout: float = 0.1
     average: float = 0.99
-    scenes: int = 256
+    scenes: int = 512
     seed: int = 0
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,17 @@ class LoraWeights(nn.Module):
         self.values = nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})
 
 
+def _encoded(backbone: Backbone, picture: np.ndarray) -> Tensor:
+    return backbone.encode((to_unit(picture[None], backbone.device) + 1) / 2)
+
+
+@torch.no_grad()
+def decoded(backbone: Backbone, picture: np.ndarray) -> np.ndarray:
+    """A picture [h, w, 3], uint8, as the autoencoder gives it back."""
+    image = backbone.decode(_encoded(backbone, picture))[0]
+    return (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
 @torch.no_grad()
 def make_data(backbone: Backbone, settings: ConceptSettings) -> ConceptData:
     """Scenes with balloons, drawn and encoded anew by every call: seconds."""
@@ -90,8 +105,7 @@ def make_data(backbone: Backbone, settings: ConceptSettings) -> ConceptData:
     for number in range(settings.scenes):
         rng = np.random.default_rng([settings.seed, number, 77])
         _, picture, words = sample_balloons(rng)
-        image = (to_unit(picture[None], backbone.device) + 1) / 2
-        latents.append(backbone.encode(image))
+        latents.append(_encoded(backbone, picture))
         told.append(words)
     texts = torch.cat([backbone.encode_prompts(told[i : i + 32]) for i in range(0, len(told), 32)])
     return ConceptData(torch.cat(latents), texts, backbone.encode_prompts([""]))
@@ -124,7 +138,9 @@ def concept_loss(backbone: Backbone, data: ConceptData, settings: ConceptSetting
     drop = (torch.rand(batch, generator=generator) < settings.caption_dropout).to(clean.device)
     texts = torch.where(drop[:, None, None], data.empty, data.texts[rows.to(clean.device)])
     noisy = noised(clean, noise, alphas[timesteps][:, None, None, None])
-    return (backbone.unet(noisy, timesteps, texts).sample - noise).square().mean()
+    with torch.autocast(backbone.device.type, torch.bfloat16, enabled=settings.bfloat16):
+        predicted = backbone.unet(noisy, timesteps, texts).sample
+    return (predicted.float() - noise).square().mean()
 
 
 def train(
@@ -160,19 +176,20 @@ def train(
 
 
 def export(unet: Any, folder: Path) -> Path:
-    """Writes the UNet's LoRA as diffusers' pipelines load it."""
+    """Writes the UNet's LoRA as diffusers' pipelines load it: under PEFT's names, which convolutions have as well."""
     from diffusers import StableDiffusionPipeline
-    from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    layers = {name: value.contiguous() for name, value in layers.items()}
+    layers = {name: value.contiguous() for name, value in get_peft_model_state_dict(unet).items()}
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, weight_name=FILE)
     return folder / FILE
 
 
 def gate(model: str, device: str, file: Path, count: int, method: str, width: int = 512) -> dict[str, Any]:
-    """Shares of windows that show a balloon: along panoramas with the LoRA, without it, and of renders."""
+    """Shares of windows that show a balloon: along panoramas with the LoRA, without it, of renders, of these decoded.
+
+    The last is what the autoencoder lets through, and so the most that any LoRA can reach.
+    """
     folder, shares = Path(find_model(model)), {}
     for name, adapters in (("with", Adapters(lora=str(file))), ("without", Adapters())):
         backbone = load_backbone(model, device=device, adapters=adapters)
@@ -183,6 +200,8 @@ def gate(model: str, device: str, file: Path, count: int, method: str, width: in
         shares[name] = float(np.concatenate(seen).mean())
     drawn = [sample_balloons(np.random.default_rng([1, number, 78]))[1] for number in range(16)]
     shares["renders"] = float(np.concatenate([shows_balloon(windows_of(each)) for each in drawn]).mean())
+    through = [decoded(backbone, each) for each in drawn]
+    shares["decoded"] = float(np.concatenate([shows_balloon(windows_of(each)) for each in through]).mean())
     return {**shares, "panoramas": count, "method": method,
             "passes": shares["with"] >= SHOWN and shares["without"] <= NOT_SHOWN}  # fmt: skip
 
@@ -190,7 +209,7 @@ def gate(model: str, device: str, file: Path, count: int, method: str, width: in
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a LoRA of the miniature for a concept that it does not know.")
     parser.add_argument("--steps", type=int, default=600, help="may be raised when a training is continued")
-    add_settings(parser, ConceptSettings, "rank", "batch", "peak_rate", "scenes", "seed")
+    add_settings(parser, ConceptSettings, "rank", "batch", "peak_rate", "scenes", "seed", "bfloat16")
     parser.add_argument("--model", default=EMBEDDED, help="embedded, or a folder in diffusers' layout")
     parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
     add_machine(parser, checkpoint_minutes=5.0)

@@ -57,6 +57,7 @@ class Pull:
 class Foresight:
     """Looks ahead: from noisy windows to the images they will become, and back.
 
+    backbone: the networks that are looked through; the task's, or those without autocast.
     batch: windows through the networks at once where a gradient is taken.
     checkpointing: keep of a forward pass only what stands between the networks, and compute the rest again.
     goal: features that every window is pulled toward whatever the others are, a row for each panorama; None where
@@ -64,6 +65,7 @@ class Foresight:
     """
 
     task: Task
+    backbone: Backbone
     loss: PerceptualLoss
     batch: Batch
     checkpointing: bool = False
@@ -79,20 +81,23 @@ class Foresight:
         unet_gradient: bool = True,
         toward: str | None = None,
         toward_picture: str | None = None,
+        widen: bool = False,
     ) -> Foresight:
         """With the loss of that name, and as its goal what words or a picture ask for; anchors where neither is given.
+
+        widen: the networks run in float32 under any lower precision.
 
         Raises:
             UsageError: no such loss, its weights cannot be had, words that it does not understand, no such picture.
         """
         from syncdiffusion.perceptual import distances
 
-        backbone = task.backbone
+        backbone = task.backbone.widened if widen else task.backbone
         kind = ("gradient", backbone.precision, loss, unet_gradient, checkpointing, *task.conditioning.kind)
         batch = Batch(gradient_batch, "gradient_batch", kind, backbone.row_bytes)
         seen = distances.load_perceptual(loss, backbone.device, backbone.dtype)
-        goal = goal_features(task, seen, toward, toward_picture)
-        return cls(task, seen, batch, checkpointing, goal)
+        goal = goal_features(backbone, task.prompts, seen, toward, toward_picture)
+        return cls(task, backbone, seen, batch, checkpointing, goal)
 
     def images(
         self, model: Backbone, step: Step, latents: Tensor, told: WindowConditioning, noise: Tensor | None = None
@@ -128,7 +133,7 @@ class Foresight:
         for anchor in anchors:
             rows = [views[:, anchor], self._rows(views)[:, anchor]]
             rows += [] if noise is None else [noise[:, anchor]]
-            found.append(always_finite(self.task.backbone, look)(*rows))
+            found.append(always_finite(self.backbone, look)(*rows))
         return torch.stack([images for images, *_ in found], 1), [features for _, *features in found]
 
     def gradients(
@@ -165,7 +170,7 @@ class Foresight:
         owner = torch.arange(n, device=views.device).repeat_interleave(len(others))
         rows = [views[:, others].flatten(0, 1), self._rows(views)[:, others].flatten(), owner]
         rows += [] if noise is None else [noise[:, others].flatten(0, 1)]
-        found = by_batches(always_finite(self.task.backbone, gradient), self.batch, *rows)
+        found = by_batches(always_finite(self.backbone, gradient), self.batch, *rows)
         gradients, images, distances = (each.unflatten(0, (n, len(others))) for each in found)
         return gradients, images, distances
 
@@ -198,20 +203,24 @@ class Foresight:
 
 @torch.no_grad()
 def goal_features(
-    task: Task, loss: Any, toward: str | None = None, toward_picture: str | None = None
+    backbone: Backbone,
+    prompts: Sequence[str],
+    loss: Any,
+    toward: str | None = None,
+    toward_picture: str | None = None,
 ) -> list[Tensor] | None:
-    """The features of a goal that is no window, a row for each panorama of the task; None where there is none.
+    """The features of a goal that is no window, a row for each panorama; None where there is none.
 
     Args:
+        prompts: one of each panorama.
         toward: words, for a loss that understands some.
         toward_picture: an image file; its central square, enlarged or reduced to a window's size, is looked at.
 
     Raises:
         UsageError: words that the loss does not understand, a file that is no picture.
     """
-    backbone, count = task.backbone, len(task.prompts)
     if toward is not None:
-        features = loss.features_of(toward, task.prompts)
+        features = loss.features_of(toward, prompts)
     elif toward_picture is not None:
         square = read_square(toward_picture, backbone.window * backbone.factor)
         square = square.to(backbone.device, backbone.dtype)
@@ -219,7 +228,7 @@ def goal_features(
             features = loss.features(square)
     else:
         return None
-    return [each.to(backbone.device).expand(count, *each.shape[1:]) for each in features]
+    return [each.to(backbone.device).expand(len(prompts), *each.shape[1:]) for each in features]
 
 
 def read_square(path: str, side: int) -> Tensor:

@@ -208,12 +208,24 @@ def test_a_faint_gradient_is_not_lost_in_float16(tiny):
     found = []
     for precision in ("float32", "float16"):
         task = new_task(replace(tiny, precision=precision), [PROMPT], [0], settings(width=96))
-        windows, foresight = task.windows(4), Foresight(task, Faint(), Batch(1))
+        windows, foresight = task.windows(4), Foresight(task, task.backbone, Faint(), Batch(1))
         views, step = windows.crop(task.noise), task.steps[0]
         _, target = foresight.aim(step, windows, views, (1,), None)
         found.append(foresight.gradients(step, windows, views, [0], target, None)[0])
     exact, half = found
     assert (half - exact).norm() <= 0.2 * exact.norm()
+
+
+def test_a_widened_gradient_is_float32s(tiny):
+    """At the first step, where all see the same noise: to the bit, where bfloat16's own is off by 0.04 or more."""
+    found = []
+    for precision, widen in (("float32", False), ("bfloat16", False), ("bfloat16", True)):
+        chosen, seen = settings(width=96, first_n=1, widen_gradient=widen), []
+        METHOD.sample_latents(replace(tiny, precision=precision), [PROMPT], [0], chosen, on_pull=seen.append)
+        found.append(seen[0].gradients)
+    exact, low, widened = found
+    assert torch.equal(widened, exact)
+    assert (low - exact).norm() > 0.04 * exact.norm()
 
 
 def test_noise_belongs_to_prompt_and_seed_alone():

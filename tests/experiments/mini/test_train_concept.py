@@ -14,7 +14,7 @@ from experiments.mini.world import sample_scene
 from syncdiffusion.backbones.adapters import Adapters
 from syncdiffusion.backbones.loading import load_backbone
 
-SETTINGS = ConceptSettings(rank=4, batch=4, peak_rate=1e-2, warmup=2, scenes=3)
+SETTINGS = ConceptSettings(rank=4, batch=4, peak_rate=3e-3, warmup=2, scenes=3)
 
 
 def test_a_balloon_is_found_where_one_is_drawn_and_nowhere_else():
@@ -29,7 +29,12 @@ def test_a_balloon_is_found_where_one_is_drawn_and_nowhere_else():
     assert (np.abs(alone - np.float32(0.6)).max(2) > 0.05).sum() < 0.08 * 128 * 128  # and the rest is as it was
 
 
-def test_the_miniature_was_not_trained_on_it():
+def test_the_miniature_was_not_trained_on_it_but_can_show_it():
+    """Narrower stripes were lost between the autoencoder's cells: no LoRA could have passed the gate."""
+    backbone = load_backbone(device="cpu")
+    drawn = [sample_balloons(np.random.default_rng(number))[1] for number in range(6)]
+    shown = [shows_balloon(windows_of(train_concept.decoded(backbone, each))) for each in drawn]
+    assert np.concatenate(shown).mean() >= 0.9
     assert WORDS.split()[-1] not in vocabulary()
 
 
@@ -45,7 +50,7 @@ def test_the_file_lowers_the_loss_of_what_it_was_trained_on(tiny_folder, made):
         data = make_data(backbone, SETTINGS)
         with torch.no_grad():  # of batches that no step drew
             losses.append(np.mean([concept_loss(backbone, data, SETTINGS, 1000 + i).item() for i in range(6)]))
-    assert losses[1] < 0.98 * losses[0]  # attention alone changes, in a network of random weights
+    assert losses[1] < 0.98 * losses[0]  # a network of random weights, of which four ranks change
 
 
 def test_an_interrupted_training_ends_as_one_in_one_go(tiny_folder, made, tmp_path):
