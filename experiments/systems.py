@@ -45,6 +45,7 @@ def sets(**settings: object) -> tuple[str, ...]:
 NIGHT, TWILIGHT = "a photo of a city skyline at night", "a photo of a mountain range at twilight"
 FOREST, CARTOON = "a photo of a forest with a misty fog", "cartoon panorama of spring summer beautiful nature"
 FAST = ("--method", "profile_matching")
+BALLOON = "syncdiffusion/weights/mini_balloon/balloon.safetensors"
 SKETCH, MASK = "conf/experiment/sdedit.png", "conf/experiment/mask.png"
 
 SYSTEMS: dict[str, System] = {
@@ -92,6 +93,11 @@ SYSTEMS: dict[str, System] = {
         "a ring of 360°, shown from its edge to its edge",
         "SyncDiffusion's loop closure",
         (NIGHT, *FAST, *sets(loop_closure="full")),
+    ),
+    "balloon": System(
+        "a concept that the model did not know, by LoRA",
+        "LoRA: Hu et al., ICLR 2022; concepts: Kumari et al., CVPR 2023",
+        ("a photo of a meadow with a balloon", *FAST, "--lora", BALLOON),
     ),
     "ddpm": System("ancestral sampling", "DDPM: Ho et al., NeurIPS 2020", (CARTOON, *FAST, *sets(sampler="ddpm"))),
     "dpmpp": System(
