@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CELL_WIDTH = 768  # wider panoramas are scaled down to it; the miniature's are shown pixel by pixel
 GAP, TEXT = 8, 16  # pixels
+ROWS = 24  # panoramas of comparison.png, if one prompt has not more
 MOST_ROWS = 36
 INK, PAPER, BLANK = "#1c1c1c", "#ffffff", "#e4e4e4"
 
@@ -56,11 +57,14 @@ def write_gallery(folder: Path, units: Sequence[Unit], titles: dict[str, str]) -
 def write_comparison(folder: Path, units: Sequence[Unit], titles: dict[str, str]) -> Path:
     """Draw comparison.png: of the first seed of every prompt, the methods one below the other.
 
-    A page is too narrow for panoramas side by side; the gallery holds them all.
+    A page is too narrow for panoramas side by side; the gallery holds them all. Of many methods the first prompts
+    alone, so that it stays a picture that one looks at: ROWS panoramas in all, or one prompt's.
     """
     from PIL import Image, ImageDraw
 
-    first = {unit.prompt: unit.seed for unit in reversed(units)}
+    prompts = list(dict.fromkeys(unit.prompt for unit in units))[: max(1, ROWS // len(titles))]
+    first = {unit.prompt: unit.seed for unit in reversed(units) if unit.prompt in prompts}
+    units = [unit for unit in units if unit.prompt in first]
     cells = {(unit.prompt, unit.label): open_image(folder, unit) for unit in units if first[unit.prompt] == unit.seed}
     there = [cell for cell in cells.values() if cell is not None]
     height = max((cell.height for cell in there), default=CELL_WIDTH // 6)
@@ -70,7 +74,7 @@ def write_comparison(folder: Path, units: Sequence[Unit], titles: dict[str, str]
     width = left + max([CELL_WIDTH, *(cell.width for cell in there)]) + GAP
     sheet = Image.new("RGB", (width, GAP + block * len(first)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for row, prompt in enumerate(dict.fromkeys(unit.prompt for unit in units)):
+    for row, prompt in enumerate(prompts):
         top = GAP + block * row
         bold.write(draw, (left, top), " ".join(prompt.split()), INK)
         for place, (label, title) in enumerate(titles.items()):
