@@ -108,7 +108,7 @@ def _gain(results: Results, label: str) -> Goal:
 
 
 def _not_worse(results: Results, label: str, name: str, margin: float) -> Goal | None:
-    """The goal of a metric; None where the folder has none of that name."""
+    """The goal of a metric; None where the folder has no numbers of it for both."""
     lower = METRICS[name].better == "lower"
     if not METRICS[name].per_panorama:
         swapped = swap_comparison(results, label, METRICS[name])
@@ -119,6 +119,8 @@ def _not_worse(results: Results, label: str, name: str, margin: float) -> Goal |
         if name not in results.panoramas:
             return None
         values = [a - b for a, b in _paired(results, name, (label, results.study.compare_with))]
+        if not values:  # moving windows have no borders to look at
+            return None
         found, by_prompt = mean_interval(np.concatenate(values)), mean_interval([each.mean() for each in values])
     words = f"{METRICS[name].display} less SyncDiffusion's"
     return Goal(words, found, by_prompt, margin if lower else -margin, not lower)

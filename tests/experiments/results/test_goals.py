@@ -74,6 +74,12 @@ def test_a_verdict_follows_the_whole_interval(given, name, verdict):
     assert verdicts(goals(results(**given), ROW))[name] == verdict
 
 
+def test_a_metric_that_the_row_has_no_numbers_of_is_no_goal():
+    made = results()
+    made.panoramas.loc[made.panoramas["method"] == ROW, "layout_lpips"] = np.nan
+    assert "Layout-LPIPS" not in verdicts(goals(made, ROW))
+
+
 def test_what_has_no_interval_is_open():
     one = goals(results(), ROW)[1]
     assert one.verdict(Interval(1.0, np.nan, np.nan, 4)) == "open"
