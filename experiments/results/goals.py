@@ -100,7 +100,10 @@ def _paired(results: Results, metric: str, labels: Sequence[str]) -> list[tuple[
 
 
 def _gain(results: Results, label: str) -> Goal:
-    values = _paired(results, "intra_lpips", (label, NOTHING_GAINED, results.study.compare_with))
+    there = "intra_lpips" in results.panoramas
+    values = _paired(results, "intra_lpips", (label, NOTHING_GAINED, results.study.compare_with)) if there else []
+    if not values:
+        raise UsageError(f"row={label}: no panorama has an Intra-LPIPS by all three methods; score with intra_lpips")
     pairs = (np.concatenate(each) for each in zip(*values, strict=True))
     prompts = (np.array([each.mean() for each in side]) for side in zip(*values, strict=True))
     words = "share of SyncDiffusion's gain in Intra-LPIPS"
@@ -136,9 +139,8 @@ def as_markdown(found: Sequence[Goal]) -> str:
 
 
 def _told(goal: Goal, found: Interval) -> tuple[str, str]:
-    numbers = (
-        f"{found.mean:.3g}" if found.low == found.high else f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]"
-    )
+    exact = found.low == found.high or np.isnan(found.half_width)  # or nobody knows how exact
+    numbers = f"{found.mean:.3g}" + ("" if exact else f" [{found.low:.3g}, {found.high:.3g}]")
     return numbers.replace("-", "−"), goal.verdict(found)
 
 

@@ -106,6 +106,12 @@ def test_what_cannot_be_held_to_goals_is_refused(row, change, message):
         goals(replace(made, study=replace(made.study, **change)), row)
 
 
+def test_without_the_metric_of_the_gain_it_says_so():
+    made = results()
+    with pytest.raises(UsageError, match="score with intra_lpips"):
+        goals(replace(made, panoramas=made.panoramas.drop(columns="intra_lpips")), ROW)
+
+
 def test_the_command_reads_a_committed_folder(capsys):
     assert main(["results/mini/approximations", "--row", "profile_matching"]) == 0
     told = capsys.readouterr().out
