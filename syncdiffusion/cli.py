@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args, get_type_hints
 
 from syncdiffusion import __version__
 from syncdiffusion.backbones.adapters import Adapters, with_scale
-from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, find_model
+from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, find_model
 from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.command_line import Parser
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import check_files
+from syncdiffusion.files import EMBEDDED, check_files
 from syncdiffusion.picture import check_out, png_with_record, record_of, save
 from syncdiffusion.prompts import WORDS_FILE, checked_prompt, unknown_words_line
 from syncdiffusion.settings import facts_of, written

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 WEIGHTS = Path(__file__).parent / "weights"
+EMBEDDED = "embedded"  # stands for what ships with the package: the miniature, or its ControlNet
+EMBEDDED_CONTROLNET = WEIGHTS / "mini_control"
 ABOUT = {"gate.json", "sampling.json", "words.txt", "README.md"}  # files that tell of a model and are no part of it
 
 
@@ -39,6 +41,11 @@ def _content_of(path: Path, *version: int) -> str:
 def place_of(value: str) -> Path:
     """Where the file of a setting lies; `~` is the user's home."""
     return Path(value).expanduser()
+
+
+def controlnet_place(value: str) -> Path:
+    """The folder of a ControlNet; one that is not there may be a hub id."""
+    return EMBEDDED_CONTROLNET if value == EMBEDDED else place_of(value)
 
 
 def of_hubs_form(name: str) -> bool:

@@ -213,9 +213,9 @@ class SamplingSettings:
 
 def controlnet_files(value: str) -> Sequence[Path] | None:
     """The files of a ControlNet's folder, but for those that tell of it; None of a hub id."""
-    from syncdiffusion.files import ABOUT, place_of
+    from syncdiffusion.files import ABOUT, controlnet_place
 
-    folder = place_of(value)
+    folder = controlnet_place(value)
     if not folder.is_dir():
         return None
     return sorted(each for each in folder.iterdir() if each.is_file() and each.name not in ABOUT)
@@ -249,7 +249,8 @@ class JointSettings(SamplingSettings):
         null="none", added=(None,), shared=True, file=True, picture=True, many=True,
     )  # fmt: skip
     controlnet: str | Sequence[str] | None = setting(
-        None, "the ControlNet, a folder or a hub id (owner/name or owner/name@revision), of each control_image",
+        None, "the ControlNet of each control_image: embedded (the miniature's, of land and sky), a folder, or a hub "
+        "id (owner/name or owner/name@revision)",
         null="none", added=(None,), shared=True, file=True, names=controlnet_files, many=True,
     )  # fmt: skip
     control_scale: float | Sequence[float] = setting(

@@ -47,8 +47,9 @@ from experiments.mini.training import (
 from syncdiffusion.backbones.adapters import Adapters
 from syncdiffusion.backbones.backbone import Backbone
 from syncdiffusion.backbones.loading import load_backbone
-from syncdiffusion.backbones.model_files import EMBEDDED, find_model
+from syncdiffusion.backbones.model_files import find_model
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import EMBEDDED
 from syncdiffusion.joint.noise import noised
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # as in diffusers' script
@@ -91,14 +92,14 @@ class LoraWeights(nn.Module):
         self.values = nn.ParameterDict({name.replace(".", "/"): value for name, value in found.items()})
 
 
-def _encoded(backbone: Backbone, picture: np.ndarray) -> Tensor:
+def encoded(backbone: Backbone, picture: np.ndarray) -> Tensor:
     return backbone.encode((to_unit(picture[None], backbone.device) + 1) / 2)
 
 
 @torch.no_grad()
 def decoded(backbone: Backbone, picture: np.ndarray) -> np.ndarray:
     """A picture [h, w, 3], uint8, as the autoencoder gives it back."""
-    image = backbone.decode(_encoded(backbone, picture))[0]
+    image = backbone.decode(encoded(backbone, picture))[0]
     return (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
@@ -109,7 +110,7 @@ def make_data(backbone: Backbone, settings: ConceptSettings) -> ConceptData:
     for number in range(settings.scenes):
         rng = np.random.default_rng([settings.seed, number, 77])
         _, picture, words = sample_balloons(rng)
-        latents.append(_encoded(backbone, picture))
+        latents.append(encoded(backbone, picture))
         told.append(words)
     texts = torch.cat([backbone.encode_prompts(told[i : i + 32]) for i in range(0, len(told), 32)])
     return ConceptData(torch.cat(latents), texts, backbone.encode_prompts([""]))
@@ -127,21 +128,30 @@ def add_lora(backbone: Backbone, settings: ConceptSettings) -> LoraWeights:
     return LoraWeights(backbone.unet)
 
 
-def concept_loss(backbone: Backbone, data: ConceptData, settings: ConceptSettings, step: int) -> Tensor:
-    """Mean squared error of the predicted noise, on a batch that the seed and the step determine."""
+def draw_noisy(backbone: Backbone, scenes: Tensor, settings: Any, step: int) -> tuple[Tensor, ...]:
+    """A batch that the seed and the step determine: rows of `scenes`, noisy windows of them, timesteps, noise, drops.
+
+    scenes: encoded, [n, c, h, w]. drops: whose caption is left out, booleans [batch].
+    """
     generator, batch = step_generator(settings.seed, step), settings.batch
-    rows = torch.randint(len(data.latents), (batch,), generator=generator)
-    lefts = torch.randint(data.latents.shape[3] - backbone.window + 1, (batch,), generator=generator)
+    rows = torch.randint(len(scenes), (batch,), generator=generator)
+    lefts = torch.randint(scenes.shape[3] - backbone.window + 1, (batch,), generator=generator)
     clean = torch.stack([
-        data.latents[row, :, :, left : left + backbone.window]
+        scenes[row, :, :, left : left + backbone.window]
         for row, left in zip(rows.tolist(), lefts.tolist(), strict=True)
     ])  # fmt: skip
     alphas = backbone.scheduler.alphas_cumprod.to(clean)
     timesteps = spread_timesteps(batch, len(alphas), generator).to(clean.device)
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     drop = (torch.rand(batch, generator=generator) < settings.caption_dropout).to(clean.device)
-    texts = torch.where(drop[:, None, None], data.empty, data.texts[rows.to(clean.device)])
     noisy = noised(clean, noise, alphas[timesteps][:, None, None, None])
+    return rows.to(clean.device), noisy, timesteps, noise, drop
+
+
+def concept_loss(backbone: Backbone, data: ConceptData, settings: ConceptSettings, step: int) -> Tensor:
+    """Mean squared error of the predicted noise, on a batch that the seed and the step determine."""
+    rows, noisy, timesteps, noise, drop = draw_noisy(backbone, data.latents, settings, step)
+    texts = torch.where(drop[:, None, None], data.empty, data.texts[rows])
     with torch.autocast(backbone.device.type, torch.bfloat16, enabled=settings.bfloat16):
         predicted = backbone.unet(noisy, timesteps, texts).sample
     return (predicted.float() - noise).square().mean()

@@ -21,11 +21,11 @@ from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of,
 from experiments.plan.references import check_made, features_file, saved_references
 from experiments.plan.schema import Stage
 from syncdiffusion.backbones.adapters import adapters_of
-from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER, configurations, find_model, square_of
+from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, configurations, find_model, square_of
 from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import check_files
+from syncdiffusion.files import EMBEDDED, check_files
 from syncdiffusion.geometry.sizes import choose_anchors
 from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 

@@ -231,8 +231,9 @@ def suited(method: str, setting: str, *, _root_: DictConfig) -> Any:
     From the model folder's sampling.json where it has one, else the default of the settings dataclass.
     """
     from baselines import METHODS
-    from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER
+    from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
     from syncdiffusion.backbones.sampling import EVERY_METHOD, sampling_defaults
+    from syncdiffusion.files import EMBEDDED
 
     backbone = _root_.backbone
     folder = EMBEDDED_FOLDER if backbone.model_id == EMBEDDED else None

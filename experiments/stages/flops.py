@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.architectures import PUBLISHED, Architecture
-from syncdiffusion.backbones.model_files import EMBEDDED, EMBEDDED_FOLDER
+from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
 from syncdiffusion.cost import NetworkCalls, Square
+from syncdiffusion.files import EMBEDDED
 
 if TYPE_CHECKING:
     import torch

@@ -21,6 +21,7 @@ from syncdiffusion.settings import check_settings, each_of, facts_of, setting
 
 SUFFIXES = (".safetensors", ".bin", ".pt")  # of files of weights
 CUSTOM_DIFFUSION = "pytorch_custom_diffusion_weights"  # what diffusers' training script calls them
+TOKENS = "learned_embeds"  # and new tokens, beside names such as <new1>, which not every file system can hold
 
 
 def weights_or_hub(value: str) -> Sequence[Path] | None:
@@ -48,7 +49,7 @@ def custom_diffusion_files(value: str) -> list[Path]:
             f"backbone.custom_diffusion={value}: holds no {CUSTOM_DIFFUSION}.bin or .safetensors; give a folder that "
             "diffusers' train_custom_diffusion.py wrote (the original repository's delta.bin is another format)"
         )
-    tokens = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.stem[0] == "<"]
+    tokens = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.stem.startswith(("<", TOKENS))]
     return [*found, *sorted(tokens)]
 
 

@@ -159,7 +159,8 @@ def add_tokens(pipe: Any, path: Path) -> None:
                 raise ValueError(f"its {token} is no embedding of a token")
             if vectors.shape[-1] != width:
                 raise ValueError(f"is another model's: its {token} has {vectors.shape[-1]} numbers, not {width}")
-            pipe.load_textual_inversion({token: vectors}, tokenizer=tokenizer, text_encoder=encoder)
+            with _silence():
+                pipe.load_textual_inversion({token: vectors}, tokenizer=tokenizer, text_encoder=encoder)
 
 
 def add_lora(pipe: Any, path: Path, scale: float) -> None:
@@ -190,17 +191,21 @@ def add_lora(pipe: Any, path: Path, scale: float) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """The libraries tell at length of what has no place; it is counted, and told in a line."""
+    """The libraries tell at length of what has no place, which is counted and told in a line, and of new rows."""
     import diffusers
+    import transformers
 
-    before = diffusers.utils.logging.get_verbosity()
-    diffusers.utils.logging.set_verbosity(logging.CRITICAL)
+    logs = [diffusers.utils.logging, transformers.utils.logging]
+    before = [each.get_verbosity() for each in logs]
     try:
+        for each in logs:
+            each.set_verbosity(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        diffusers.utils.logging.set_verbosity(before)
+        for each, level in zip(logs, before, strict=True):
+            each.set_verbosity(level)
 
 
 def _text_encoders(pipe: Any) -> Iterator[Any]:

@@ -18,7 +18,6 @@ from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
 from syncdiffusion.backbones.adapting import adapt
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
 from syncdiffusion.backbones.model_files import (
-    EMBEDDED,
     NETWORKS,
     PARTS,
     SECOND_PARTS,
@@ -32,6 +31,7 @@ from syncdiffusion.backbones.model_files import (
 from syncdiffusion.backbones.offload import Offload
 from syncdiffusion.backbones.text_xl import check_unet
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import EMBEDDED
 from syncdiffusion.perceptual.pretrained import reachable
 from syncdiffusion.settings import AUTO
 

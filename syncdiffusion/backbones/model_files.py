@@ -9,9 +9,8 @@ from typing import Any
 from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import ABOUT, WEIGHTS, content_of, of_hubs_form
+from syncdiffusion.files import ABOUT, EMBEDDED, WEIGHTS, content_of, of_hubs_form
 
-EMBEDDED = "embedded"  # the model id of the miniature that ships with the package
 EMBEDDED_FOLDER = WEIGHTS / "mini"
 
 

@@ -21,7 +21,7 @@ from syncdiffusion.backbones.backbone import dtype_of
 from syncdiffusion.backbones.loading import freeze
 from syncdiffusion.conditioning.text import Control
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import of_hubs_form, open_picture, pixels_of, place_of
+from syncdiffusion.files import controlnet_place, of_hubs_form, open_picture, pixels_of
 from syncdiffusion.settings import JointSettings
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_canvas(backbone: Backbone, path: str, settings: JointSettings) -> Tenso
 def load_controlnet(backbone: Backbone, name: str) -> Any:
     """The ControlNet in a folder or hub repository, frozen, in the precision of the backbone's UNet.
 
-    name: a folder, or a hub id, as owner/name or owner/name@revision. Safetensors only.
+    name: embedded for the miniature's, a folder, or a hub id, as owner/name or owner/name@revision. Safetensors only.
 
     Raises:
         UsageError: there is none, or it is of another model.
@@ -110,7 +110,7 @@ def _plain(value: Any) -> Any:
 def _load(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     from diffusers import ControlNetModel
 
-    folder, (repository, _, revision) = place_of(name), name.partition("@")
+    folder, (repository, _, revision) = controlnet_place(name), name.partition("@")
     source: Path | str = folder if folder.is_dir() else repository
     if isinstance(source, str) and not of_hubs_form(source):
         raise UsageError(f"controlnet={name}: no such folder; give an existing one or a hub id such as owner/name")
