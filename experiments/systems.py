@@ -46,6 +46,8 @@ NIGHT, TWILIGHT = "a photo of a city skyline at night", "a photo of a mountain r
 FOREST, CARTOON = "a photo of a forest with a misty fog", "cartoon panorama of spring summer beautiful nature"
 FAST = ("--method", "profile_matching")
 BALLOON = "syncdiffusion/weights/mini_balloon/balloon.safetensors"
+SEPIA = "syncdiffusion/weights/mini_sepia"
+SKYLINE = "conf/experiment/control.png"
 SKETCH, MASK = "conf/experiment/sdedit.png", "conf/experiment/mask.png"
 
 SYSTEMS: dict[str, System] = {
@@ -74,6 +76,14 @@ SYSTEMS: dict[str, System] = {
         "guided diffusion: Dhariwal and Nichol, NeurIPS 2021",
         (FOREST, *sets(toward_picture=SKETCH)),
     ),
+    "control": System(
+        "along a given skyline, by ControlNet",
+        "Zhang et al., ICCV 2023",
+        (
+            *(TWILIGHT, *FAST, "--guidance-scale", "3"),
+            *sets(control_image=SKYLINE, controlnet="embedded", control_scale=2.5),
+        ),
+    ),
     "sdedit": System(
         "SDEdit, from a colour sketch",
         "Meng et al., ICLR 2022",
@@ -96,8 +106,13 @@ SYSTEMS: dict[str, System] = {
     ),
     "balloon": System(
         "a concept that the model did not know, by LoRA",
-        "LoRA: Hu et al., ICLR 2022; concepts: Kumari et al., CVPR 2023",
+        "Hu et al., ICLR 2022",
         ("a photo of a meadow with a balloon", *FAST, "--lora", BALLOON),
+    ),
+    "sepia": System(
+        "a look that the model did not know, by Custom Diffusion",
+        "Kumari et al., CVPR 2023",
+        (f"<sepia> {NIGHT}", *FAST, "--custom-diffusion", SEPIA),
     ),
     "ddpm": System("ancestral sampling", "DDPM: Ho et al., NeurIPS 2020", (CARTOON, *FAST, *sets(sampler="ddpm"))),
     "dpmpp": System(

@@ -4,6 +4,11 @@
     python -m experiments.mini.train_control --export        # from the last checkpoint, no training
     python -m experiments.mini.train_control --gate          # does the made skyline follow the given one?
 
+syncdiffusion/weights/mini_control (`controlnet=embedded`) is what this made in 80 minutes of one core that had other
+work as well (from 350 steps of an earlier attempt; scenes from --first 24576 on, --cooldown 1000):
+
+    python -m experiments.mini.train_control --threads 1 --bfloat16 --batch 24 --peak-rate 7e-4 --steps 3200
+
 UNet, text encoder and autoencoder are those of --model and stay as they are; the ControlNet begins as the UNet's
 encoder, with zeros where it adds to it (Zhang et al., ICCV 2023). The training is otherwise train_diffusion.py's:
 scenes encoded once, windows cut anywhere from them, a second call goes on from the last checkpoint.

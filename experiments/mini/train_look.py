@@ -4,6 +4,10 @@
     python -m experiments.mini.train_look --gate      # are panoramas brown where the new word says so, and only there?
     syncdiffusion "<sepia> a photo of a lake" --custom-diffusion runs/mini-training/look
 
+syncdiffusion/weights/mini_sepia is what this made in 25 minutes of one core, beside other work:
+
+    python -m experiments.mini.train_look --threads 1 --bfloat16 --steps 2300
+
 As diffusers' train_custom_diffusion.py with `--freeze_model crossattn` (Kumari et al., CVPR 2023): cross-attention and
 the embedding of one new word are trained, nothing else. This UNet has two cross-attentions, whose keys and values alone
 turned colours half of the way. Half of the scenes are ordinary ones under ordinary captions, so that what is learnt

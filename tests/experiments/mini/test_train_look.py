@@ -8,12 +8,15 @@ from safetensors.torch import load_file
 from experiments.mini import train_look
 from experiments.mini.balloon import windows_of
 from experiments.mini.captions import vocabulary
+from experiments.mini.panoramas import make_panorama
 from experiments.mini.scenes import WIDE, render
 from experiments.mini.sepia import LIGHT, SHADE, TOKEN, is_sepia, sample_look, sepia
 from experiments.mini.train_look import LookSettings, add_look, look_loss, main, make_data, train, word_in_use
 from experiments.mini.world import sample_scene
 from syncdiffusion.backbones.adapters import Adapters
 from syncdiffusion.backbones.loading import load_backbone
+from syncdiffusion.backbones.model_files import find_model
+from syncdiffusion.files import WEIGHTS
 
 SETTINGS = LookSettings(batch=4, peak_rate=1e-2, warmup=2, scenes=4)
 
@@ -119,3 +122,13 @@ def test_without_a_folder_the_gate_says_so_in_a_line(tmp_path, capsys):
         main(["--gate", "--work", str(tmp_path), "--device", "cpu"])
     told = capsys.readouterr().err.strip().splitlines()
     assert "custom_diffusion=" in told[-1]
+
+
+def test_what_ships_makes_a_panorama_brown_where_the_word_says_so():
+    """Gate: 0.73 of windows, none without the word. Here half of six, since this is one panorama."""
+    backbone = load_backbone(device="cpu", adapters=Adapters(custom_diffusion=str(WEIGHTS / "mini_sepia")))
+    prompt, seen = "a photo of a city skyline at night", {}
+    for prefix in ("", f"{TOKEN} "):
+        made = make_panorama(backbone, find_model(), "shifted_matching", prefix + prompt, 1, width=768, steps=15)
+        seen[prefix] = is_sepia(windows_of(made)).mean()
+    assert seen[""] == 0 and seen[f"{TOKEN} "] >= 0.5
