@@ -1,7 +1,9 @@
 """The dry run: counts against what a run then makes, times against rates worked out by hand."""
 
 import csv
+import json
 import re
+import shutil
 
 import pytest
 
@@ -131,3 +133,14 @@ def test_rates_of_another_model_of_the_same_name_are_not_taken(monkeypatch):
 def test_words_that_the_model_does_not_know_are_told(compose, capsys):
     assert "not trained on: cat" in estimate(compose_plan(["prompts.texts=[a photo of a cat]"]))
     assert "not trained on" not in estimate(compose("dry_run=true"))  # a model that does not tell its words
+
+
+def test_results_that_were_made_with_a_file_that_is_not_here_tell_no_seconds(tmp_path):
+    """A study has the name of its layout alone: what it costs cannot be told, and no dry run fails for it."""
+    plan = compose_plan(["backbone.precision=bfloat16", "backbone.device=cpu"])
+    shutil.copytree(RESULTS / "mini" / "table1", tmp_path / "table1")
+    known = committed(tmp_path, plan.backbone, "cpu")
+    assert len(known) == 180
+    shutil.copytree(RESULTS / "mini" / "layout", tmp_path / "layout")
+    assert json.loads((tmp_path / "layout" / "study.json").read_text())["rows"][0]["settings"]["layout"] == "layouts"
+    assert committed(tmp_path, plan.backbone, "cpu") == known
