@@ -103,8 +103,8 @@ def calls(settings: DiffCollageSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama; an overlap is half a window."""
     count = len(corners(settings, square))
     count_of_overlaps = count if settings.ring else count - 1
-    canvas = joint_calls(count, settings.steps_taken, settings.height, settings.width, square)
-    return canvas + NetworkCalls(unet=count_of_overlaps / 2 * settings.steps_taken)
+    canvas = joint_calls(count, len(settings.passes), settings.height, settings.width, square)
+    return canvas + NetworkCalls(unet=count_of_overlaps / 2 * len(settings.passes))
 
 
 METHOD = Method(

@@ -34,7 +34,7 @@ def sample(task: Task, settings: MultiDiffusionSettings) -> Tensor:
 def calls(settings: Any, square: Square) -> NetworkCalls:
     """Network calls of one panorama."""
     count = len(overlapping_corners(settings, square))
-    return joint_calls(count, settings.steps_taken, settings.height, settings.width, square)
+    return joint_calls(count, len(settings.passes), settings.height, settings.width, square)
 
 
 METHOD = Method(

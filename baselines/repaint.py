@@ -3,11 +3,8 @@
 The canvas is filled as in `blended_latent`: the first window is an ordinary sample, each later one has `overlap` of
 itself known from what is there already. RePaint needs no model trained for it. A window goes down the noise levels by
 DDPM; before each step but its first the known cells are replaced by the known latents, freshly noised to that step's
-level, and to bring the rest into harmony with them the way is gone back up again and again:
-
-* on reaching level 0, j, 2j, ... (the least noise is 0), but not the last j levels below the top, the window climbs j
-  levels, x <- sqrt(a) · x + sqrt(1 - a) · z with a = alpha_bar of the level above over that of the level below;
-* it does so jump_n_sample - 1 times at each such level, and then goes on down.
+level, and to bring the rest into harmony with them the way is gone back up again and again (`joint.resampling`). With a
+mask other methods do so, too.
 
 The levels are the sampler's steps. The authors' code (andreas128/RePaint@8e2a055) has 250 of them, in pixels; here they
 are latents of however many steps all methods have, and where there are no more than `jump_length` there is no jump. It
@@ -23,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from baselines.blended_latent import corners, extrapolated
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
+from syncdiffusion.joint.resampling import levels, passes
 from syncdiffusion.method import Method
 from syncdiffusion.settings import SAMPLERS, SamplingSettings, setting
 
@@ -42,23 +40,6 @@ class RepaintSettings(SamplingSettings):
     overlap: float = setting(0.5, "share of a window that is known already", above=0, below=1)
     jump_length: int = setting(10, "levels that a window climbs when it goes back", least=1)
     jump_n_sample: int = setting(10, "how often each stretch of levels is gone down; 1 never goes back", least=1)
-
-
-def levels(steps: int, jump_length: int, jump_n_sample: int) -> list[int]:
-    """The noise levels that a window visits: from steps - 1 down to 0 and back up, and at last -1, which is clean.
-
-    >>> levels(4, 2, 2)
-    [3, 2, 1, 0, 1, 2, 1, 0, -1]
-    """
-    jumps = dict.fromkeys(range(0, steps - jump_length, jump_length), jump_n_sample - 1)
-    visited = [steps - 1]
-    while visited[-1] >= 0:
-        level = visited[-1] - 1
-        visited.append(level)
-        if jumps.get(level, 0):
-            jumps[level] -= 1
-            visited += range(level + 1, level + jump_length + 1)
-    return visited
 
 
 def sample(task: Task, settings: RepaintSettings) -> Tensor:
@@ -102,33 +83,28 @@ def repaint(
     from syncdiffusion.joint.loop import denoise
     from syncdiffusion.joint.noise import draw_normal, noised
 
-    of_level = task.steps[::-1]
-    down = [i for i in range(len(way) - 1) if way[i + 1] < way[i]]  # where in the way the network is asked
-    asked = iter(down)
-    at = 0
+    of_level, order = task.steps[::-1], passes(way)
+    at = -1
 
     def fresh() -> Tensor:
         return draw_normal(generators, tuple(known.shape[1:])).to(known)
 
     def put_known(step: Step, views: Tensor) -> Tensor:
         nonlocal at
-        at = next(asked)
+        at += 1
         if at == 0 or not mask.any():
             return views
         return torch.where(mask, noised(known, fresh(), task.signal(step))[:, None], views)
 
     def climb(step: Step, x: Tensor) -> Tensor:
-        position = at + 1
-        while position + 1 < len(way) and way[position + 1] > way[position]:
-            share = task.signal(of_level[way[position + 1]]) / task.signal(of_level[way[position]])
-            x = noised(x, fresh(), share)
-            position += 1
+        for level in order[at][1]:
+            x = noised(x, fresh(), task.signal(of_level[level]) / task.signal(of_level[level - 1]))
         return x
 
     size = start.shape[-1]
     found = denoise(
         task.quiet(), place_windows(size, size, size, size), start=start,
-        schedule=[of_level[way[i]] for i in down], before=put_known, canvas=climb,
+        schedule=[of_level[level] for level, _ in order], before=put_known, canvas=climb,
     )  # fmt: skip
     return torch.where(mask, known, found)
 
@@ -136,8 +112,7 @@ def repaint(
 def calls(settings: RepaintSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama. The first window goes straight down."""
     count, way = len(corners(settings, square)), levels(settings.steps, settings.jump_length, settings.jump_n_sample)
-    each = sum(after < before for before, after in zip(way[:-1], way[1:], strict=True))
-    later = joint_calls(count - 1, each, settings.height, settings.width, square)
+    later = joint_calls(count - 1, len(passes(way)), settings.height, settings.width, square)
     return later + NetworkCalls(unet=settings.steps)
 
 

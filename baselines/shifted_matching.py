@@ -162,7 +162,7 @@ def places(length: int, size: int, stride: int, shift: int) -> list[int]:
 
 def calls(settings: ShiftedMatchingSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama; steps differ by a window in a row."""
-    windows = sum(len(corners(settings, square, step)) for step in range(settings.steps_taken))
+    windows = sum(len(corners(settings, square, step)) for step in settings.passes)
     return NetworkCalls(unet=windows, decoder=settings.height * settings.width / square.pixels**2)
 
 

@@ -65,7 +65,7 @@ def corners(settings: Any, square: Square) -> Corners:
 def calls(settings: SpotDiffusionSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama."""
     count = len(corners(settings, square))
-    return joint_calls(count, settings.steps_taken, settings.height, settings.width, square)
+    return joint_calls(count, len(settings.passes), settings.height, settings.width, square)
 
 
 METHOD = Method(

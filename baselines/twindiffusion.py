@@ -103,7 +103,7 @@ def corners(settings: TwinDiffusionSettings, square: Square) -> Corners:
 
 def calls(settings: TwinDiffusionSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama."""
-    return joint_calls(len(corners(settings, square)), settings.steps_taken, settings.height, settings.width, square)
+    return joint_calls(len(corners(settings, square)), len(settings.passes), settings.height, settings.width, square)
 
 
 METHOD = Method(

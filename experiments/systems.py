@@ -94,6 +94,14 @@ SYSTEMS: dict[str, System] = {
         "blended latents: Avrahami et al., SIGGRAPH 2023",
         (TWILIGHT, *FAST, *sets(start_image=FOLDER / "multidiffusion.png", mask=MASK)),
     ),
+    "resampling": System(
+        "the same, going back up the noise levels",
+        "RePaint: Lugmayr et al., CVPR 2022",
+        (
+            *(TWILIGHT, *FAST),
+            *sets(start_image=FOLDER / "multidiffusion.png", mask=MASK, jump_length=5, jump_n_sample=3),
+        ),
+    ),
     "blended_latent": System(
         "blended latent diffusion", "Avrahami et al., SIGGRAPH 2023", (TWILIGHT, "--method", "blended_latent")
     ),

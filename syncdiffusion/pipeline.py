@@ -263,7 +263,7 @@ class SyncDiffusionPipeline(
             square = Square(backbone.window, backbone.factor)
             given |= refuse(settings)
             made = settings_of(chosen, square, self.scheduler, given, guidance_scale, eta, circular_padding)
-            self._interrupt, self._guidance_scale, self._num_timesteps = False, guidance_scale, made.steps_taken
+            self._interrupt, self._guidance_scale, self._num_timesteps = False, guidance_scale, len(made.passes)
             with lora_scaled(self, cross_attention_kwargs):
                 texts = (prompt, prompt_embeds, negative_prompt, negative_prompt_embeds)
                 layout = getattr(made, "layout", None)
@@ -273,7 +273,7 @@ class SyncDiffusionPipeline(
                 seeds, noise = drawn(seed, generator, shape, num_images_per_prompt, latents, text[0])
                 told = Conditioning(text[0].to(backbone.dtype), text[1].to(backbone.dtype), made.guidance_scale)
                 steered = steering(self, chosen, told, callback_on_step_end, callback_on_step_end_tensor_inputs)
-                with on_device(self, backbone.device, "unet", "vae"), self.progress_bar(total=made.steps_taken) as bar:
+                with on_device(self, backbone.device, "unet", "vae"), self.progress_bar(total=len(made.passes)) as bar:
 
                     def on_step(step: Step) -> None:
                         bar.total = step.count  # of some methods not the sampler's

@@ -210,6 +210,11 @@ class SamplingSettings:
         """Denoising steps of a canvas: all of them, unless it starts from a picture."""
         return self.steps
 
+    @property
+    def passes(self) -> Sequence[int]:
+        """The numbers of the steps in the order in which a canvas takes them; some again where it goes back."""
+        return range(self.steps_taken)
+
 
 def controlnet_files(value: str) -> Sequence[Path] | None:
     """The files of a ControlNet's folder, but for those that tell of it; None of a hub id."""
@@ -302,9 +307,18 @@ class StartSettings(SamplingSettings):
         None, "picture, white where the start image is made new; the rest stays", file=True, picture=True,
         null="all of it", added=(None,), shared=True,
     )  # fmt: skip
+    # RePaint's own has the same two, of its windows.
+    jump_length: int = setting(10, "with a mask: steps that a canvas goes back at once", least=1, added=(10,))
+    jump_n_sample: int = setting(
+        1, "with a mask: how often each stretch of steps is gone down, as in RePaint; 1 never goes back", least=1,
+        added=(1,),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mask is None and (self.jump_length, self.jump_n_sample) != (10, 1):
+            name = "jump_n_sample" if self.jump_n_sample != 1 else "jump_length"
+            raise UsageError(f"{name}={getattr(self, name)}: is of a mask; give start_image=FILE and mask=FILE as well")
         for name in ("start_strength", "mask"):
             if self.start_image is None and getattr(self, name) is not None:
                 raise UsageError(f"{name}={getattr(self, name)}: needs a picture; give start_image=FILE as well")
@@ -322,6 +336,13 @@ class StartSettings(SamplingSettings):
         # Rounded first: 0.58 · 50 is 28.999... Without a strength at least one step is left.
         taken = int(round(strength * self.steps, 6))
         return max(1, taken) if self.start_strength is None else taken
+
+    @property
+    def passes(self) -> Sequence[int]:
+        from syncdiffusion.joint.resampling import levels, passes
+
+        visited = levels(self.steps_taken, self.jump_length, self.jump_n_sample)
+        return [self.steps_taken - 1 - level for level, _ in passes(visited)]
 
 
 def loop_closure_setting() -> Any:

@@ -137,7 +137,7 @@ def sample(task: Task, settings: SyncDiffusionSettings) -> Tensor:
 
 def pulls(settings: SyncDiffusionSettings) -> int:
     """In how many steps windows are pulled."""
-    return sum(map(settings.active, range(settings.steps_taken))) if settings.weight else 0
+    return sum(map(settings.active, settings.passes)) if settings.weight else 0
 
 
 def calls(settings: SyncDiffusionSettings, square: Square) -> NetworkCalls:
@@ -150,7 +150,7 @@ def calls(settings: SyncDiffusionSettings, square: Square) -> NetworkCalls:
     pull = (unet + images) * pulls(settings) if moved else NetworkCalls()
     if settings.toward_picture is not None and pulls(settings):
         pull += NetworkCalls(loss=1)  # the picture, once
-    return joint_calls(n, settings.steps_taken, settings.height, settings.width, square) + pull
+    return joint_calls(n, len(settings.passes), settings.height, settings.width, square) + pull
 
 
 METHOD = Method(

@@ -13,8 +13,8 @@ one step of the sampler each, average. A method fills in what it changes and say
     fuse      how windows become a canvas again                     GVCF, Mixture of Diffusers, SaFa
     canvas    what happens to the canvas before the next step       re-noising, swaps
 
-What all methods have in common is the task's: the sampler (`joint.sampler`), and a picture that the canvas starts from
-and whose parts a mask may keep (`joint.start`).
+What all methods have in common is the task's: the sampler (`joint.sampler`), a picture that the canvas starts from and
+whose parts a mask may keep (`joint.start`), and how often it then goes back up the noise levels (`joint.resampling`).
 
 Shapes: a canvas is [n, c, h, w], windows are [n, N, c, s, s].
 """
@@ -22,6 +22,7 @@ Shapes: a canvas is [n, c, h, w], windows are [n, N, c, s, s].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -58,7 +59,8 @@ def denoise(
     """
     predict, advance = predict or task.predict_noise, advance or task.advance
     x = task.noise if start is None else start
-    for step in task.steps if schedule is None else schedule:
+    way = task.way if schedule is None else tuple((step, ()) for step in schedule)
+    for number, (step, back) in enumerate(way):
         placed = windows if isinstance(windows, Windows) else windows(step)
         task.sampler.place(placed)
         views = placed.crop(x)
@@ -74,5 +76,6 @@ def denoise(
             if canvas is not None:
                 x = canvas(step, x)
             x = task.keep(task.signal_after(step), x)
-        x = task.told(step, x)
+        x = task.told(step if schedule is not None else replace(step, index=number, count=len(way)), x)
+        x = task.climb(x, back)
     return task.keep(None, x)

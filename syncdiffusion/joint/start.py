@@ -8,7 +8,9 @@ DDPM, with fresh noise; here the canvas's own noise is the only one, and once is
 With a mask only the white part is made new. Elsewhere the picture, noised by the same noise to the level of each step,
 is put back at every step, and clean at the end, as in SDEdit's and Blended Diffusion's (Avrahami et al., CVPR 2022)
 inpainting. It is put back into windows too, after whatever a method does to them, so that a pull moves only what is
-new. All of it happens in latents: what stays is the picture as the autoencoder renders it.
+new. With `jump_n_sample` above 1 the canvas also goes back up again and again, as RePaint's windows do
+(`joint.resampling`), so that what is new comes into harmony with what stays. All of it happens in latents: what stays
+is the picture as the autoencoder renders it.
 
 A picture is resized to the canvas, whatever its shape (Lanczos), as diffusers' pipelines do; a mask to the canvas's
 latent cells (box average), and a cell is made new from half white on.

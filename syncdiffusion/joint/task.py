@@ -19,11 +19,12 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import check_pixels, check_stride
 from syncdiffusion.geometry.windows import Windows, place_windows
 from syncdiffusion.joint.finite import always_finite
-from syncdiffusion.joint.noise import initial_noise, noise_generator
+from syncdiffusion.joint.noise import draw_normal, initial_noise, noise_generator, noised
+from syncdiffusion.joint.resampling import levels, passes
 from syncdiffusion.joint.sampler import Sampler, new_sampler
 from syncdiffusion.joint.start import Start, read_start
 from syncdiffusion.memory import Batch, by_batches
-from syncdiffusion.settings import AUTO, SamplingSettings
+from syncdiffusion.settings import AUTO, SamplingSettings, StartSettings
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -70,6 +71,7 @@ class Task:
     sampler: with the task's steps set; none but this task's.
     skipped: how many of the sampler's first steps are not taken, because the canvas starts from a picture.
     start: that picture.
+    jumps: RePaint's jump_length and jump_n_sample, by which canvases go back up (`joint.resampling`).
     window_batch: windows through the UNet at once, or "auto"; fewer where they do not fit into memory.
     on_step, on_pull: see `Method.generate`.
     given: what the caller has made already.
@@ -84,6 +86,7 @@ class Task:
     sampler: Sampler
     skipped: int = 0
     start: Start | None = None
+    jumps: tuple[int, int] = (1, 1)
     window_batch: int | str = AUTO
     on_step: OnStep | None = None
     on_pull: Callable[[Any], None] | None = None
@@ -119,6 +122,24 @@ class Task:
         """The sampler's steps, from most noise to none."""
         timesteps = self.sampler.timesteps[self.skipped :]
         return tuple(Step(index, len(timesteps), t) for index, t in enumerate(timesteps))
+
+    @property
+    def way(self) -> tuple[tuple[Step, tuple[Step, ...]], ...]:
+        """The steps in the order in which they are taken, each with those that canvases climb back to after it."""
+        steps = self.steps[::-1]
+        order = passes(levels(len(steps), *self.jumps))
+        return tuple((steps[level], tuple(steps[each] for each in back)) for level, back in order)
+
+    def climb(self, x: Tensor, back: Sequence[Step]) -> Tensor:
+        """Canvases [n, c, h, w] with the noise of the start of the last of these steps, each above the one before."""
+        for step in back:
+            fresh = draw_normal(self._resampling, tuple(x.shape[1:])).to(x)
+            x = noised(x, fresh, self.signal(step) / self.signal(self.steps[step.index + 1]))
+        return x
+
+    @functools.cached_property
+    def _resampling(self) -> list[torch.Generator]:
+        return self.generators("resampling")
 
     def generators(self, stream: str) -> list[torch.Generator]:
         """A CPU generator for each panorama, for what else a method draws; `stream` names the purpose."""
@@ -221,6 +242,7 @@ def new_task(
         new_sampler(backbone, settings.sampler, settings.steps, fresh),
         settings.steps - settings.steps_taken,
         read_start(backbone, settings),
+        (settings.jump_length, settings.jump_n_sample) if isinstance(settings, StartSettings) else (1, 1),
         getattr(settings, "window_batch", AUTO),
         on_step,
         on_pull,

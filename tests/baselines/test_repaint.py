@@ -5,9 +5,10 @@ import torch
 
 from baselines import METHODS
 from baselines.released.literal import guided_noise
-from baselines.repaint import RepaintSettings, levels
+from baselines.repaint import RepaintSettings
 from syncdiffusion.cost import Square
 from syncdiffusion.joint.noise import initial_noise, noise_generator
+from syncdiffusion.joint.resampling import levels
 from tests.baselines.counting import check_calls
 
 PROMPT = "a photo of a forest"

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from baselines.multidiffusion import MultiDiffusionSettings
 from experiments.plan.words import plain_words
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.joint.noise import initial_noise
+from syncdiffusion.joint.noise import initial_noise, noise_generator
 from syncdiffusion.joint.task import new_task
 from syncdiffusion.perceptual import distances
 from syncdiffusion.settings import SAMPLERS, StartSettings
 from tests.baselines.counting import Flat, check_calls
+from tests.baselines.test_repaint import literal_levels
 from tests.experiments.composing import compose_plan
 
 PROMPT = "a photo of a forest"
@@ -136,11 +138,56 @@ def test_known_parts_are_at_the_level_of_every_step(tiny, sketch, mask):
     assert levels == [True] * 5
 
 
+def test_with_jumps_a_masked_canvas_goes_back_up_as_repaints_windows_do(tiny, sketch, mask):
+    """A literal loop of MultiDiffusion around it: float32, five steps of sums in another order."""
+    chosen = settings_of("multidiffusion", start_image=sketch, mask=mask, jump_length=2, jump_n_sample=3)
+    told = []
+    found = METHODS["multidiffusion"].sample_latents(tiny, [PROMPT], [4], chosen, told.append)
+    task = new_task(tiny, [PROMPT], [4], chosen)
+    windows, clean, pure, new = task.windows(4), task.start.latents, task.pure_noise, task.start.new
+    generator = noise_generator(PROMPT, 4, "resampling")
+    alphas = [float(task.signal(step)) for step in task.steps[::-1]] + [float(task.sampler._final)]  # -1: the last
+    x, way = torch.where(new, pure, 0), literal_levels(5, 2, 3)
+    assert len(way) > 6
+    for now, then in pairwise(way):
+        a, b = alphas[now], alphas[then]
+        if then > now:
+            x = (b / a) ** 0.5 * x + (1 - b / a) ** 0.5 * torch.randn(x.shape[1:], generator=generator)[None]
+            continue
+        x = torch.where(new, x, a**0.5 * clean + (1 - a) ** 0.5 * pure)
+        total, count, step = torch.zeros_like(x), torch.zeros_like(x), task.steps[4 - now]
+        noise = task.predict_noise(step, windows, windows.crop(x))
+        for number, (top, left) in enumerate(windows.corners):
+            part = x[..., top : top + 8, left : left + 8]
+            x0 = (part - (1 - a) ** 0.5 * noise[:, number]) / a**0.5
+            total[..., top : top + 8, left : left + 8] += b**0.5 * x0 + (1 - b) ** 0.5 * noise[:, number]
+            count[..., top : top + 8, left : left + 8] += 1
+        x = total / count
+    torch.testing.assert_close(found, torch.where(new, x, clean), atol=1e-4, rtol=0)
+    downs = sum(then < now for now, then in pairwise(way))
+    assert [(step.index, step.count) for step in told] == [(i, downs) for i in range(downs)]
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_every_joint_method_goes_back_up_and_its_calls_are_counted(tiny, monkeypatch, sketch, mask, name):
+    given = {**SIZE, "start_image": sketch, "mask": mask, "jump_length": 1, "jump_n_sample": 2}
+    given |= {"stride": 4} if hasattr(METHODS[name].settings, "stride") else {}
+    check_calls(tiny, monkeypatch, name, given)
+    chosen, square = METHODS[name].settings(**given), Square(tiny.window, tiny.factor)
+    once = METHODS[name].settings(**{**given, "jump_n_sample": 1})
+    assert METHODS[name].calls(chosen, square).unet > METHODS[name].calls(once, square).unet
+    latents = METHODS[name].sample_latents(tiny, [PROMPT], [0], chosen)
+    start = new_task(tiny, [PROMPT], [0], chosen).start.latents
+    assert torch.equal(latents[..., :8], start[..., :8]) and latents.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["start_strength=0.5"], "start_strength=0.5: needs a picture; give start_image=FILE as well"),
         (["mask=SKETCH"], "mask=SKETCH: needs a picture"),
+        (["start_image=SKETCH", "method.jump_n_sample=3"], "jump_n_sample=3: is of a mask; give start_image=FILE and"),
+        (["method.jump_length=3"], "jump_length=3: is of a mask"),
         (["start_image=SKETCH", "start_strength=1.2"], "start_strength=1.2: use a number above 0 and up to 1"),
         (["start_image=SKETCH", "start_strength=0"], "start_strength=0.0: use"),
         (["start_image=SKETCH", "start_strength=0.01"], "start_strength=0.01: takes none of 25 steps; use 0.04 or"),
