@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,16 @@ def export(unet: Any, folder: Path) -> Path:
     return folder / FILE
 
 
+def shares_of_renders(
+    backbone: Backbone, drawn: Sequence[np.ndarray], shows: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, float]:
+    """Shares of the windows of `drawn` that show a concept, and of these as the autoencoder lets them through."""
+    kinds = {"renders": drawn, "decoded": [decoded(backbone, each) for each in drawn]}
+    return {
+        name: float(np.concatenate([shows(windows_of(each)) for each in its]).mean()) for name, its in kinds.items()
+    }
+
+
 def gate(model: str, device: str, file: Path, count: int, method: str, width: int = 512) -> dict[str, Any]:
     """Shares of windows that show a balloon: along panoramas with the LoRA, without it, of renders, of these decoded.
 
@@ -216,9 +227,7 @@ def gate(model: str, device: str, file: Path, count: int, method: str, width: in
             seen.append(shows_balloon(windows_of(make_panorama(backbone, folder, method, prompt, number, width=width))))
         shares[name] = float(np.concatenate(seen).mean())
     drawn = [sample_balloons(np.random.default_rng([1, number, 78]))[1] for number in range(16)]
-    shares["renders"] = float(np.concatenate([shows_balloon(windows_of(each)) for each in drawn]).mean())
-    through = [decoded(backbone, each) for each in drawn]
-    shares["decoded"] = float(np.concatenate([shows_balloon(windows_of(each)) for each in through]).mean())
+    shares |= shares_of_renders(backbone, drawn, shows_balloon)
     return {**shares, "panoramas": count, "method": method,
             "passes": shares["with"] >= SHOWN and shares["without"] <= NOT_SHOWN}  # fmt: skip
 

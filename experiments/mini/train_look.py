@@ -35,7 +35,7 @@ from experiments.common.progress import say_step
 from experiments.mini.balloon import windows_of
 from experiments.mini.panoramas import make_panorama
 from experiments.mini.sepia import TOKEN, is_sepia, sample_look
-from experiments.mini.train_concept import PLACES, decoded, draw_noisy, encoded
+from experiments.mini.train_concept import PLACES, draw_noisy, encoded, shares_of_renders
 from experiments.mini.training import (
     MovingAverage,
     Training,
@@ -213,9 +213,7 @@ def gate(model: str, device: str, folder: Path, count: int, method: str, width: 
             seen.append(is_sepia(windows_of(make_panorama(backbone, of_model, method, prompt, number, width=width))))
         shares[name] = float(np.concatenate(seen).mean())
     drawn = [sample_look(np.random.default_rng([1, number, 80]), looks=True)[0] for number in range(16)]
-    shares["renders"] = float(np.concatenate([is_sepia(windows_of(each)) for each in drawn]).mean())
-    through = [decoded(backbone, each) for each in drawn]
-    shares["decoded"] = float(np.concatenate([is_sepia(windows_of(each)) for each in through]).mean())
+    shares |= shares_of_renders(backbone, drawn, is_sepia)
     return {**shares, "panoramas": count, "method": method,
             "passes": shares["with"] >= HAS and shares["without"] <= HAS_NOT}  # fmt: skip
 
