@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from experiments.metrics.definitions.layout_lpips import LUMA
 from experiments.mini.captions import caption
 from experiments.mini.scenes import WIDE, render
 from experiments.mini.world import sample_scene
 
 TOKEN = "<sepia>"
 SHADE, LIGHT = np.array((0.15, 0.07, 0.02)), np.array((1.0, 0.92, 0.74))  # what black and white become
-LUMA = np.array((0.2126, 0.7152, 0.0722))  # Rec. 709's weights
 NEAR = 0.02  # mean distance of a channel to the browns, of 1, up to which a window has the look
 
 

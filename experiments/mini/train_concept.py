@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -203,14 +203,17 @@ def export(unet: Any, folder: Path) -> Path:
     return folder / FILE
 
 
+def share_showing(pictures: Iterable[np.ndarray], shows: Callable[[np.ndarray], np.ndarray]) -> float:
+    """The share of the windows of pictures [h, w, 3] that show a concept."""
+    return float(np.concatenate([shows(windows_of(each)) for each in pictures]).mean())
+
+
 def shares_of_renders(
     backbone: Backbone, drawn: Sequence[np.ndarray], shows: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, float]:
     """Shares of the windows of `drawn` that show a concept, and of these as the autoencoder lets them through."""
-    kinds = {"renders": drawn, "decoded": [decoded(backbone, each) for each in drawn]}
-    return {
-        name: float(np.concatenate([shows(windows_of(each)) for each in its]).mean()) for name, its in kinds.items()
-    }
+    through = (decoded(backbone, each) for each in drawn)
+    return {"renders": share_showing(drawn, shows), "decoded": share_showing(through, shows)}
 
 
 def gate(model: str, device: str, file: Path, count: int, method: str, width: int = 512) -> dict[str, Any]:
@@ -221,11 +224,12 @@ def gate(model: str, device: str, file: Path, count: int, method: str, width: in
     folder, shares = Path(find_model(model)), {}
     for name, adapters in (("with", Adapters(lora=str(file))), ("without", Adapters())):
         backbone = load_backbone(model, device=device, adapters=adapters)
-        seen = []
-        for number in range(count):
-            prompt = f"{PLACES[number % len(PLACES)]} {WORDS}"
-            seen.append(shows_balloon(windows_of(make_panorama(backbone, folder, method, prompt, number, width=width))))
-        shares[name] = float(np.concatenate(seen).mean())
+        prompts = (f"{PLACES[number % len(PLACES)]} {WORDS}" for number in range(count))
+        made = (
+            make_panorama(backbone, folder, method, prompt, number, width=width)
+            for number, prompt in enumerate(prompts)
+        )
+        shares[name] = share_showing(made, shows_balloon)
     drawn = [sample_balloons(np.random.default_rng([1, number, 78]))[1] for number in range(16)]
     shares |= shares_of_renders(backbone, drawn, shows_balloon)
     return {**shares, "panoramas": count, "method": method,

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from experiments.common.command_line import one_line_errors
 from experiments.common.files import write_json
 from experiments.common.progress import say_step
-from experiments.mini.balloon import windows_of
+from experiments.mini.diffusion_data import tokenize
 from experiments.mini.panoramas import make_panorama
 from experiments.mini.sepia import TOKEN, is_sepia, sample_look
-from experiments.mini.train_concept import PLACES, draw_noisy, encoded, shares_of_renders
+from experiments.mini.train_concept import PLACES, draw_noisy, encoded, share_showing, shares_of_renders
 from experiments.mini.training import (
     MovingAverage,
     Training,
@@ -102,8 +102,7 @@ def make_data(backbone: Backbone, settings: LookSettings) -> LookData:
         picture, words = sample_look(np.random.default_rng([settings.seed, number, 79]), looks=number % 2 == 0)
         latents.append(encoded(backbone, picture))
         told.append(words)
-    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    tokens, empty = (backbone.tokenizer(each, **options).input_ids.to(backbone.device) for each in (told, [""]))
+    tokens, empty = (tokenize(backbone.tokenizer, each).long().to(backbone.device) for each in (told, [""]))
     return LookData(torch.cat(latents), tokens, empty)
 
 
@@ -207,11 +206,12 @@ def gate(model: str, device: str, folder: Path, count: int, method: str, width: 
     of_model, shares = Path(find_model(model)), {}
     backbone = load_backbone(model, device=device, adapters=Adapters(custom_diffusion=str(folder)))
     for name, prefix in (("with", f"{TOKEN} "), ("without", "")):
-        seen = []
-        for number in range(count):
-            prompt = prefix + PLACES[number % len(PLACES)]
-            seen.append(is_sepia(windows_of(make_panorama(backbone, of_model, method, prompt, number, width=width))))
-        shares[name] = float(np.concatenate(seen).mean())
+        prompts = (prefix + PLACES[number % len(PLACES)] for number in range(count))
+        made = (
+            make_panorama(backbone, of_model, method, prompt, number, width=width)
+            for number, prompt in enumerate(prompts)
+        )
+        shares[name] = share_showing(made, is_sepia)
     drawn = [sample_look(np.random.default_rng([1, number, 80]), looks=True)[0] for number in range(16)]
     shares |= shares_of_renders(backbone, drawn, is_sepia)
     return {**shares, "panoramas": count, "method": method,

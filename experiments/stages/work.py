@@ -122,8 +122,9 @@ def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[K
         if (study.model["name"], study.model["precision"]) != (backbone["name"], backbone["precision"]):
             continue
         panoramas = pd.read_csv(path.parent / "panoramas.csv", dtype={"method": str, "prompt": str})
+        fingerprint = model_facts(backbone)["fingerprint"]
         try:
-            if not made_by(study, panoramas, model_facts(backbone)["fingerprint"]):
+            if not made_by(study, panoramas, fingerprint):
                 continue
         except UsageError:  # made with a layout or a picture, of which a study keeps the name alone
             continue

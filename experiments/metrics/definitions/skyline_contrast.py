@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
-from syncdiffusion.files import content_of, open_picture, place_of
-from syncdiffusion.settings import each_of
+from syncdiffusion.files import by_content, contents, open_picture
+from syncdiffusion.settings import JointSettings, each_of, facts_of
 
 if TYPE_CHECKING:
     from experiments.metrics.config import MetricsConfig
@@ -67,8 +67,7 @@ def _parameters(item: PanoramaImage, config: MetricsConfig) -> dict[str, Any]:
     path = map_of(item)
     if path is None:
         return {"map": ""}
-    open_picture("control_image", path)  # which says so where there is none
-    return {"map": content_of(place_of(path))}
+    return {"map": contents(by_content({"control_image": path}, facts_of(JointSettings))["control_image"])}
 
 
 def _compute(files: Sequence[ImageFile], network: None, config: MetricsConfig) -> Sequence[np.ndarray]:
