@@ -12,6 +12,14 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 Handler = Callable[[int, FrameType | None], None]
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, by a class of its own.
+
+    CPython takes note of a plain KeyboardInterrupt that leaves an `exec` of text, as of dataclasses and named tuples,
+    and ends the process by SIGINT later, whatever caught the exception and whatever status was asked for.
+    """
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM: every library then cleans up as for Ctrl-C."""
 
@@ -27,7 +35,7 @@ def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
 
 
 def raise_interrupt(number: int, frame: FrameType | None) -> None:
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    raise Terminated if number == signal.SIGTERM else Interrupted
 
 
 @contextmanager

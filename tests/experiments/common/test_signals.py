@@ -59,6 +59,20 @@ def test_a_signal_during_the_start_is_one_line(tmp_path, number, status, word, d
     assert "Traceback" not in err and "Error" not in err and out == ""
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_inside_an_exec_has_its_status(tmp_path, number, status):
+    """As where a library makes a dataclass: CPython 3.11 would end `python -m` by the signal, after our line."""
+    (tmp_path / "probe.py").write_text(
+        "import signal\nfrom experiments.common.signals import answered_by, end_interrupted, raise_interrupt\n"
+        "with answered_by(raise_interrupt):\n"
+        f"    try: exec('signal.raise_signal({int(number)})')\n"
+        "    except KeyboardInterrupt as stop: end_interrupted(stop)"
+    )
+    path = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, "-m", "probe"], env=path, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status and done.stderr.count(GOES_ON) == 1
+
+
 def test_nothing_heavy_is_imported_before_signals_are_answered():
     """What stands between Python's own start and the handlers is this package's little."""
     probe = (
