@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,25 @@ def content_of(path: Path) -> str:
 def _content_of(path: Path, *version: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_pickled(path: Path, device: torch.device | str = "cpu") -> Any:
+    """What a file that PyTorch wrote holds, tensors and plain containers of them alone unpacked.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file, or holds more than weights.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError:
+        raise ValueError("holds more than weights, or none; it is not opened") from None
+    except Exception:  # the unpickler takes any bytes for its instructions, and fails in as many ways
+        raise ValueError("holds no weights") from None
 
 
 def place_of(value: str) -> Path:
@@ -106,8 +126,10 @@ def check_files(settings: Any) -> None:
                     _told(name, each, facts)
 
 
-def open_picture(name: str, value: str) -> Image:
+def open_picture(name: str, value: str, opaque: bool = False) -> Image:
     """The picture in the file `value` of the setting `name`: RGB, upright; what is transparent keeps its colour.
+
+    opaque: refuse what is transparent.
 
     Raises:
         UsageError: there is no such file, or it is no picture, or not a whole one.
@@ -122,6 +144,10 @@ def open_picture(name: str, value: str) -> Image:
     with data:
         try:
             with Image.open(data) as picture:
+                if opaque and picture.has_transparency_data:
+                    raise UsageError(
+                        f"{name}={value}: is transparent ({picture.mode}); save it in black and white alone"
+                    )
                 return ImageOps.exif_transpose(picture).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split()).replace(repr(data), "it")

@@ -1,6 +1,5 @@
 """The CLIP models that the CLIP score looks through, by open_clip."""
 
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ from torch.nn.functional import normalize
 
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import content_of
+from syncdiffusion.files import content_of, read_pickled
 from syncdiffusion.perceptual.clip import OpenClip, load_clip_folder, load_openai_clip
 
 
@@ -98,9 +97,9 @@ def _load_preference(file: Path, device: torch.device, architecture: str) -> Ope
 
     model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=None, device=device)
     try:
-        content = torch.load(file, map_location=device, weights_only=True)
+        content = read_pickled(file, device)
         model.load_state_dict(content.get("state_dict", content))
-    except (OSError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, AttributeError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise UsageError(f"metrics.hps_file={file}: holds no weights of {architecture} ({line})") from error
     return OpenClip(model.eval().requires_grad_(False), preprocess, open_clip.get_tokenizer(architecture))

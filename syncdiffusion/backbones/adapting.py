@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -31,7 +29,7 @@ from torch import Tensor
 from syncdiffusion.backbones.adapters import Adapters, custom_diffusion_files, is_hub_id
 from syncdiffusion.backbones.model_files import PARTS, SECOND_PARTS
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import place_of
+from syncdiffusion.files import place_of, read_pickled
 
 LAYERS = {  # of a cross-attention, and what diffusers' training script calls what replaces its weights
     "to_k_custom_diffusion": "to_k",
@@ -88,9 +86,7 @@ def _file_of(kind: str, name: str) -> Path:
 
 def read_weights(path: Path) -> dict[str, Any]:
     """What a file of weights holds, tensors alone unpacked."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_file(path) if path.suffix == ".safetensors" else read_pickled(path)
 
 
 def replace_attention(unet: Any, weights: Mapping[str, Any]) -> None:
@@ -218,9 +214,7 @@ def _refused(setting: str, value: str) -> Iterator[None]:
     """Have a mistake in a file named in a line."""
     try:
         yield
-    except pickle.UnpicklingError:
-        raise UsageError(f"backbone.{setting}={value}: holds more than weights, which is not opened") from None
-    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         words = _first_line(error)
         raise UsageError(f"backbone.{setting}={value}: {words}; give one that was made for this model") from None
 

@@ -12,8 +12,9 @@ new. With `jump_n_sample` above 1 the canvas also goes back up again and again, 
 (`joint.resampling`), so that what is new comes into harmony with what stays. All of it happens in latents: what stays
 is the picture as the autoencoder renders it.
 
-A picture is resized to the canvas, whatever its shape (Lanczos), as diffusers' pipelines do; a mask to the canvas's
-latent cells (box average), and a cell is made new from half white on.
+A picture is resized to the canvas, whatever its shape (Lanczos), as diffusers' pipelines do. A mask has the canvas's
+size or the picture's, so that it lies on the picture; it is brought to the canvas's latent cells (box average), and a
+cell is made new from half white on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from syncdiffusion.files import open_picture, pixels_of
 from syncdiffusion.joint.noise import noised
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from syncdiffusion.backbones.backbone import Backbone
     from syncdiffusion.geometry.windows import Windows
 
@@ -65,23 +68,35 @@ def read_start(backbone: Backbone, settings: Any) -> Start | None:
     """What the settings name; None where they name no picture.
 
     Raises:
-        UsageError: a file that is no picture, a mask that leaves nothing to be made.
+        UsageError: a file that is no picture, a mask of another size, or one that leaves nothing to be made.
     """
     name = getattr(settings, "start_image", None)
     if name is None:
         return None
     picture = open_picture("start_image", name)
+    mask = None if settings.mask is None else _open_mask(settings, picture.size)
     if picture.size != (settings.width, settings.height):
         picture = picture.resize((settings.width, settings.height), _resampling().LANCZOS)
     latents = backbone.encode(pixels_of(picture, backbone.device, backbone.dtype)[None])
-    if settings.mask is None:
+    if mask is None:
         return Start(latents, None, blank=False)
-    cells = latents.shape[-1], latents.shape[-2]
-    shares = np.array(open_picture("mask", settings.mask).convert("L").resize(cells, _resampling().BOX))
+    shares = np.array(mask.resize((latents.shape[-1], latents.shape[-2]), _resampling().BOX))
     new = torch.from_numpy(shares >= 128)
     if not new.any():
         raise UsageError(f"mask={settings.mask}: nothing in it is white, so nothing would be made new; paint it white")
     return Start(latents, new.to(latents.device), blank=settings.start_strength in (None, 1.0))
+
+
+def _open_mask(settings: Any, picture: tuple[int, int]) -> Image:
+    """The mask, in greyscale. picture: width and height of the start image."""
+    mask = open_picture("mask", settings.mask, opaque=True).convert("L")
+    sizes = dict.fromkeys([(settings.width, settings.height), picture])
+    if mask.size not in sizes:
+        wanted = " or ".join(f"{width}x{height}" for width, height in sizes)
+        raise UsageError(
+            f"mask={settings.mask}: is {mask.width}x{mask.height} px; give one of {wanted}, as its picture is"
+        )
+    return mask
 
 
 def _resampling() -> Any:

@@ -201,11 +201,31 @@ def test_mistakes_are_one_line_of_the_plan(sketch, words, told):
         compose_plan(plain_words(["method=multidiffusion", "experiment=panorama", *typed]))
 
 
-def test_a_mask_without_white_is_refused(tiny, sketch, tmp_path):
-    Image.new("L", (4, 4), 100).save(tmp_path / "dark.png")
-    chosen = settings_of("multidiffusion", start_image=sketch, mask=str(tmp_path / "dark.png"))
-    with pytest.raises(UsageError, match=r"dark\.png: nothing in it is white"):
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        (Image.new("L", (128, 64), 100), "nothing in it is white"),
+        (Image.new("L", (64, 64), 255), "is 64x64 px; give one of 128x64, as its picture is"),
+        (Image.new("LA", (128, 64), (255, 0)), r"is transparent \(LA\)"),
+    ],
+)
+def test_a_mask_that_cannot_be_meant_is_refused(tiny, sketch, tmp_path, picture, told):
+    picture.save(tmp_path / "mask.png")
+    chosen = settings_of("multidiffusion", start_image=sketch, mask=str(tmp_path / "mask.png"))
+    with pytest.raises(UsageError, match=rf"^mask=[^\n]*mask\.png: {told}[^\n]*$"):
         new_task(tiny, [PROMPT], [0], chosen)
+
+
+def test_a_mask_has_the_size_of_the_canvas_or_of_the_picture_that_is_enlarged(tiny, sketch, mask, tmp_path):
+    with Image.open(sketch) as picture, Image.open(mask) as cover:
+        picture.resize((32, 16)).save(tmp_path / "small.png")
+        cover.resize((32, 16), Image.Resampling.NEAREST).save(tmp_path / "small_mask.png")
+    small = {"start_image": str(tmp_path / "small.png")}
+    new = [
+        new_task(tiny, [PROMPT], [0], settings_of("multidiffusion", **small, mask=cover)).start.new
+        for cover in (mask, str(tmp_path / "small_mask.png"))
+    ]
+    assert torch.equal(*new) and new[0].any() and not new[0].all()
 
 
 def test_strength_times_steps_is_rounded_before_it_is_cut(sketch):

@@ -12,6 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0, CustomDiffusi
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from PIL import Image
 from safetensors.torch import save_file
 
 from baselines import METHODS
@@ -235,16 +236,25 @@ def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path, 
     save_file({"a": torch.zeros(16)}, token)  # a letter that the tokenizer has
     save_file({"cat": torch.zeros(17)}, wide)
     torch.save({"cat": Adapters}, code)
+    words_alone, picture = (
+        tmp_path / "words.bin",
+        tmp_path / "picture.png",
+    )  # unpickled these would be KeyErrors and others
+    words_alone.write_text("hello")
+    Image.new("RGB", (8, 8)).save(picture)
     for where, given, words in [
         (folder, {"lora": str(of_xl)}, "is another model's"),
         (xl_folder, {"lora": str(lora)}, "is another model's"),
         (folder, {"lora": str(wide)}, "Invalid LoRA"),
         (folder, {"lora": str(code)}, "holds more than weights"),
+        (folder, {"lora": str(words_alone)}, "holds no weights"),
+        (folder, {"lora": str(picture)}, "holds more than weights, or none"),
         (folder, {"lora": "owner/no-such"}, "backbone.lora=owner/no-such"),
         (folder, {"custom_diffusion": str(custom)}, "is another model's"),
         (folder, {"textual_inversion": str(wide)}, "is another model's: its cat has 17 numbers, not 16"),
         (folder, {"textual_inversion": str(token)}, "already in tokenizer vocabulary"),
         (xl_folder, {"textual_inversion": str(token)}, "holds clip_l and clip_g"),
+        (folder, {"textual_inversion": str(words_alone)}, "holds no weights"),
         (folder, {"textual_inversion": str(code)}, "holds more than weights"),
     ]:
         with pytest.raises(UsageError) as told:
