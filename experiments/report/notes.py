@@ -6,6 +6,7 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from baselines import facts
 from experiments.common.progress import plural
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
 from experiments.metrics.metric import Metric
@@ -53,11 +54,27 @@ def closing(study: Study) -> list[str]:
     return [title for row, title in zip(study.rows, titles(study).values(), strict=True) if row.closed]
 
 
+def apart(study: Study) -> list[str]:
+    """Rows made at another scale than what stands for all, with what differs but for what their titles say."""
+    found = []
+    for row, title in zip(study.rows, titles(study).values(), strict=True):
+        swept = row.swept and row.swept[0]
+        own = [
+            f"{name} {row.settings[name]}"
+            for name, value in study.canvas.items()
+            if name != swept and facts(row.method, name).shared and row.settings.get(name, value) != value
+        ]
+        found += [f"{title} ({', '.join(own)})"] if own else []
+    return found
+
+
 def notes_of(results: Results, table: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
     """What a reader must know beside the numbers of the whole set."""
     notes = [f"Model and scale: {sentence(results.study)}."]
     if results.study.model["embedded"]:
         notes.append(EMBEDDED)
+    if titled := apart(results.study):
+        notes.append(f"Made at settings of their own: {'; '.join(titled)}. Without `method.` a setting is for all.")
     if titled := closing(results.study):
         notes.append(f"Closed to rings of 360 degrees, the right edge going on at the left: {', '.join(titled)}.")
     return notes + meaning_notes(results, table, compared)

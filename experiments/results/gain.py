@@ -66,11 +66,16 @@ def gains_kept(results: Results, metric: str) -> list[GainKept]:
     none = next((row.label for row in results.study.rows if row.label == NOTHING_GAINED), None)
     if metric not in panoramas or none not in labels:
         return []
-    means = panoramas.groupby("method")[metric].mean()
+    # A panorama of a single square has no coherence to measure.
+    means = panoramas.groupby("method")[metric].mean().dropna()
+    if none not in means:
+        return []
     best = (means.idxmin if better == "lower" else means.idxmax)()
     full = best if results.study.compare_with == none else results.study.compare_with
+    if full == none or full not in means:
+        return []
     gain = means[none] - means[full] if better == "lower" else means[full] - means[none]
-    if full == none or not gain > 0:
+    if not gain > 0:
         return []
     paired = panoramas.pivot(index=["prompt", "seed"], columns="method", values=metric)
     found = []

@@ -74,3 +74,12 @@ def test_all_of_the_gain_has_the_row_compared_with_or_the_best() -> None:
     assert gains_kept(results(values), "intra_lpips") == []
     worse = {"syncdiffusion": [0.6, 0.7], "multidiffusion": [0.4, 0.5], "mine": [0.4, 0.6]}
     assert gains_kept(results(worse), "intra_lpips") == []
+
+
+def test_panoramas_of_a_single_square_have_no_gain() -> None:
+    """As of 192 px and windows of 128: every Intra-LPIPS is missing."""
+    values = {"syncdiffusion": [np.nan, np.nan], "multidiffusion": [np.nan, np.nan]}
+    assert gains_kept(results(values), "intra_lpips") == []
+    assert gains_kept(results(values, compare_with="multidiffusion"), "intra_lpips") == []
+    half = {"syncdiffusion": [np.nan, np.nan], "multidiffusion": [0.4, 0.5], "mine": [0.2, 0.3]}
+    assert gains_kept(results(half), "intra_lpips") == []
