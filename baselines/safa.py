@@ -11,8 +11,9 @@ is denoised beside them, from noise of its own. Of its rows, by the same rule, t
 columns that a window shares with no other. This is the reference-guided swap.
 
 Which rows are copied, the swap's width there, and whether the two ends of a panorama are swapped as well (they are not
-here) are not known. An overlap of a fifth is said to be enough; the default is the least above it with which windows of
-64 cover 3072 px. Steps and guidance are those that all methods are compared at.
+here) are not known. An overlap of a fifth is said to be enough; the default is the least from there on with which
+windows cover the canvas: three eighths for windows of 64 and 3072 px, a quarter for those of 128 and 4096 px. Steps and
+guidance are those that all methods are compared at.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
 class SafaSettings(JointSettings):
     """Settings of one SaFa panorama, one window high."""
 
-    overlap: float = setting(0.375, "share of a window that it has in common with the next", above=0, most=0.5)
+    overlap: float | None = setting(
+        None, "share of a window that it has in common with the next", above=0, most=0.5,
+        null="the least from a fifth on with which windows cover the canvas",
+    )  # fmt: skip
     swap_width: int = setting(1, "columns (and rows of the reference) that are taken at a time", least=1)
     guided: float = setting(0.3, "share of the steps, the first ones, that swap with the reference", least=0, most=1)
     window_batch: int | str = window_batch_setting()
@@ -50,8 +54,9 @@ def sample(task: Task, settings: SafaSettings) -> Tensor:
     from syncdiffusion.joint.loop import denoise
     from syncdiffusion.joint.noise import draw_normal
 
-    windows = task.windows(hop_of(settings, task.backbone.window))
-    check_one_row(settings.height, task.backbone.window * task.backbone.factor)
+    square = Square(task.backbone.window, task.backbone.factor)
+    windows = task.windows(hop_of(with_overlap(settings, square), square.window))
+    check_one_row(settings.height, square.pixels)
     taken, alone = swap_masks(windows, settings.swap_width)
     taken, alone = taken.to(task.noise), alone.to(task.noise.device)
     one = replace(windows, corners=windows.corners[:1])
@@ -70,6 +75,16 @@ def sample(task: Task, settings: SafaSettings) -> Tensor:
         return placed.fuse(views, taken)
 
     return denoise(task, windows, advance=advance, fuse=fuse)
+
+
+def with_overlap(settings: SafaSettings, square: Square) -> SafaSettings:
+    """The same settings with a number for the overlap."""
+    if settings.overlap is not None:
+        return settings
+    window, width = square.window, settings.width / square.factor
+    hops = [hop for hop in range(int(0.8 * window), (window - 1) // 2, -1) if (width - window) % hop == 0]
+    # Where none covers it, the refusal names a width that windows of 3072 px's overlap do.
+    return replace(settings, overlap=1 - hops[0] / window if hops else 0.375)
 
 
 def swap_masks(windows: Windows, swap_width: int) -> tuple[Tensor, torch.Tensor]:
@@ -95,7 +110,7 @@ def swap_masks(windows: Windows, swap_width: int) -> tuple[Tensor, torch.Tensor]
 
 def corners(settings: SafaSettings, square: Square) -> Corners:
     """Where the windows lie; UsageError where they cannot cover the canvas in one row."""
-    found = overlap_corners(settings, square)
+    found = overlap_corners(with_overlap(settings, square), square)
     check_one_row(settings.height, square.pixels)
     return found
 

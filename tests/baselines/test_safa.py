@@ -17,7 +17,7 @@ CANVAS = {"height": 64, "width": 144, "steps": 4, "guidance_scale": 3.0}  # wind
 
 def literal(tiny, seed: int, settings: SafaSettings) -> torch.Tensor:
     size, ddim = tiny.window, Ddim(settings.steps)
-    overlap = round(settings.overlap * size)
+    overlap = 3 if settings.overlap is None else round(settings.overlap * size)
     hop = size - overlap
     canvas = initial_noise([PROMPT], [seed], (4, size, settings.width // 8))
     lefts = list(range(0, canvas.shape[3] - size + 1, hop))
@@ -86,12 +86,31 @@ def test_company_changes_no_panorama(tiny):
 def test_calls_and_refusals(tiny, monkeypatch):
     for guided in (0.3, 0.5, 0.0):
         check_calls(tiny, monkeypatch, "safa", {**CANVAS, "guided": guided})
-    for changes, message in (({"width": 160}, "^width=160: .*: 144"), ({"height": 104}, "^height=104: .*use 64")):
+    for changes, message in (({"width": 152}, "^width=152: .*: 144"), ({"height": 104}, "^height=104: .*use 64")):
         chosen = SafaSettings(**{**CANVAS, **changes})
         with pytest.raises(UsageError, match=message):
             METHOD.corners(chosen, Square(8, 8))
         with pytest.raises(UsageError, match=message):
             METHOD.generate(tiny, [PROMPT], [0], chosen)
-    assert len(METHOD.corners(SafaSettings(), Square(64, 8))) == 9
     with pytest.raises(UsageError, match=r"^overlap=0\.6"):
         SafaSettings(overlap=0.6)
+
+
+@pytest.mark.parametrize(
+    ("square", "width", "overlap"),
+    [
+        (Square(64, 8), 3072, 0.375),  # 320 cells beyond a window: 50 and 51 of the 64 do not divide them, 40 does
+        (Square(16, 8), 768, 0.375),
+        (Square(128, 8), 4096, 0.25),  # 384 = 4 · 96; 97 to 102 do not divide it
+        (Square(128, 8), 1024, 26 / 128),  # a window alone: the first from a fifth on
+        (Square(64, 8), 512 + 8 * 51, 13 / 64),
+    ],
+)
+def test_the_overlap_is_the_least_from_a_fifth_on_that_covers_the_canvas(square, width, overlap):
+    settings = SafaSettings(height=square.pixels, width=width)
+    hop = square.window - round(overlap * square.window)
+    lefts = [left for _, left in METHOD.corners(settings, square)]
+    assert lefts == list(range(0, width // square.factor - square.window + 1, hop))
+    given = SafaSettings(height=square.pixels, width=width, overlap=overlap)
+    assert METHOD.corners(given, square) == METHOD.corners(settings, square)
+    assert METHOD.calls(given, square) == METHOD.calls(settings, square)

@@ -102,6 +102,14 @@ def test_table1_at_stable_diffusions_scale_is_told_in_hours(monkeypatch):
     assert hours == int(total / 1e14 / 3600) and "within a factor of about 3" in text and "?" not in line
 
 
+@pytest.mark.parametrize(
+    ("experiment", "backbone"), [("benchmark", "sd2"), ("benchmark", "sdxl"), ("ring", "sd2"), ("ring", "sdxl")]
+)
+def test_every_method_covers_the_canvas_of_every_kind_of_model(experiment, backbone):
+    plan = compose_plan([f"experiment={experiment}", f"backbone={backbone}"])
+    assert pricing.total_calls(plan.units, plan.backbone).unet > 0
+
+
 def test_an_architecture_that_nobody_knows_has_no_hours():
     assert flops_per_call(hub("someone/else"), None) is None
 
