@@ -18,7 +18,6 @@ FLATS = [
     MADE | {"settings": FLAT | {"width": 192}},
     MADE | {"method": "diffcollage", "settings": FREE | {"ring": False}},
     MADE | {"method": "cdgs", "settings": FREE},
-    {},
 ]
 
 
@@ -29,10 +28,15 @@ def scores(tmp_path, picture, every) -> list[float | None]:
     return [row["edge_score"] for row in scored.rows]
 
 
-def test_a_jump_at_the_edge_counts_whole_and_flat_panoramas_have_no_edge(tmp_path):
-    """A ramp of a step every second column: 95 levels from its last column to its first, one at borders of cells."""
+def test_a_jump_at_the_edge_counts_whole(tmp_path):
+    """A ramp of a step every second column: 95 levels from its last column to its first, one at borders of cells.
+
+    Of a picture of which nothing is known all other columns are what it is compared with: half a level.
+    """
     ramp = np.repeat((np.arange(192) // 2).astype(np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
-    assert scores(tmp_path, ramp, [*RINGS, *FLATS]) == [94] * len(RINGS) + [None] * len(FLATS)
+    assert scores(tmp_path, ramp, [*RINGS, *FLATS]) == [94] * (len(RINGS) + len(FLATS))
+    (found,) = scores(tmp_path, ramp, [{}])
+    assert found == pytest.approx(95 - 95 / 191, rel=1e-12)
 
 
 def test_a_ring_without_a_seam_has_none(tmp_path):
