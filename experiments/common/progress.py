@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+RECENT = 32  # runs, here and elsewhere, by which it is reckoned how much other processes do
 WORTH_COUNTING = 3.0  # seconds that a piece of work has taken before it is counted how much is left
 
 
@@ -35,7 +36,8 @@ class Progress:
 
     Labels differ tenfold in cost, so the time left is reckoned label by label: at the label's own pace where one of it
     was done, else at the pace of the others, in units of work. A run's pace leaves out what comes before the end of its
-    first step, since networks that load and kernels that are used for the first time say nothing of the next run.
+    first step, since networks that load and kernels that are used for the first time say nothing of the next run. What
+    other processes do of the same work shortens it.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Progress:
         self.stream, self.every = stream or sys.stderr, every
         self.done, self.part, self.last_line = 0, 0.0, time.monotonic()
         self.first_step: tuple[float, float] | None = None  # of the run in hand: (when, how far it was)
+        self.recent: deque[tuple[str, bool]] = deque(maxlen=RECENT)  # (label of a run, whether it was done here)
         self.listener = listener
         self.bar = None
         if self.stream.isatty():
@@ -103,6 +106,7 @@ class Progress:
             before = self.seconds.get(label)
             self.seconds[label] = each if before is None else 0.7 * before + 0.3 * each
         self.left[label] -= count
+        self.recent.extend([(label, True)] * count)
         self.done, self.part = self.done + count, 0.0
         if self.listener is not None:
             self.listener(Stand(self.done, self.total, label, 0.0, seconds))
@@ -120,6 +124,7 @@ class Progress:
     def skip(self, label: str) -> None:
         """Another process has done one of those that were to be done here."""
         self.left[label] -= 1
+        self.recent.append((label, False))
         self.total -= 1
         if self.bar is not None:
             self.bar.total = self.total
@@ -136,8 +141,14 @@ class Progress:
             # Nothing is known of the others yet, which may take a tenth as long.
             return f"{clock((1 - fraction) * count * seconds[label])} of this one"
         each = {name: seconds_of(name, seconds, self.work) for name in (*self.left, label)}
-        rest = sum(left * each[name] for name, left in self.left.items())
-        return clock(max(rest - fraction * count * each[label], 0.0))
+        in_hand = (1 - fraction) * count * each[label]
+        rest = sum(left * each[name] for name, left in self.left.items()) - fraction * count * each[label]
+        return clock(max(rest / self.processes(each), in_hand, 0.0))
+
+    def processes(self, each: Mapping[str, float]) -> float:
+        """How many as quick as this one do the work, by what was done of late; each: label -> seconds of a run."""
+        here, elsewhere = (sum(each[name] for name, ours in self.recent if ours is mine) for mine in (True, False))
+        return 1 + elsewhere / here if here else 1.0
 
     def pace(self, fraction: float) -> float | None:
         """Seconds that the runs in hand take in all, by their steps so far; None while there was only one."""

@@ -65,6 +65,33 @@ def test_what_another_process_made_is_no_longer_to_do():
     assert stream.getvalue() == "[1/2] it: 5.0 s; 5 s left\n"
 
 
+def test_what_other_processes_do_shortens_the_time_left():
+    progress = Progress(["slow"] * 20 + ["quick"] * 20, {"slow": 40.0, "quick": 10.0}, io.StringIO(), **NAMES)
+    progress.finish("slow", "one", 40.0)
+    assert progress.time_left("slow", 0.0) == "16 min 00 s"  # 19 at 40 s and 20 at 10 s, by this process alone
+    for _ in range(4):
+        progress.skip("quick")
+    # 4 at 10 s were done elsewhere while one at 40 s was done here: 19 at 40 s and 16 at 10 s by two as quick
+    assert progress.time_left("slow", 0.0) == "7 min 40 s"
+    assert progress.time_left("slow", 0.5) == "7 min 30 s"
+    for _ in range(18):
+        progress.skip("slow")
+    for _ in range(16):
+        progress.skip("quick")
+    assert progress.time_left("slow", 0.25) == "30 s"  # the one in hand is helped by nobody
+
+
+def test_a_process_that_helps_no_more_is_forgotten():
+    progress = Progress(["one"] * 200, {}, io.StringIO(), **NAMES)
+    for _ in range(20):
+        progress.finish("one", "it", 10.0)
+        progress.skip("one")
+    assert progress.time_left("one", 0.0) == "13 min 20 s"  # 160 at 10 s by two
+    for _ in range(32):
+        progress.finish("one", "it", 10.0)
+    assert progress.time_left("one", 0.0) == "21 min 20 s"  # 128 at 10 s by one
+
+
 def test_steps_are_told_now_and_then_where_there_is_no_terminal(monkeypatch):
     """A run of 100 s in 20 steps, a line every ten seconds; the time left follows from the steps alone."""
     now, stream = [0.0], io.StringIO()
