@@ -237,7 +237,7 @@ def test_rings_say_so_and_bring_what_turns_them(tmp_path):
     page = write_page(tmp_path, results)
     content, report = content_of(page), page.parent
     closed = [method["label"] for method in content["methods"] if method["closed"]]
-    assert len(closed) == 11 and "blended_latent" not in closed
+    assert len(closed) == 11 and "open" not in closed
     told = dict(content["facts"])["closed to a ring"]
     assert "SyncDiffusion" in told and "Blended" not in told and told.endswith("the right edge goes on at the left")
     for name in VIEWER:
