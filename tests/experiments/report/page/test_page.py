@@ -239,7 +239,7 @@ def test_rings_say_so_and_bring_what_turns_them(tmp_path):
     closed = [method["label"] for method in content["methods"] if method["closed"]]
     assert len(closed) == 11 and "open" not in closed
     told = dict(content["facts"])["closed to a ring"]
-    assert "SyncDiffusion" in told and "Blended" not in told and told.endswith("the right edge goes on at the left")
+    assert "SyncDiffusion" in told and "open" not in told and told.endswith("the right edge goes on at the left")
     for name in VIEWER:
         assert (report / name).read_bytes() == (ASSETS / "vendor" / name).read_bytes()
     assert "Permission is hereby granted, free of charge" in (report / "pannellum/LICENSE.txt").read_text()
