@@ -7,6 +7,7 @@ that has none PyTorch's .bin files, of which nothing but tensors is unpacked; no
 import functools
 import json
 import pickle
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from syncdiffusion.errors import UsageError
 from syncdiffusion.files import EMBEDDED
 from syncdiffusion.perceptual.pretrained import reachable
 from syncdiffusion.settings import AUTO
+
+# What the unpickler makes of bytes that are no pickle, and transformers passes on.
+NO_PICKLE = (LookupError, EOFError, struct.error)
 
 
 def pick_device(name: str) -> torch.device:
@@ -198,12 +202,14 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
             parts |= {"text_encoder_2": second, **_told_of_empty(index)}
         check_unet(parts["unet"], [parts[name] for name in ("text_encoder", "text_encoder_2") if name in parts])
         return parts
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, *NO_PICKLE) as error:
         reason = _reason(error)
         if silent:
             reason = f"{constants.ENDPOINT} does not answer, and the hub's cache does not hold it"
         elif isinstance(error, pickle.UnpicklingError):
             reason = "a .bin file of it holds more than weights, which is not opened"
+        elif isinstance(error, NO_PICKLE):
+            reason = "a .bin file of it holds no weights"
         raise UsageError(
             f"backbone.model_id={shown}: could not be loaded ({reason}); check the name, the revision and the network"
             if isinstance(source, str)

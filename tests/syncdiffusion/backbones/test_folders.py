@@ -71,6 +71,9 @@ def test_bin_files_are_opened_and_nothing_but_tensors_is(folder, tiny, tmp_path)
             pickle.dump({"weight": Harm()}, stream)
         assert f"backbone.model_id={folder}: could not be loaded" in refusal(folder)
         assert not (tmp_path / "harm").exists()
+        for junk in (b"hello", b"toto", b"GIF89a", b""):  # which the unpickler fails at in as many ways
+            file.write_bytes(junk)
+            assert f"backbone.model_id={folder}: could not be loaded" in refusal(folder)
         file.write_bytes(good)
 
 
