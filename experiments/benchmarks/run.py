@@ -2,10 +2,10 @@
 
 Prints one table and writes NAME.csv with a NAME.json (machine, versions, git state, command) into a folder. The
 comparisons: SyncDiffusion against a literal sampler that works as the released code does, MultiDiffusion against itself
-through torch.compile and against diffusers' deprecated StableDiffusionPanoramaPipeline, and profile matching, an
-approximation, against MultiDiffusion and the literal sampler. A ratio is theirs over ours in seconds; of what ought to
-be equal it is given only where the latents are. Exit status 0; 1 where they are not; 2 for a mistake of the user's,
-told in one line.
+through torch.compile and against diffusers' deprecated StableDiffusionPanoramaPipeline, and the approximations, profile
+matching and shifted profile matching, against MultiDiffusion and our SyncDiffusion. A ratio is theirs over ours in
+seconds; of what ought to be equal it is given only where the latents are. Exit status 0; 1 where they are not; 2 for a
+mistake of the user's, told in one line.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def labels_of(options: argparse.Namespace, case: Case, sizes: int) -> list[str]:
     for each in APPROXIMATIONS:
         if chosen(options, each.name):
             labels += _compared(each.name, "multidiffusion", options.pairs)
-            labels += _compared(each.name, "literal", options.pairs)
+            labels += _compared(each.name, "syncdiffusion", options.pairs)
     return labels
 
 
@@ -155,7 +155,7 @@ def comparisons(options: argparse.Namespace, bench: Bench) -> list[Comparison]:
         for name, other in (("multidiffusion, one view", others[0]), ("multidiffusion, best view batch", best)):
             all_of_them.append(Comparison(name, MULTIDIFFUSION, other, settings, case.multi_tolerance))
     for each in APPROXIMATIONS:
-        for other in (MULTIDIFFUSION, LITERAL) if chosen(options, each.name) else ():
+        for other in (MULTIDIFFUSION, SYNCDIFFUSION) if chosen(options, each.name) else ():
             name = f"{METHODS[each.name].title.lower()}, {other.name}"
             all_of_them.append(Comparison(name, each, other, case.timed[0], approximate=True))
     return all_of_them

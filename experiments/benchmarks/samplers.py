@@ -132,7 +132,8 @@ def _panorama(job: Job, view_batch_size: int) -> Tensor:
 
 COMPILED = "multidiffusion, compiled"
 SYNCDIFFUSION, MULTIDIFFUSION = ours("syncdiffusion"), ours("multidiffusion")
-APPROXIMATIONS = (ours("profile_matching"),)  # of SyncDiffusion: compared in time, their latents are others
+# Of SyncDiffusion: compared in time, with it and with MultiDiffusion; their latents are others.
+APPROXIMATIONS = (ours("profile_matching"), ours("shifted_matching"))
 LITERAL = Sampler("literal", _literal, _literal_calls, window_batch=1)
 
 

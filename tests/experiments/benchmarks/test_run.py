@@ -28,15 +28,18 @@ def test_all_comparisons_end_to_end(tiny_case, tmp_path, capsys, monkeypatch):
         *("multidiffusion", "multidiffusion"),
         *("multidiffusion", "diffusers panorama") * 2,
         *("profile_matching", "multidiffusion"),
-        *("profile_matching", "literal"),
+        *("profile_matching", "syncdiffusion"),
+        *("shifted_matching", "multidiffusion"),
+        *("shifted_matching", "syncdiffusion"),
     ]
     assert rows[3]["sampler"] == "multidiffusion, compiled"
-    for row in rows[-4:]:  # an approximation is timed, and not called equal
+    for row in rows[-8:]:  # an approximation is timed, and not called equal
         assert row["equal"] == row["tolerance"] == "" and row["difference_from"] == "an approximation"
         assert float(row["ratio"]) > 0 and float(row["timed_difference"]) > 1e-2
-    approximate = [int(row["flops"]) for row in rows[-4:]]
+    approximate = [int(row["flops"]) for row in rows[-8:]]
     assert approximate[0] == approximate[1] == approximate[2] < approximate[3]
-    for row in rows[:-4]:
+    assert approximate[4] == approximate[6] == approximate[5] < approximate[7]  # three windows by either here
+    for row in rows[:-8]:
         assert row["equal"] == "true" and row["runs"] == "2"
         assert float(row["timed_difference"]) <= 1e-4 and float(row["check_difference"]) <= 1e-9
         assert row["difference"] == row["timed_difference"] and row["difference_from"] == "the timed runs"
