@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.metrics.estimates import Difference, Estimate, checked_features
 from experiments.metrics.kernels import Groups, Kernel, discrepancy, kernel_blocks, within
-from experiments.results.inference import sign_flip_p
+from experiments.results.inference import sign_flip_p, t_p
 
 KernelOf = Callable[[np.ndarray, np.ndarray], Kernel]  # two sets of features -> the kernel of their rows, by indices
 
@@ -49,9 +49,14 @@ def squared_mmd_difference(
 ) -> Difference:
     """Squared MMD of a less that of b, n images each, where image i of both is of the same prompt and noise.
 
-    The reference's own part is the same for both and drops out. What is left is a sum with one term for each pair,
-    which changes its sign where the labels of that pair are swapped, and does not change otherwise. So the test that
-    swaps labels within pairs is the sign-flip test of these terms, exactly.
+    The reference's own part is the same for both and drops out. p: Student's, of the difference and its standard error,
+    with as many degrees of freedom as there are pairs less prompts.
+
+    Without a standard error p is that of swapping labels within pairs, which asks whether the two sets differ, not
+    whether their distances to the reference do. What is left of the difference is a sum with one term for each pair,
+    which changes its sign where the labels of that pair are swapped, and does not change otherwise. So the test is the
+    sign-flip test of these terms, exactly. Where the sets differ and their distances do not, the terms have a part in
+    common, and it refuses far more often than at its level: hence no more than a makeshift.
 
     Raises:
         ValueError: as `squared_mmd`, or unequal shapes.
@@ -67,8 +72,10 @@ def squared_mmd_difference(
     # <f(a_i) - f(b_i), f(a_j) + f(b_j)>, odd in the labels of pair i and even in those of pair j
     odd = within(_less(_plus(kernel(a, a), kernel(a, b)), _plus(kernel(b, a), kernel(b, b))), own)
     terms = (odd.own / len(own) + odd.others - 2 * between.rows.mean(axis=1)) / (len(own) * own.counts[own.of_rows])
-    stderr = None if found.variance is None else float(np.sqrt(found.variance))
-    return Difference(found.value, stderr, sign_flip_p(terms), len(a))
+    if found.variance is None:
+        return Difference(found.value, None, sign_flip_p(terms), len(a))
+    stderr = float(np.sqrt(found.variance))
+    return Difference(found.value, stderr, t_p(found.value, stderr, len(a) - len(own.counts)), len(a))
 
 
 def cubic(x: np.ndarray, y: np.ndarray) -> Kernel:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experiments.results.inference import t_p
+
 SHUFFLES = 499  # of labels within prompts: each asks for both estimates anew
 ROUNDING = 1e-9  # what float64 leaves of two ways that come to the same
 
@@ -24,8 +26,9 @@ class Difference:
     """The metric of one set less that of another, over n pairs of the same prompt and noise; without pairs, n images
     of both together.
 
-    stderr: None where there is no honest one. p: two-sided, of the hypothesis that the two labels of each pair, or of
-    all images of a prompt, might as well be swapped; NaN where they are too few for any test.
+    stderr: None where there is no honest one. p: two-sided; of a number without a standard error, of the hypothesis
+    that the two labels of each pair, or of all images of a prompt, might as well be swapped. NaN where they are too few
+    for any test.
     """
 
     value: float
@@ -98,12 +101,18 @@ def unpaired_difference(
     """The metric of one set less that of another, of independent images of the same prompts.
 
     stderr: of both estimates together. What they share, the reference images above all, is counted twice, which makes
-    it too large, never too small. p: the share of SHUFFLES random ways to deal the labels anew among the images of each
-    prompt whose difference is as large or larger, either way round, with the observed one counted among them; each
-    method keeps its number of images of each prompt.
+    it too large, never too small. p: Student's, of the difference and that error, with as many degrees of freedom as
+    there are images less two for each prompt. Where there is none: the share of SHUFFLES random ways to deal the labels
+    anew among the images of each prompt whose difference is as large or larger, either way round, with the observed one
+    counted among them; each method keeps its number of images of each prompt.
     """
     mine, other = estimate(ours), estimate(theirs)
     value = mine.value - other.value
+    errors = (mine.stderr, other.stderr)
+    stderr = None if None in errors else float(np.hypot(*errors))
+    if stderr:
+        freedom = len(ours) + len(theirs) - 2 * len(set(ours.prompts))
+        return Difference(value, stderr, t_p(value, stderr, freedom), len(ours) + len(theirs))
     both = ours.and_also(theirs)
     rng, labels = np.random.default_rng(seed), np.arange(len(both)) < len(ours)
     groups = [np.array([i for i, each in enumerate(both.prompts) if each == p]) for p in dict.fromkeys(both.prompts)]
@@ -115,8 +124,6 @@ def unpaired_difference(
         parts = (both.part(np.flatnonzero(dealt).tolist()), both.part(np.flatnonzero(~dealt).tolist()))
         found = estimate(parts[0]).value - estimate(parts[1]).value
         as_large += abs(found) >= abs(value) * (1 - ROUNDING)
-    errors = (mine.stderr, other.stderr)
-    stderr = None if None in errors else float(np.hypot(*errors))
     return Difference(value, stderr, as_large / (SHUFFLES + 1), len(both))
 
 

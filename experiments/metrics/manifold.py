@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from experiments.metrics.estimates import Difference, checked_features
+from experiments.metrics.swaps import swap_p
 
-SWAPS = 999  # random ways to swap the labels within pairs, where there are more
+SWAPS, MORE = 999, 9_000  # random ways to swap the labels within pairs; the latter where p is at its least
 ROWS = 512  # of a matrix of distances at once
 
 
@@ -50,8 +49,7 @@ def recall_difference(
 ) -> Difference:
     """Recall of a less recall of b, (n, d) each, where row i of both is of the same prompt and noise.
 
-    p: the share of SWAPS random ways to swap labels within pairs whose difference is as large, either way round, with
-    the observed one counted among them.
+    p: of swapping the labels within pairs (`swaps`).
     """
     a, y = checked_features(a, reference)
     b, _ = checked_features(b, reference)
@@ -62,16 +60,10 @@ def recall_difference(
         reach = radii(own[np.ix_(chosen, chosen)], neighbours)
         return float(within_balls(across[:, chosen], reach).mean())
 
-    value, p = _swapped(n, lambda first, second: recall(first) - recall(second), seed)
-    return Difference(value, None, p, n)
+    places = np.arange(n)
 
+    def differences(patterns: np.ndarray) -> np.ndarray:
+        return np.array([recall(places + n * swap) - recall(places + n * ~swap) for swap in patterns])
 
-def _swapped(n: int, difference: Callable[[np.ndarray, np.ndarray], float], seed: int) -> tuple[float, float]:
-    """The difference of rows 0 to n - 1 and n to 2n - 1, and its p."""
-    places, rng = np.arange(n), np.random.default_rng(seed)
-    value, as_large = difference(places, places + n), 1
-    for _ in range(SWAPS):
-        swap = rng.random(n) < 0.5
-        found = difference(places + n * swap, places + n * ~swap)
-        as_large += abs(found) >= abs(value) - 1e-12
-    return value, as_large / (SWAPS + 1)
+    value = recall(places) - recall(places + n)
+    return Difference(value, None, swap_p(n, differences, SWAPS, MORE, seed), n)

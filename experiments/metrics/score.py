@@ -10,9 +10,10 @@ from experiments.metrics.cache import FeatureCache
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, pair_metrics, set_metrics
 from experiments.metrics.config import MetricsConfig, check_config
 from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate, stacked, unpaired_difference
+from experiments.metrics.features import alike
 from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, bind, measure, measurements
 from experiments.metrics.metric import SetMetric
-from experiments.metrics.pairs import PairValues, count, measure_pairs, pair_difference, pair_mean
+from experiments.metrics.pairs import PairValues, count, measure_pairs, pair_difference, pair_mean, prompts_of_both
 from experiments.metrics.reference_features import SavedFeatures, facts_of
 
 CsvLine = dict[str, object]
@@ -27,13 +28,15 @@ class Scored:
         image has fewer than two crops to compare).
     scores: a row per method, prompt and metric: method, prompt ("all" for the set), metric, value,
         stderr, n, network. n is the number of scored images; stderr is None for FID (no unbiased
-        estimate exists) and where n is too small for one. A number that n does not allow has no row:
-        FID wants two images on both sides, KID two of every prompt, GIQA `giqa_neighbours` references.
+        estimate exists) and where n is too small for one. Of per-panorama metrics it is that of a plain
+        mean, which counts the spread between prompts; of sets that of new seeds of the same prompts.
+        A number that n does not allow has no row: FID wants two images on both sides, KID two of every
+        prompt, GIQA `giqa_neighbours` references, and all of them a reference image of every prompt.
     replicates: the metrics of sets, of all prompts, on disjoint blocks of seeds: method, replicate (from
         0), metric, value, n, network. A replicate is the same seeds for every method; a method that
         lacks one of its images has no row for it.
     swaps: the metrics of sets, of each method less that of the one compared with: method, against,
-        metric, difference, stderr, p (label swaps within pairs), n (pairs), prompts, network.
+        metric, difference, stderr, p (see `Difference`), n (pairs), prompts, network.
     references: features of the reference images by measurement, and references_facts what decides them: to be saved.
     """
 
@@ -118,6 +121,14 @@ class SetFeatures:
     reference: ImageSet
     network: str
 
+    def target(self, images: ImageSet, config: MetricsConfig) -> ImageSet | None:
+        """The reference images of their prompts; None where a prompt has none, or either side has too few."""
+        wanted = set(images.prompts)
+        those = [i for i, prompt in enumerate(self.reference.prompts) if prompt in wanted]
+        reference = self.reference.part(those)
+        there = wanted <= set(reference.prompts) and self.metric.enough(images, reference, config)
+        return reference if there else None
+
 
 def _image_set(items: Sequence[PanoramaImage], features: Sequence[np.ndarray]) -> ImageSet:
     return ImageSet(stacked(features), tuple(item.prompt for item in items))
@@ -139,11 +150,10 @@ def _set_scores(items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], con
     """The set metrics of each group against the reference images of the same prompts."""
     scores = []
     for group, indices in _groups(items).items():
-        wanted = {items[i].prompt for i in indices}
         for each in sets:
-            those = [i for i, prompt in enumerate(each.reference.prompts) if prompt in wanted]
-            generated, reference = each.generated.part(indices), each.reference.part(those)
-            if each.metric.enough(generated, reference, config):
+            generated = each.generated.part(indices)
+            reference = each.target(generated, config)
+            if reference is not None:
                 estimate = each.metric.estimate(generated, reference, config)
                 scores.append(_score(group, each.metric.column.name, estimate, len(indices), each.network))
     return scores
@@ -173,8 +183,8 @@ def _pair_swaps(pairs: Sequence[PairValues], against: str | None, paired: bool) 
             if found is not None:
                 common = {"method": method, "against": against, "metric": each.metric.column.name}
                 common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
-                prompts = len(each.found[method].keys() & each.found[against].keys())
-                rows.append(common | {"prompts": prompts, "network": each.network})
+                prompts = prompts_of_both(each.found[method], each.found[against], paired)
+                rows.append(common | {"prompts": len(prompts), "network": each.network})
     return rows
 
 
@@ -189,8 +199,9 @@ def _replicates(items: Sequence[PanoramaImage], sets: Sequence[SetFeatures], con
                 continue  # FID falls with n, so a block with a gap is no replicate of the others
             for each in sets:
                 generated = each.generated.part(mine)
-                if each.metric.enough(generated, each.reference, config):
-                    value = each.metric.estimate(generated, each.reference, config).value
+                reference = each.target(generated, config)
+                if reference is not None:
+                    value = each.metric.estimate(generated, reference, config).value
                     common = {"method": method, "replicate": replicate, "metric": each.metric.column.name}
                     rows.append(common | {"value": value, "n": len(mine), "network": each.network})
     return rows
@@ -225,20 +236,19 @@ def _swaps(
         ours, theirs = (_in_pairs if paired else _of_common_prompts)(items, method, against)
         for each in sets:
             first, second = each.generated.part(ours), each.generated.part(theirs)
-            if not each.metric.enough(first, each.reference, config) or (
-                each.metric.column.depends_on_n and len(first) != len(second)
-            ):
+            reference = each.target(first, config)
+            if reference is None or not each.metric.enough(second, reference, config):
                 continue
-            if paired and first.features.shape != second.features.shape:
-                continue  # squares of pictures of different sizes are no pairs
+            if each.metric.column.depends_on_n and len(first) != len(second):
+                continue
+            if first.features.shape[1:] != second.features.shape[1:] or not (alike(first) and alike(second)):
+                continue  # squares of pictures of different sizes: no pairs, and not as many
             if paired:
-                found = each.metric.compare(first, second, each.reference, config)
-            elif each.metric.enough(second, each.reference, config):
-                found = unpaired_difference(
-                    first, second, lambda x, each=each: each.metric.estimate(x, each.reference, config)
-                )
+                found = each.metric.compare(first, second, reference, config)
             else:
-                continue
+                found = unpaired_difference(
+                    first, second, lambda x, metric=each.metric, y=reference: metric.estimate(x, y, config)
+                )
             common = {"method": method, "against": against, "metric": each.metric.column.name}
             common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
             rows.append(common | {"prompts": len(set(first.prompts)), "network": each.network})

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 ROUNDED = "Panoramas are rounded to 8 bits; the released code truncates, which darkens them by half a step."
 FORMER = "scored by a former version; results/README.md says what is wrong with their numbers and errors."
+SET_TEST = (  # of metrics of sets
+    "p: of the difference being zero where it has a standard error; of the others of swapping labels, which asks "
+    "whether the two sets differ in any way."
+)
 EMBEDDED = "The embedded miniature is not Stable Diffusion: never quote its numbers as the paper's."
 
 
 def one_picture(study: Study) -> bool:
     """Whether a run is of a single panorama: there is nothing to average, to compare or to set beside others' means."""
-    return len(study.rows) == len(study.prompts) == study.seeds["count"] == 1
+    return len(study.rows) == study.expected == 1
 
 
 def sentence(study: Study) -> str:
@@ -32,7 +36,7 @@ def sentence(study: Study) -> str:
     if one_picture(study):
         count = f"seed {study.seeds['first']}"
     else:
-        count = f"{plural(len(study.prompts), 'prompt')}, {plural(study.seeds['count'], 'seed')} each"
+        count = f"{plural(len(study.prompts), 'prompt')}, {seeds_told(study)}"
     references = f", {plural(study.reference_count, 'reference image')} per prompt" if study.reference_count else ""
     if study.made_elsewhere:
         noise = "one noise for all rows" if study.shared_noise else "each row's own noise"
@@ -47,6 +51,13 @@ def sentence(study: Study) -> str:
         f"guidance scale {canvas['guidance_scale']:g}, "
         f"{count}{references}"
     )
+
+
+def seeds_told(study: Study) -> str:
+    """Prompts of a file may have seeds of their own, and not equally many."""
+    if study.expected == len(study.prompts) * study.seeds["count"]:
+        return f"{plural(study.seeds['count'], 'seed')} each"
+    return f"{plural(study.expected, 'panorama')} a row"
 
 
 def closing(study: Study) -> list[str]:
@@ -94,7 +105,7 @@ def meaning_notes(results: Results, table: pd.DataFrame, compared: pd.DataFrame)
     if table["best"].any():
         notes.append("Bold: best of the column.")
     notes += [*dagger_note(results, there, compared), *explained(there)]
-    expected = len(study.prompts) * study.seeds["count"]
+    expected = study.expected
     made = [int((results.panoramas["method"] == row.label).sum()) for row in study.rows]
     if study.made_elsewhere and len(set(made)) > 1:
         notes.append(f"Not every row has as many pictures: {min(made)} to {max(made)}.")
@@ -116,14 +127,19 @@ def dagger_note(results: Results, there: list[Metric], compared: pd.DataFrame) -
     if not tests:
         return []
     tested = set(whole.loc[whole["p"].notna(), "metric"])
-    swapped = [metric.display for metric in there if not metric.per_panorama and metric.name in tested]
     untested = [metric.display for metric in there if not metric.per_panorama and metric.name not in tested]
     untested += ["costs", *(f"{metric.display}, a multiple of the mean" for metric in there if metric.multiple_of)]
     how = "two-sided sign-flip permutation test"
     if not study.shared_noise:
         how = "two-sided permutation test of the labels within each prompt"
-    elif swapped:
-        how += f"; {', '.join(swapped)}: of the labels of all pairs"
+    # A number without an error has no test of its own: the labels' asks more than whether the numbers differ.
+    known = set(whole.loc[whole["low"].notna(), "metric"])
+    of_labels = [metric.display for metric in there if metric.name in tested - known]
+    of_numbers = [metric.display for metric in there if not metric.per_panorama and metric.name in tested & known]
+    if of_numbers:
+        how += f"; {', '.join(of_numbers)}: of the difference and its standard error"
+    if of_labels:
+        how += f"; {', '.join(of_labels)}: of the labels of all pairs, so whether the two sets differ in any way"
     common = "prompts and noise" if study.shared_noise else "prompts"
     return [
         f"†: differs from {titles(study)[study.compare_with]} on the same {common} ({how}, p ≤ {ALPHA} after "
@@ -137,23 +153,28 @@ def set_names(results: Results) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def swapped(results: Results) -> bool:
+    """Whether metrics of sets were scored against the row compared with."""
+    return results.swaps is not None and (results.swaps["against"] == results.study.compare_with).any()
+
+
 def difference_note(results: Results) -> str:
     """What a difference is, how it was tested, and over what n."""
     sets = set_names(results)
     if not results.study.shared_noise:
-        of_sets = f"Of {sets}: the numbers of the two sets, tested alike. " if sets else ""
+        of_sets = f"Of {sets}: the numbers of the two sets. {SET_TEST} " if sets else ""
         return (
             "Difference: mean over the prompts that both rows have of the difference of their means, n panoramas of "
             "both together, ± half-width of Welch's 95 % interval; p of a two-sided permutation test that deals the "
             f"labels anew within each prompt. {of_sets}"
             "Better: the chance that a panorama of the row is better than one of the other of the same prompt."
         )
-    if results.swaps is None:
+    if not swapped(results):
         of_sets = f"Of {sets}: over n disjoint blocks of seeds, without a test."
     else:
         of_sets = (
             f"Of {sets}: the sets' numbers over the n pairs, ± half of a 95 % t interval where there is a standard "
-            "error; p of swapping the two labels within pairs."
+            f"error. {SET_TEST}"
         )
     return (
         "Difference: mean over n pairs of the same prompt and noise, ± half-width of its 95 % t interval; p of a "

@@ -61,7 +61,7 @@ def score_cell(
     told = line["n"] if line["n"] and (metric.depends_on_n or line["n"] != n) else None
     return SheetCell(
         line["value"] / metric.unit,
-        uncertainty=line["plus_minus"],
+        uncertainty=line["plus_minus"] / metric.unit,
         n=told,
         best=line["best"],
         differs=line["differs"],
@@ -83,11 +83,12 @@ def comparison_sheet(rows: pd.DataFrame, study: Study) -> Sheet:
 
 def comparison_line(line: Mapping[str, Any], title: Mapping[str, str]) -> tuple[SheetCell, ...]:
     metric = METRICS.get(line["metric"])
+    unit = metric.unit if metric else 1
     return (
         word(title.get(line["method"], line["method"])),
         word(title.get(line["against"], line["against"])),
         word(heading(metric) if metric else line["metric"]),
-        SheetCell(line["difference"], uncertainty=(line["high"] - line["low"]) / 2),
+        SheetCell(line["difference"] / unit, uncertainty=(line["high"] - line["low"]) / 2 / unit),
         SheetCell(line["p"], PROBABILITY),
         SheetCell(line["p_holm"], PROBABILITY),
         SheetCell(line["share_better"], SHARE),
@@ -102,8 +103,11 @@ def replicate_sheet(results: Results) -> tuple[Sheet, pd.DataFrame]:
     lines = {(line.method, line.metric): line for line in table.itertuples()}
     rows = []
     for label, title in titles(results.study).items() if metrics else ():
-        mine = [lines.get((label, metric.name)) for metric in metrics]
-        cells = [SheetCell(each.mean, uncertainty=each.plus_minus) if each else word("–") for each in mine]
+        mine = [(lines.get((label, metric.name)), metric.unit) for metric in metrics]
+        cells = [
+            SheetCell(each.mean / unit, uncertainty=each.plus_minus / unit) if each else word("–")
+            for each, unit in mine
+        ]
         rows.append((word(title), *cells))
     columns = (SheetColumn("method"), *(SheetColumn(heading(metric)) for metric in metrics))
     return Sheet("replicates", columns, tuple(rows)), table
@@ -119,7 +123,12 @@ def prompt_sheet(results: Results, compared: pd.DataFrame, metric: Metric) -> Sh
         found = {row.label: estimate(results, row.label, metric, prompt) for row in study.rows}
         best = best_labels(metric, found)
         cells = [
-            SheetCell(each.value, uncertainty=each.plus_minus, best=label in best, differs=(prompt, label) in differing)
+            SheetCell(
+                each.value / metric.unit,
+                uncertainty=each.plus_minus / metric.unit,
+                best=label in best,
+                differs=(prompt, label) in differing,
+            )
             for label, each in found.items()
         ]
         rows.append((word(one_line(prompt)), *cells))

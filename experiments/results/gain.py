@@ -58,13 +58,13 @@ def gains_kept(results: Results, metric: str) -> list[GainKept]:
 
     All of the gain has the row compared with, or, where that is MultiDiffusion itself, the row with the best mean: a
     choice that the same numbers decide, so its own share says nothing and shares of others are a little too small.
-    Rows with the very numbers of either end are left out. Empty without MultiDiffusion, without the metric, or where
-    no row gains anything.
+    Rows with the very numbers of either end are left out. Empty without MultiDiffusion, without the metric, without
+    shared noise (there are no pairs), or where no row gains anything.
     """
     panoramas, better = results.panoramas, METRICS[metric].better
     labels = [row.label for row in results.study.rows if (panoramas["method"] == row.label).any()]
     none = next((row.label for row in results.study.rows if row.label == NOTHING_GAINED), None)
-    if metric not in panoramas or none not in labels:
+    if metric not in panoramas or none not in labels or not results.study.shared_noise:
         return []
     # A panorama of a single square has no coherence to measure.
     means = panoramas.groupby("method")[metric].mean().dropna()

@@ -21,6 +21,7 @@ import numpy as np
 
 from experiments.common.command_line import one_line_errors
 from experiments.metrics.catalogue import METRICS
+from experiments.plan.plugins import load_plugins
 from experiments.results.gain import NOTHING_GAINED, share_interval
 from experiments.results.inference import Interval, mean_interval
 from experiments.results.numbers import swap_comparison
@@ -55,7 +56,7 @@ class Goal:
     at_least: bool
 
     def verdict(self, found: Interval) -> str:
-        low, high = (found.low, found.high) if found.n > 1 else (found.mean, found.mean)
+        low, high = found.low, found.high
         if np.isnan([low, high]).any():
             return "open"
         met, missed = (low >= self.bound, high < self.bound) if self.at_least else (
@@ -68,7 +69,8 @@ def goals(results: Results, label: str) -> list[Goal]:
     """Of the row of that label.
 
     Raises:
-        UsageError: no such row, no MultiDiffusion, a comparison with another method than SyncDiffusion, no pairs.
+        UsageError: no such row, no MultiDiffusion, a comparison with another method than SyncDiffusion, no pairs, no
+            gain of SyncDiffusion's over MultiDiffusion.
     """
     study = results.study
     there = [row.label for row in study.rows]
@@ -88,8 +90,11 @@ def goals(results: Results, label: str) -> list[Goal]:
 
 def unet_calls(results: Results, row: Row) -> float:
     """UNet calls of one panorama."""
+    from baselines import METHODS
     from experiments.stages.flops import calls
 
+    if row.method not in METHODS:
+        raise UsageError(f"row={row.label}: no method {row.method} is known; give its file with --plugins")
     return calls(row.method, dict(row.settings), results.study.canvas).unet
 
 
@@ -104,7 +109,9 @@ def _gain(results: Results, label: str) -> Goal:
     values = _paired(results, "intra_lpips", (label, NOTHING_GAINED, results.study.compare_with)) if there else []
     if not values:
         raise UsageError(f"row={label}: no panorama has an Intra-LPIPS by all three methods; score with intra_lpips")
-    pairs = (np.concatenate(each) for each in zip(*values, strict=True))
+    pairs = [np.concatenate(each) for each in zip(*values, strict=True)]
+    if not pairs[1].mean() > pairs[2].mean():
+        raise UsageError(f"row={label}: SyncDiffusion is not more coherent than MultiDiffusion here; no gain to share")
     prompts = (np.array([each.mean() for each in side]) for side in zip(*values, strict=True))
     words = "share of SyncDiffusion's gain in Intra-LPIPS"
     return Goal(words, share_interval(*pairs), share_interval(*prompts), GAIN, True)
@@ -149,7 +156,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.results.goals", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a run folder, or one under results/")
     parser.add_argument("--row", default="shifted_matching", metavar="LABEL", help="the row that is held to the goals")
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="FILE", help="the run's plugins")
     options = parser.parse_args(words)
+    load_plugins(options.plugins)
     print(as_markdown(goals(read_results(options.folder), options.row)))
     return 0
 

@@ -84,6 +84,13 @@ def t_half_width(stderr: float, freedom: int, confidence: float = 0.95) -> float
     return float(t.ppf((1 + confidence) / 2, freedom) * stderr) if freedom > 0 else np.nan
 
 
+def t_p(value: float, stderr: float, freedom: int) -> float:
+    """Two-sided p of Student's test that a value with this standard error is zero; NaN where nothing tells."""
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(value) / stderr, freedom)) if freedom > 0 and stderr > 0 else np.nan
+
+
 def paired_comparison(
     a: np.ndarray, b: np.ndarray, better: str = "lower", confidence: float = 0.95, test: bool = True
 ) -> Comparison:

@@ -154,8 +154,8 @@ def comparisons(results: Results) -> pd.DataFrame:
 
     Columns: prompt ("all", then each prompt where there are several), method, against, metric, n, difference, low,
     high, p, p_holm, share_better. Per-panorama metrics: n pairs of the same prompt and noise; where noise was not
-    shared, n panoramas of both rows. Set-level metrics, never by prompt: n pairs whose labels were swapped,
-    or n replicates and no test where nothing was swapped. The
+    shared, n panoramas of both rows. Set-level metrics, never by prompt: as scored, of n pairs, or n replicates and no
+    test where the row was not scored against the one compared with. The
     comparisons over all prompts are one family for Holm; by prompt each metric is one, since they answer on which
     prompts a difference in that metric holds. Rows of the very same panoramas are one test, which counts once. A row
     that has the very numbers of the one compared with (no pull at all, against MultiDiffusion) is no test.
@@ -174,8 +174,17 @@ def comparisons(results: Results) -> pd.DataFrame:
     ]
     columns = [name for name in COMPARED if name != "p_holm"]
     frame = pd.DataFrame([line for line in lines if line["n"]], columns=columns)
-    frame.loc[(frame[["difference", "low", "high"]].fillna(0) == 0).all(axis=1), "p"] = np.nan
+    frame.loc[no_test(frame), "p"] = np.nan
     return with_holm(frame, same_panoramas(results))
+
+
+def no_test(frame: pd.DataFrame) -> pd.Series:
+    """Which lines say that two rows have the very same numbers: no difference in any pair. Where a metric has no
+    interval, those of rows of which all others say so."""
+    known = frame["low"].notna()
+    same = known & (frame[["difference", "low", "high"]] == 0).all(axis=1)
+    rows = {label for label, mine in frame[known].groupby("method") if same[mine.index].all()}
+    return same | (~known & (frame["difference"] == 0) & frame["method"].isin(rows))
 
 
 def no_comparisons() -> pd.DataFrame:
@@ -245,8 +254,8 @@ def swap_comparison(results: Results, label: str, metric: Metric) -> Comparison 
     """A set-level metric of a row less that of the row compared with, as swapping labels found it; None where nothing
     was swapped.
 
-    The interval is Student's, of as many degrees of freedom as there are pairs less prompts; NaN without a standard
-    error.
+    The interval is Student's, of as many degrees of freedom as there are pairs less prompts, or without pairs images
+    less two for each prompt; NaN without a standard error.
     """
     swaps, against = results.swaps, results.study.compare_with
     if swaps is None:
@@ -255,7 +264,8 @@ def swap_comparison(results: Results, label: str, metric: Metric) -> Comparison 
     if found.empty:
         return None
     line = found.iloc[0]
-    half = t_half_width(float(line["stderr"]), int(line["n"] - line["prompts"]))
+    means = line["prompts"] if results.study.shared_noise else 2 * line["prompts"]
+    half = t_half_width(float(line["stderr"]), int(line["n"] - means))
     value = float(line["difference"])
     return Comparison(int(line["n"]), value, value - half, value + half, float(line["p"]), np.nan)
 

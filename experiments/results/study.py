@@ -58,6 +58,8 @@ class Study:
     model: name, id, revision, precision, and whether it is the embedded miniature.
     canvas: height and width in pixels, window (side in pixels), factor (pixels per latent cell), stride (latent cells),
         steps, guidance_scale. Of pictures made elsewhere, stride, steps and guidance_scale are None: nobody knows.
+    seeds: first: the lowest; count: of each prompt, for each of its first seeds. pictures: panoramas of a row; None in
+        folders of a former version, where every prompt has `count`.
     compare_with: the label that every other row is compared with.
     networks: "paper" or "mini", the set of metric networks.
     shared_noise: whether the rows' panoramas of one prompt and seed were made from one noise, and so are pairs.
@@ -73,6 +75,12 @@ class Study:
     rows: tuple[Row, ...]
     compare_with: str
     shared_noise: bool = True
+    pictures: int | None = None
+
+    @property
+    def expected(self) -> int:
+        """Panoramas of a row, when all are there."""
+        return len(self.prompts) * self.seeds["count"] if self.pictures is None else self.pictures
 
     @property
     def made_elsewhere(self) -> bool:
@@ -113,7 +121,7 @@ def study_of(plan: Plan) -> Study:
             **{key: model[key] for key in ("window", "factor")},
         },
         prompts=plan.prompts,
-        seeds={"first": resolved["seeds"]["first"], "count": resolved["seeds"]["count"]},
+        seeds={"first": min(unit.seed for unit in plan.units), "count": resolved["seeds"]["count"]},
         reference_count=resolved["reference"]["count"],
         networks=plan.metrics["networks"],
         rows=tuple(
@@ -121,6 +129,7 @@ def study_of(plan: Plan) -> Study:
         ),
         compare_with=plan.compare_with,
         shared_noise=plan.shared_noise,
+        pictures=len({(unit.prompt, unit.seed) for unit in plan.units}),
     )
 
 

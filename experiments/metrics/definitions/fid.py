@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 
 from experiments.metrics.estimates import Difference, Estimate, checked_features
 from experiments.metrics.features import INCEPTION, two_of_each
 from experiments.metrics.metric import Metric, SetMetric
+from experiments.metrics.swaps import swap_p
 
-SWAPS = 1999  # random ones, where there are more patterns than that (n > 10)
-FEWER, MANY = 499, 300  # swaps, of more pairs than that: each asks for the eigenvalues of two n x n matrices
-ROUNDING = 1e-9  # of the largest difference: what float64 leaves of patterns that come to the same
+SWAPS, MORE = 1999, 18_000  # random ones, where there are more patterns than that (n > 10); and where p is at its least
+FEWER, MANY = 499, 300  # swaps, of more rows than that: each asks for the eigenvalues of two n x n matrices
 AT_ONCE = 2**22  # numbers of such matrices: 32 MiB each of a few arrays
 
 
@@ -45,10 +43,8 @@ def fid_difference(a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: in
 
     crops: rows that are of one image, one after the other: they change their label together, and n counts images.
 
-    p: the share of ways to swap the labels within pairs whose difference is as large or larger, either way round: all
-    2^n where those are SWAPS + 1 or fewer, else SWAPS random ones (FEWER, of more than MANY pairs) of a generator of
-    its own, with the observed one counted among them. There is no standard error: no unbiased estimate of an FID's
-    variance exists.
+    p: of swapping the labels within pairs (`swaps`), SWAPS ways and MORE, or FEWER of more than MANY rows. There is no
+    standard error: no unbiased estimate of an FID's variance exists.
 
     Raises:
         ValueError: fewer than two rows, unequal shapes, or a value that is no finite number.
@@ -60,25 +56,21 @@ def fid_difference(a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: in
     n, rows = len(a), np.concatenate([a, b]) - y.mean(axis=0)
     gram, across = rows @ rows.T, rows @ _covariance_root(y).T
     cross = across @ across.T
-    swapped = np.repeat(_patterns(n // crops, seed, n), crops, axis=1)
-    found = np.empty(len(swapped))
-    step = max(1, AT_ONCE // n**2)
-    for start in range(0, len(swapped), step):
-        part = swapped[start : start + step]
-        first = np.where(part, n, 0) + np.arange(n)
-        second = np.where(part, 0, n) + np.arange(n)
-        ours, theirs = (_without_reference(gram, cross, chosen) for chosen in (first, second))
-        found[start : start + len(part)] = ours - theirs
-    as_large = np.abs(found) >= abs(found[0]) - ROUNDING * np.abs(found).max()
-    return Difference(fid(a, y) - fid(b, y), None, float(as_large.mean()), n // crops)
 
+    def differences(patterns: np.ndarray) -> np.ndarray:
+        swapped = np.repeat(patterns, crops, axis=1)
+        found = np.empty(len(swapped))
+        step = max(1, AT_ONCE // n**2)
+        for start in range(0, len(swapped), step):
+            part = swapped[start : start + step]
+            first = np.where(part, n, 0) + np.arange(n)
+            second = np.where(part, 0, n) + np.arange(n)
+            ours, theirs = (_without_reference(gram, cross, chosen) for chosen in (first, second))
+            found[start : start + len(part)] = ours - theirs
+        return found
 
-def _patterns(n: int, seed: int, rows: int) -> np.ndarray:
-    """(k, n) bool, which pairs are swapped; the first pattern swaps none. Fewer where each asks for many rows."""
-    if 2**n <= SWAPS + 1:
-        return np.array(list(product((False, True), repeat=n)))
-    drawn = np.random.default_rng(seed).random((SWAPS if rows <= MANY else FEWER, n)) < 0.5
-    return np.concatenate([np.zeros((1, n), dtype=bool), drawn])
+    ways = (SWAPS, MORE) if n <= MANY else (FEWER, 0)
+    return Difference(fid(a, y) - fid(b, y), None, swap_p(n // crops, differences, *ways, seed), n // crops)
 
 
 def _without_reference(gram: np.ndarray, cross: np.ndarray, chosen: np.ndarray) -> np.ndarray:

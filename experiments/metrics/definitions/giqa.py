@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,6 +51,15 @@ def giqa_difference(
     return Difference(mean.value, mean.stderr, sign_flip_p(differences), len(differences))
 
 
+def _enough(generated: ImageSet, reference: ImageSet, config: MetricsConfig) -> bool:
+    """Whether every image has `giqa_neighbours` references that are not the very same picture."""
+    if not two_of_each(generated, reference, config):
+        return False
+    copies = Counter(row.tobytes() for row in reference.features)
+    most = max(copies[row.tobytes()] for row in generated.features)
+    return len(reference) - most >= config.giqa_neighbours
+
+
 def _estimate(generated: ImageSet, reference: ImageSet, config: MetricsConfig) -> Estimate:
     scores = giqa_scores(generated.features, reference.features, config.giqa_neighbours)
     return stratified_mean(scores, generated.prompts)
@@ -65,7 +75,7 @@ METRIC = SetMetric(
     place=30,
     measurement=INCEPTION,
     column=Metric("giqa", "Mean-GIQA", "higher", per_panorama=False),
-    enough=lambda x, y, config: two_of_each(x, y, config) and len(y) >= config.giqa_neighbours,
+    enough=_enough,
     estimate=_estimate,
     compare=_compare,
 )

@@ -2,6 +2,7 @@
 
 from itertools import product
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_all_squares_of_pictures_of_different_widths(tmp_path):
 
     def item(name: str, method: str, seed: int, width: int) -> PanoramaImage:
         path = Path(tmp_path / f"{name}.png")
-        Image.fromarray(picture(hash(name) % 1000, 32, width)).save(path)
+        Image.fromarray(picture(crc32(name.encode()) % 1000, 32, width)).save(path)
         return PanoramaImage("p", seed, method, path)
 
     even = [item(f"even{seed}", "even", seed, 96) for seed in range(3)]
@@ -99,6 +100,9 @@ def test_all_squares_of_pictures_of_different_widths(tmp_path):
     config = MetricsConfig(metrics=["fid_crops", "kid_crops"], crop=32)
     networks = {"inception": FeatureNetwork("moments", colour_moments)}
     scored = score_panoramas([*even, *ragged], squares, config, networks, against="even")
+    narrow = [item(f"narrow{seed}", "narrow", seed, 64) for seed in range(3)]
+    without_pairs = score_panoramas([*even, *narrow], squares, config, networks, against="even", paired=False)
+    assert len(without_pairs.scores) == 2 * 4 and not without_pairs.swaps  # six squares do not compare with two
     found = {(row["method"], row["metric"]): row["value"] for row in scored.scores if row["prompt"] == "all"}
 
     def rows(items: list[PanoramaImage]) -> np.ndarray:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.metrics.definitions.giqa import giqa_difference, giqa_scores
-from experiments.metrics.estimates import Estimate, mean_estimate, stratified_mean
+from experiments.metrics.config import MetricsConfig
+from experiments.metrics.definitions.giqa import METRIC, giqa_difference, giqa_scores
+from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate, stratified_mean
 
 
 def features(n: int, d: int, seed: int, mean: float = 0.0, scale: float = 1.0) -> np.ndarray:
@@ -48,6 +49,16 @@ def test_stratified_mean_by_hand() -> None:
     found = stratified_mean(np.array([1.0, 3.0, 5.0]), ("p", "p", "q"))
     assert found == Estimate(3.0, pytest.approx(np.sqrt(6) / 3))
     assert stratified_mean(np.array([1.0, 5.0]), ("p", "q")) == Estimate(3.0, None)
+
+
+def test_copies_of_a_panorama_among_the_references_do_not_count_as_neighbours() -> None:
+    """Eight are wanted: of nine references one may be the very picture, and not two."""
+    x, y = features(3, 4, 21), features(9, 4, 22)
+    y[0] = x[1]
+    sets = ImageSet(x, ("p",) * 3), ImageSet(y, ("p",) * 9)
+    assert METRIC.enough(*sets, MetricsConfig()) and np.isfinite(METRIC.estimate(*sets, MetricsConfig()).value)
+    y[5] = x[1]
+    assert not METRIC.enough(*sets, MetricsConfig())
 
 
 def test_too_few_rows_are_refused() -> None:

@@ -64,8 +64,10 @@ def test_differences_are_of_the_two_numbers_and_tell_what_is_not_chance():
     found = recall_difference(wide, narrow, reference, 2)
     values = [np.mean(literal(reference, each, 2)) for each in (wide, narrow)]
     assert found.value == values[0] - values[1] > 0.3
-    assert found.p == 1 / 1000  # no random swap of labels keeps them apart
+    assert found.p == 1 / 10_000  # no random swap of labels keeps them apart
     assert recall_difference(wide, wide, reference, 2).p == 1
+    few = recall_difference(wide[:4], narrow[:4], reference, 2)  # all sixteen ways: no less than two of them
+    assert few.p * 16 == pytest.approx(round(few.p * 16)) and few.p >= 2 / 16
     compared = precision.METRIC.compare(images(wide), images(narrow), images(reference), CONFIG)
     assert compared.value == pytest.approx(
         np.mean(literal(wide, reference, 2)) - np.mean(literal(narrow, reference, 2))

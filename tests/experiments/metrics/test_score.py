@@ -153,12 +153,24 @@ def test_what_n_does_not_allow_has_no_row(items, reference, config, bundle) -> N
     scores = score_panoramas(one, reference, config, bundle).scores
     assert {row["metric"] for row in scores} == {"mini_clip_score"}
     assert all(row["stderr"] is None and row["n"] == 1 for row in scores)
-    scores = score_panoramas(items, reference[:3], config, bundle).scores
-    assert {row["prompt"] for row in scores if row["metric"] == "fid"} == {"all", PROMPTS[0]}
+    some = score_panoramas(items, reference[:3], config, bundle, against="joint")
+    scores = some.scores
+    # three references of one prompt: of all prompts there is nothing to hold the panoramas against
+    assert {row["prompt"] for row in scores if row["metric"] == "fid"} == {PROMPTS[0]}
+    assert not some.replicates and not some.swaps
     assert "giqa" not in {row["metric"] for row in scores}  # three references for four neighbours
     without = score_panoramas(items, [], config, bundle)
     assert {row["metric"] for row in without.scores} == {"mini_clip_score"} and without.replicates == []
     assert score_panoramas([], [], config, bundle) == Scored([], [], [])
+
+
+def test_pairs_are_held_against_the_references_of_their_prompts_alone(items, reference, config, bundle) -> None:
+    """A method without the second prompt: what the other's images or references of it are like is no matter."""
+    lacking = [i for i in items if i.method == "joint" or i.prompt == PROMPTS[0]]
+    first = [[i for i in some if i.prompt == PROMPTS[0]] for some in (items, reference)]
+    found = score_panoramas(lacking, reference, config, bundle, against="joint").swaps
+    expected = score_panoramas(*first, config, bundle, against="joint").swaps
+    assert len(found) == 3 and found == expected
 
 
 def test_progress_counts_every_image_once(items, reference, config, bundle) -> None:

@@ -104,5 +104,6 @@ def test_a_folder_with_swaps_is_told_as_tested_and_one_without_as_former(tmp_pat
     former = write_tables(tmp_path, by_hand())
     assert "FID and KID: scored by a former version" in former and SWAPS == "swaps.csv"
     now = write_tables(tmp_path, replace(by_hand(), swaps=MADE))
-    assert "former version" not in now and "FID, KID: of the labels of all pairs" in now
-    assert "p of swapping the two labels within pairs" in (tmp_path / "table.md").read_text()
+    assert "former version" not in now and "KID: of the difference and its standard error" in now
+    assert "FID: of the labels of all pairs, so whether the two sets differ in any way" in now
+    assert "p: of the difference being zero where it has a standard error" in (tmp_path / "table.md").read_text()

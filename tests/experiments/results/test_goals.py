@@ -82,7 +82,23 @@ def test_a_metric_that_the_row_has_no_numbers_of_is_no_goal():
 
 def test_what_has_no_interval_is_open():
     one = goals(results(), ROW)[1]
-    assert one.verdict(Interval(1.0, np.nan, np.nan, 4)) == "open"
+    for n in (1, 4):
+        assert one.verdict(Interval(1.0, np.nan, np.nan, n)) == "open"
+
+
+def test_where_sync_diffusion_gains_nothing_there_is_no_share():
+    made = results()
+    sync = made.panoramas["method"] == "syncdiffusion"
+    made.panoramas.loc[sync, "intra_lpips"] += 0.5
+    with pytest.raises(UsageError, match="no gain to share"):
+        goals(made, ROW)
+
+
+def test_a_row_of_an_unknown_method_names_what_would_do():
+    made = results()
+    rows = tuple(replace(row, method="my_method") if row.label == ROW else row for row in made.study.rows)
+    with pytest.raises(UsageError, match=f"row={ROW}: no method my_method is known; give its file with --plugins"):
+        goals(replace(made, study=replace(made.study, rows=rows)), ROW)
 
 
 def test_it_is_told_as_a_table():

@@ -82,10 +82,28 @@ def test_a_row_of_the_panoramas_compared_with_is_no_test():
 
 
 def test_sets_without_any_difference_are_no_test():
-    """The very same sets: FID, which has no interval, and KID with one of no width."""
+    """The very same sets: FID, which has no interval, and KID with one of no width. Sets that differ, and have the same
+    FID by chance, are a test."""
     nothing = SWAPS.assign(difference=0.0, p=1.0, stderr=[0.0, np.nan])
-    frame = keyed(comparisons(replace(by_hand(), swaps=nothing)))
-    assert np.isnan([frame.loc[("all", "multidiffusion", metric), "p"] for metric in ("kid", "fid")]).all()
+    made = by_hand()
+    theirs = made.panoramas["method"] == "syncdiffusion"
+    shown = pd.concat(
+        [made.panoramas[made.panoramas["method"] != "mine"], made.panoramas[theirs].assign(method="mine")]
+    )
+    same = keyed(comparisons(replace(made, panoramas=shown, swaps=nothing.assign(method="mine"))))
+    assert np.isnan([same.loc[("all", "mine", metric), "p"] for metric in ("kid", "fid")]).all()
+    other = keyed(comparisons(replace(by_hand(), swaps=nothing)))
+    assert [other.loc[("all", "multidiffusion", metric), "p"] for metric in ("kid", "fid")] == [
+        pytest.approx(np.nan, nan_ok=True),
+        1,
+    ]
+
+
+def test_without_pairs_a_set_has_a_mean_less_for_each_of_its_prompts():
+    made = replace(by_hand(), swaps=SWAPS)
+    made = replace(made, study=replace(made.study, shared_noise=False))
+    kid = keyed(comparisons(made)).loc[("all", "multidiffusion", "kid")]
+    assert kid["high"] - 0.004 == pytest.approx(stats.t.ppf(0.975, 60 - 12) * 0.001)
 
 
 def test_without_keys_no_rows_are_the_same():
