@@ -24,7 +24,7 @@ from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import check_pixels, window_corners
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import JointSettings, setting
+from syncdiffusion.settings import JointSettings, setting, whole_steps
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,7 @@ def outpaint(
     from syncdiffusion.joint.noise import draw_normal, noised
 
     latents = window.crop(task.noise)[:, 0]
-    steps = task.steps[int(start * len(task.steps)) if mask.any() else 0 :]
+    steps = task.steps[whole_steps(start, len(task.steps)) if mask.any() else 0 :]
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         noise = task.predict_noise(step, window, latents[:, None])[:, 0]
         with torch.no_grad():
@@ -141,12 +141,17 @@ def corners(settings: Any, square: Square) -> Corners:
     return window_corners(height, width, square.window, hop)
 
 
+def calls_of_first(settings: BlendedLatentSettings, square: Square) -> float:
+    """Those of `calls` that are of the first window alone, which skips no step."""
+    return whole_steps(settings.start, settings.steps)
+
+
 def calls(settings: BlendedLatentSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama. The first window alone has all steps."""
-    outpainted = settings.steps - int(settings.start * settings.steps)
+    outpainted = settings.steps - whole_steps(settings.start, settings.steps)
     count = len(corners(settings, square))
     canvas = joint_calls(count, outpainted, settings.height, settings.width, square)
-    return canvas + NetworkCalls(unet=settings.steps - outpainted)
+    return canvas + NetworkCalls(unet=calls_of_first(settings, square))
 
 
 METHOD = Method(
@@ -155,6 +160,7 @@ METHOD = Method(
     settings=BlendedLatentSettings,
     sample=sample,
     calls=calls,
+    calls_of_first=calls_of_first,
     corners=corners,
     source="Avrahami et al., SIGGRAPH 2023, arXiv 2206.02779, as extrapolation: outpainted window after window",
     mark=("#009e73", "^"),

@@ -103,8 +103,9 @@ def sample(task: Task, settings: CdgsSettings) -> Tensor:
             return x
         scores = roughness(task, windows, foreseen, settings.climb, count)
         chosen = torch.stack([survivors(each, settings.keep) for each in scores.cpu()]).to(x.device)
-        each = x.unflatten(0, (-1, count))
-        return each[torch.arange(len(each), device=x.device)[:, None], chosen].flatten(0, 1)
+        rows = (torch.arange(len(chosen), device=x.device)[:, None] * count + chosen).flatten()
+        task.sampler.take(rows)
+        return x[rows]
 
     schedule = [step for step in task.steps for _ in range(settings.repeated(step.index))]
     found = denoise(task.quiet(), windows, start=start, schedule=schedule, predict=predict, canvas=canvas)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from baselines.blended_latent import corners, hop_of
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method
-from syncdiffusion.settings import JointSettings, setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, setting, whole_steps, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,8 +103,7 @@ def sample(task: Task, settings: CofiSettings) -> Tensor:
 
 def skipped(settings: CofiSettings) -> int:
     """How many steps the last phase leaves out."""
-    steps = int(round(settings.restart * settings.steps, 6))  # rounded first: 0.58 · 50 is 28.999...
-    return min(steps, settings.steps - 1)
+    return min(whole_steps(settings.restart, settings.steps), settings.steps - 1)
 
 
 def calls(settings: CofiSettings, square: Square) -> NetworkCalls:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from baselines import multidiffusion
 from syncdiffusion.method import Method
-from syncdiffusion.settings import StartSettings, loop_closure_setting, setting, stride_setting
+from syncdiffusion.settings import StartSettings, first_steps, loop_closure_setting, setting, stride_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def sample(task: Task, settings: MadSettings) -> Tensor:
     whole = whole_panoramas(task, windows)
 
     def predict(step: Step, placed: Windows, views: Tensor) -> Tensor:
-        in_self = step.index < settings.tau * step.count
+        in_self = step.index < first_steps(settings.tau, step.count)
         with attending(task.backbone.unet, placed, merged(placed, in_self, settings.merge_cross)):
             return whole.predict_noise(step, placed, views)
 

@@ -8,7 +8,8 @@ one in turn, `swap_width` columns each, so that no column is a blurred mean of t
 
 In the first `guided` share of the steps, the rest of every window also swaps with a reference: one further window that
 is denoised beside them, from noise of its own. Of its rows, by the same rule, those with v_m = 1 are copied into the
-columns that a window shares with no other. This is the reference-guided swap.
+columns that a window shares with no other. This is the reference-guided swap. The reference belongs to no place: it is
+told the canvas' prompt alone, nothing of a layout's regions or a control image.
 
 Which rows are copied, the swap's width there, and whether the two ends of a panorama are swapped as well (they are not
 here) are not known. An overlap of a fifth is said to be enough; the default is the least from there on with which
@@ -26,7 +27,7 @@ from baselines.blended_latent import hop_of
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import JointSettings, setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, first_steps, setting, window_batch_setting
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,7 @@ class SafaSettings(JointSettings):
 
 def sample(task: Task, settings: SafaSettings) -> Tensor:
     """Denoised canvases [n, c, h, w]; UsageError for a canvas that the windows cannot cover in one row."""
+    from syncdiffusion.conditioning.canvas import CanvasConditioning
     from syncdiffusion.joint.loop import denoise
     from syncdiffusion.joint.noise import draw_normal
 
@@ -61,14 +63,17 @@ def sample(task: Task, settings: SafaSettings) -> Tensor:
     taken, alone = taken.to(task.noise), alone.to(task.noise.device)
     one = replace(windows, corners=windows.corners[:1])
     shape = (task.noise.shape[1], windows.size, windows.size)
-    reference = draw_normal(task.generators("reference"), shape)[:, None].to(task.noise)
+    reference = task.sampler.start_scale * draw_normal(task.generators("reference"), shape).to(task.noise)
+    anywhere = replace(task, conditioning=CanvasConditioning(task.conditioning.text))
 
     def advance(step: Step, views: Tensor, noise: Tensor) -> Tensor:
         nonlocal reference
         moved = task.advance(step, views, noise)
-        if step.index < settings.guided * step.count:
-            reference = task.advance(step, reference, task.predict_noise(step, one, reference))
-            moved = reference.where(alone[:, None], moved)
+        if step.index < first_steps(settings.guided, step.count):
+            predicted = anywhere.predict_noise(step, one, reference[:, None])[:, 0]
+            # As latents of no window, of which a sampler remembers and draws nothing that is a window's.
+            reference = task.advance(step, reference, predicted)
+            moved = reference[:, None].where(alone[:, None], moved)
         return moved
 
     def fuse(step: Step, placed: Windows, views: Tensor) -> Tensor:
@@ -117,10 +122,14 @@ def corners(settings: SafaSettings, square: Square) -> Corners:
 
 def calls(settings: SafaSettings, square: Square) -> NetworkCalls:
     """Network calls of one panorama, the reference included."""
-    references = sum(index < settings.guided * settings.steps for index in range(settings.steps))
     count = len(corners(settings, square))
     canvas = joint_calls(count, settings.steps, settings.height, settings.width, square)
-    return canvas + NetworkCalls(unet=references)
+    return canvas + NetworkCalls(unet=calls_of_none(settings, square))
+
+
+def calls_of_none(settings: SafaSettings, square: Square) -> float:
+    """Those of `calls` that are of no window: the reference's."""
+    return first_steps(settings.guided, settings.steps)
 
 
 METHOD = Method(
@@ -129,6 +138,7 @@ METHOD = Method(
     settings=SafaSettings,
     sample=sample,
     calls=calls,
+    calls_of_none=calls_of_none,
     corners=corners,
     source="ICCV 2025, arXiv 2502.05130, as described by others: columns and rows swapped instead of averaged",
     mark=("#aa4499", "<"),

@@ -42,6 +42,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from baselines.profile_matching import RATIOS
 from syncdiffusion.cost import NetworkCalls, Square
 from syncdiffusion.geometry.sizes import check_pixels
 from syncdiffusion.method import Corners, Method
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from syncdiffusion.joint.task import Step, Task
 
 ALONG, DOWN = (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1  # by what share of a stride windows move from step to step
-RATIOS = (0.5, 2.0)  # of deviations: a row that is nearly even must not have its noise blown up
 
 
 @dataclass(frozen=True)

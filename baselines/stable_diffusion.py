@@ -13,7 +13,8 @@ from syncdiffusion.settings import LONGEST, SamplingSettings, setting
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from syncdiffusion.joint.task import Task
+    from syncdiffusion.backbones.backbone import Backbone
+    from syncdiffusion.joint.task import Step, Task
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ def sample(task: Task, settings: StableDiffusionSettings) -> Tensor:
     """Denoised latents [n, c, h, w]; UsageError for a size that the networks cannot have."""
     import torch
 
+    from syncdiffusion.joint.finite import always_finite
+
     # The UNet halves its input three times in Stable Diffusion, twice in the miniature.
     multiple = task.backbone.factor * 2 ** (len(task.backbone.unet.config.block_out_channels) - 1)
     for name in ("height", "width"):
@@ -39,10 +42,14 @@ def sample(task: Task, settings: StableDiffusionSettings) -> Tensor:
         if pixels % multiple:
             nearest = max(1, round(pixels / multiple)) * multiple
             raise UsageError(f"{name}={pixels}: use a multiple of {multiple} px; nearest: {nearest}")
-    latents = task.noise
+    latents, text = task.noise, task.conditioning.text
     for step in task.steps:
+
+        def predict(model: Backbone, x: Tensor, which: Tensor, step: Step = step) -> tuple[Tensor]:
+            return (model.predict_noise(x, step.timestep, text.rows(which)),)
+
         with torch.no_grad():
-            noise = task.backbone.predict_noise(latents, step.timestep, task.conditioning.text)
+            noise = always_finite(task.backbone, predict)(latents, torch.arange(len(latents), device=latents.device))[0]
             latents = task.advance(step, latents, noise)
         latents = task.told(step, latents)
     return latents

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from baselines.spotdiffusion import corners
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method
-from syncdiffusion.settings import JointSettings, setting, window_batch_setting
+from syncdiffusion.settings import JointSettings, setting, whole_steps, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ class StochSyncSettings(JointSettings):
             return self.steps
         share = self.highest + (self.lowest - self.highest) * index / max(1, self.rounds - 1)
         share = min(1.0, 2 * share) if self.is_refined(index) else share
-        return max(1, int(round(share * self.steps, 6)))
+        return max(1, whole_steps(share, self.steps))
 
 
 def sample(task: Task, settings: StochSyncSettings) -> Tensor:
@@ -98,10 +98,10 @@ def sides_first_kept(task: Task, windows: Windows, clean: Tensor, noise: Tensor)
     """Puts `clean` [n, c, h, w] back, noised with `noise` to the level after a step, where the mask is low."""
     import torch
 
+    from syncdiffusion.geometry.weights import from_middle
     from syncdiffusion.joint.noise import noised
 
-    along = torch.arange(windows.size, dtype=torch.float32)
-    triangle = 1 - (along - (windows.size - 1) / 2).abs() / (windows.size / 2)
+    triangle = 1 - from_middle(windows.size)
     views = triangle.to(clean).expand(len(clean), len(windows), 1, windows.size, windows.size)
     mask = windows.fuse(views)
 

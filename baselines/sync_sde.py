@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 from baselines import multidiffusion
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Method, one_row_corners
-from syncdiffusion.settings import JointSettings, StartSettings, setting, stride_setting, window_batch_setting
+from syncdiffusion.settings import (
+    JointSettings,
+    StartSettings,
+    refuse_jumps,
+    setting,
+    stride_setting,
+    window_batch_setting,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +44,10 @@ class SyncSdeSettings(StartSettings, JointSettings):
     stride: int = stride_setting()
     kappa: float = setting(5.0, "how strongly a window is drawn to its left neighbour; 0 is not at all", least=0)
     window_batch: int | str = window_batch_setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_jumps(self)
 
 
 def sample(task: Task, settings: SyncSdeSettings) -> Tensor:

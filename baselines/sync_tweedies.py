@@ -30,7 +30,14 @@ from typing import TYPE_CHECKING
 from baselines import multidiffusion
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Method, one_row_corners
-from syncdiffusion.settings import StartSettings, loop_closure_setting, setting, stride_setting
+from syncdiffusion.settings import (
+    StartSettings,
+    first_steps,
+    loop_closure_setting,
+    refuse_jumps,
+    setting,
+    stride_setting,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +56,10 @@ class SyncTweediesSettings(StartSettings):
     reference: float = setting(1.0, "weight of attention to the middle window; the neighbours' is 1", least=0)
     around: bool = setting(False, "the first and the last window see each other, also on an open canvas")
     shared_start: bool = setting(True, "windows start from one canvas of noise; false: each from its own")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_jumps(self)
 
 
 def sample(task: Task, settings: SyncTweediesSettings) -> Tensor:
@@ -73,7 +84,7 @@ def sample(task: Task, settings: SyncTweediesSettings) -> Tensor:
         return own
 
     def predict(step: Step, placed: Windows, views: Tensor) -> Tensor:
-        if step.index >= settings.attend * step.count:
+        if step.index >= first_steps(settings.attend, step.count):
             return whole.predict_noise(step, placed, views)
         with attending(task.backbone.unet, placed, rule):
             return whole.predict_noise(step, placed, views)

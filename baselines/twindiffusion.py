@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Corners, Method, overlapping_corners
-from syncdiffusion.settings import JointSettings, StartSettings, setting, stride_setting, window_batch_setting
+from syncdiffusion.settings import (
+    JointSettings,
+    StartSettings,
+    first_steps,
+    setting,
+    stride_setting,
+    window_batch_setting,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +67,7 @@ def sample(task: Task, settings: TwinDiffusionSettings) -> Tensor:
         return places[step.index % settings.sets]
 
     def fuse(step: Step, placed: Windows, views: Tensor) -> Tensor:
-        if step.index < settings.crop * step.count:
+        if step.index < first_steps(settings.crop, step.count):
             views = crop_fused(placed, views, settings.own)
         return placed.fuse(views)
 

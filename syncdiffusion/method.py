@@ -47,6 +47,10 @@ def no_corners(settings: Any, square: Square) -> Corners:
     return ()
 
 
+def no_calls(settings: Any, square: Square) -> float:
+    return 0
+
+
 def closes_loop(settings: Mapping[str, Any]) -> bool:
     """Whether windows wrap around the right edge, by WindowedSettings' own setting."""
     return settings.get("loop_closure", "off") != "off"
@@ -62,6 +66,7 @@ class Method:
     sample: makes latents: (task, settings) -> denoised canvases [n, c, h, w].
     calls: the network calls of one panorama: (settings, square) -> NetworkCalls. Those of a prompt for all;
         `network_calls` knows what a layout adds.
+    calls_of_first, calls_of_none: how many UNet calls of those are of the first window alone, and of no window.
     corners: where its windows lie; raises UsageError for a canvas that they cannot cover.
     source: what it is and where it is from.
     mark: colour and matplotlib marker in every figure; None takes what is left.
@@ -83,6 +88,8 @@ class Method:
     moving: bool = False
     closed: Callable[[Mapping[str, Any]], bool] = closes_loop
     own_latents: bool = False
+    calls_of_first: Callable[[Any, Square], float] = no_calls
+    calls_of_none: Callable[[Any, Square], float] = no_calls
 
     def sizes(self, square: Square) -> dict[str, int]:
         """Those of the settings height, width and stride that there are, as they suit a model of these squares.
@@ -109,8 +116,14 @@ class Method:
         from syncdiffusion.conditioning.layout import evaluations, read_layouts
 
         corners, size = self.corners(settings, square), (settings.height, settings.width)
-        each = evaluations(read_layouts(layout), *size, square.factor, corners, square.window) / len(corners)
-        return replace(plain, unet=each * plain.unet, unet_backward=each * plain.unet_backward)
+
+        def prompts_of(these: Corners) -> float:
+            return evaluations(read_layouts(layout), *size, square.factor, these, square.window) / len(these)
+
+        each, first = prompts_of(corners), prompts_of(corners[:1])
+        of_first, of_none = self.calls_of_first(settings, square), self.calls_of_none(settings, square)
+        unet = each * (plain.unet - of_first - of_none) + first * of_first + of_none
+        return replace(plain, unet=unet, unet_backward=each * plain.unet_backward)
 
     def sample_latents(
         self,

@@ -278,7 +278,13 @@ class JointSettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.controls()
+        for _, _, _, start, end in self.controls():
+            steps = range(self.steps_taken)
+            if steps and not any(start <= i / len(steps) and (i + 1) / len(steps) <= end for i in steps):
+                raise UsageError(
+                    f"control_start={start}, control_end={end}: none of {len(steps)} steps lies wholly between them; "
+                    "give them further apart"
+                )
         if self.layout is None and self.bootstrapping != BOOTSTRAPPING:
             raise UsageError(f"bootstrapping={self.bootstrapping}: is of a layout's regions; give layout=FILE as well")
 
@@ -333,9 +339,8 @@ class StartSettings(SamplingSettings):
         if self.start_image is None:
             return self.steps
         strength = self.start_strength or (0.8 if self.mask is None else 1.0)
-        # Rounded first: 0.58 · 50 is 28.999... Without a strength at least one step is left.
-        taken = int(round(strength * self.steps, 6))
-        return max(1, taken) if self.start_strength is None else taken
+        taken = whole_steps(strength, self.steps)
+        return max(1, taken) if self.start_strength is None else taken  # without a strength at least one step is left
 
     @property
     def passes(self) -> Sequence[int]:
@@ -343,6 +348,33 @@ class StartSettings(SamplingSettings):
 
         visited = levels(self.steps_taken, self.jump_length, self.jump_n_sample)
         return [self.steps_taken - 1 - level for level, _ in passes(visited)]
+
+
+def refuse_jumps(settings: StartSettings) -> None:
+    """For methods whose windows keep latents of their own: what climbs is the canvas, of which they would not know."""
+    if settings.jump_n_sample != 1:
+        raise UsageError(
+            f"jump_n_sample={settings.jump_n_sample}: windows of this method keep latents of their own, which do not "
+            "go back up; use 1, or a method whose windows share one canvas"
+        )
+
+
+def first_steps(share: float, steps: int) -> int:
+    """How many of the steps are among the first `share` of them: those whose number from 0 is less than share · steps.
+
+    >>> first_steps(0.3, 25), first_steps(0.28, 50), first_steps(0.2, 50)
+    (8, 14, 10)
+    """
+    return math.ceil(round(share * steps, 6))  # rounded first: 0.28 · 50 is 14.000000000000002
+
+
+def whole_steps(share: float, steps: int) -> int:
+    """share · steps, rounded down to a whole number of steps.
+
+    >>> whole_steps(0.58, 50), whole_steps(0.3, 25)
+    (29, 7)
+    """
+    return int(round(share * steps, 6))  # rounded first: 0.58 · 50 is 28.999...
 
 
 def loop_closure_setting() -> Any:

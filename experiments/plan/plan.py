@@ -19,7 +19,7 @@ from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
 from experiments.plan.references import check_made, features_file, saved_references
-from experiments.plan.schema import Stage
+from experiments.plan.schema import RunSchema, Stage
 from syncdiffusion.backbones.adapters import adapters_of
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, configurations, find_model, square_of
 from syncdiffusion.conditioning.layout import layout_for
@@ -137,6 +137,19 @@ def plan_run(cfg: DictConfig) -> Plan:
         tracking=resolved["tracking"],
         resolved=resolved,
         reference_features=features_file(cfg),
+        remarks=own_samplers(entries, resolved["sampler"]),
+    )
+
+
+def own_samplers(entries: tuple[Entry, ...], chosen: str) -> tuple[str, ...]:
+    """Which rows do not take the run's sampler, where one was chosen, since they have one of their own."""
+    if chosen == RunSchema.sampler:
+        return ()
+    return tuple(
+        f"sampler={chosen}: {entry.label} keeps its own, {entry.settings['sampler']}; "
+        "name that setting of it to change it"
+        for entry in entries
+        if not facts(entry.method, "sampler").shared and entry.settings["sampler"] != chosen
     )
 
 

@@ -84,6 +84,8 @@ def generate(plan: Plan, checksums: Checksums | None = None, listener: Callable[
     for picture, each in found.items():
         if each is not None:
             seconds[picture.label].append(each.record["seconds"])
+    for line in plan.remarks:
+        say_step("generate", line)
     say_step("generate", f"{counted(plan, absent)} to make, {len(found) - len(absent)} there")
     if absent:  # before any claim is held: what is imported ends at once when it is interrupted
         load_libraries("generate")

@@ -184,7 +184,7 @@ class Backbone:
         return tokenizer(words, max_length=tokenizer.model_max_length, **options).input_ids.to(self.device)
 
     def predict_noise(self, latents: Tensor, t: Tensor | float, conditioning: "Conditioning") -> Tensor:
-        """The UNet's prediction with classifier-free guidance.
+        """The noise that the UNet predicts, with classifier-free guidance, whatever it predicts it by.
 
         Args:
             latents: [r, c, h, w], noisy, at timestep `t`.
@@ -193,6 +193,7 @@ class Backbone:
         Returns:
             [r, c, h, w] of `dtype`. Differentiable in `latents`.
         """
+        kind, signal = self.scheduler.config.prediction_type, self._signal(float(t))
         t = torch.as_tensor(t, device=latents.device)  # of a number, torch.compile would compile for each anew
         unet = self.unet
         # Where a mode looks at every operation (memory.PeakMemory), torch.compile would give up for good.
@@ -203,7 +204,20 @@ class Backbone:
             twice = torch.cat([latents, latents]).to(dtype_of(self.unet))
             both = unet(twice, t, **told, **control_residuals(conditioning, twice, t, told)).sample
         without, conditioned = both.to(self.dtype).chunk(2)
-        return without + conditioning.guidance_scale * (conditioned - without)
+        found = without + conditioning.guidance_scale * (conditioned - without)
+        if kind == "v_prediction":  # v = sqrt(a) · noise - sqrt(1 - a) · x0 (Salimans and Ho, ICLR 2022)
+            return signal**0.5 * found + (1 - signal) ** 0.5 * latents
+        if kind == "sample":
+            return (latents - signal**0.5 * found) / (1 - signal) ** 0.5
+        return found
+
+    def _signal(self, t: float) -> float:
+        """Alpha-bar at a timestep; between two of the model's, as Euler's scheduler has them, by their sigmas."""
+        levels, below = self.scheduler.alphas_cumprod, int(t)
+        if t == below:
+            return float(levels[below])
+        lower, upper = (float((1 - levels[i]) / levels[i]) ** 0.5 for i in (below, below + 1))
+        return 1 / (1 + (lower + (t - below) * (upper - lower)) ** 2)
 
     def _told(self, prompts: Tensor, conditioning: "Conditioning") -> dict[str, Any]:
         """What the UNet, and a ControlNet beside it, is told of the guidance pair, as keywords."""

@@ -235,7 +235,11 @@ def _scheduler(source: str | Path, where: dict[str, Any]) -> Any:
     from diffusers import DDIMScheduler
 
     config = DDIMScheduler.load_config(source, subfolder="scheduler", **where)
-    return DDIMScheduler.from_config({"clip_sample": False, **config})
+    scheduler = DDIMScheduler.from_config({"clip_sample": False, **config})
+    kind, known = scheduler.config.prediction_type, ("epsilon", "v_prediction", "sample")
+    if kind not in known:
+        raise ValueError(f"its scheduler's prediction_type is {kind}; known are {', '.join(known)}")
+    return scheduler
 
 
 def _told_of_empty(index: Any) -> dict[str, bool]:

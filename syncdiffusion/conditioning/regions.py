@@ -85,7 +85,7 @@ class Regions:
             # The step in the stream's name: whoever asks for it, in whatever order, sees the same colours.
             generator = noise_generator(prompt, seed, f"bootstrapping {step.index}")
             drawn.append(self._palettes(task)[i, torch.randint(COLOURS, (count, regions), generator=generator)])
-        return noised(torch.stack(drawn), windows.crop(task.noise)[:, :, None], task.signal(step))
+        return noised(torch.stack(drawn), windows.crop(task.pure_noise)[:, :, None], task.signal(step))
 
     def _palettes(self, task: Task) -> Tensor:
         """Latents of each panorama's colours, [n, COLOURS, c, s, s], encoded once."""

@@ -75,12 +75,17 @@ def window_corners(
                 f"{size}; got {height}x{width}, stride={stride}"
             )
         extra = size // stride - (2 if loop_closure == "released" else 1)
+        if loop_closure == "released" and extra < 1:
+            raise UsageError(
+                f"loop_closure=released: with stride={stride} the released code wraps no window of {size} cells; "
+                f"use a stride of {size // 3} or less, or loop_closure=full"
+            )
         corners += [(0, width - size + (i + 1) * stride) for i in range(extra)]
     return tuple(corners)
 
 
 def choose_anchors(anchor: int | str | None, windows: int) -> tuple[int, ...]:
-    """The anchors' numbers: the centre window's for None, several of "3+10+17".
+    """The anchors' numbers: the one that `choose_anchor` knows for None, several of "3+10+17".
 
     Raises:
         UsageError: no such window, one named twice, or no numbers.
@@ -97,7 +102,11 @@ def choose_anchors(anchor: int | str | None, windows: int) -> tuple[int, ...]:
 
 
 def choose_anchor(anchor: int | None, windows: int) -> int:
-    """The anchor's number, the centre window's for None; UsageError where there is no such window."""
+    """The anchor's number; for None the one half of them come before, which is the centre of an odd number of columns.
+
+    Raises:
+        UsageError: no such window.
+    """
     chosen = windows // 2 if anchor is None else anchor
     if not 0 <= chosen < windows:
         raise UsageError(f"anchor={anchor}: use 0 to {windows - 1}, the windows' numbers, or null")

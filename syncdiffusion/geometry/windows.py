@@ -64,7 +64,8 @@ class Windows:
         """Mean over the windows that cover each cell: [n, N, c, size, size] -> [n, c, height, width].
 
         Args:
-            weights: of the mean, above 0, [size, size] or [N, size, size]; None counts all windows alike.
+            weights: of the mean, not negative, and at each cell above 0 in some window, [size, size] or
+                [N, size, size]; None counts all windows alike.
         """
         n, _, c = windows.shape[:3]
         area = self.height * self.width

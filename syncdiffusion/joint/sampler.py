@@ -11,9 +11,9 @@ Three things let any method run with any of them, whatever its windows do:
   Euler's are x / sqrt(alpha_bar), with sigma = sqrt((1 - alpha_bar) / alpha_bar); they are turned into those and back
   around each of its steps. x is what `scale_model_input` makes of them for the UNet.
 * A scheduler is told at every step where it is, and knows nothing of the steps before: a schedule may go back up, and
-  all windows are one batch. What DPM-Solver++ remembers, the clean latents foreseen a step ago, lies on the canvas, in
-  the windows' mean, and is cut out where the windows lie now. All of these steps are linear, so for windows that stay
-  where they are this is what windows with memories of their own would come to.
+  all windows are one batch. What DPM-Solver++ remembers, the clean latents foreseen a step ago, each window remembers
+  for itself as long as all stay where they are. Windows that have moved find it on the canvas: the mean of what was
+  foreseen there, cut out where they lie now.
 * Fresh noise of ddpm is drawn for the canvas and cut out for the windows. However these are put together again, it is
   there once, at its full variance: averaged noise of each window's own would be too weak.
 
@@ -60,11 +60,17 @@ class Sampler:
         else:
             self.signals, self._final = scheduler.alphas_cumprod[list(self.timesteps)], scheduler.final_alpha_cumprod
         self._placed: Windows | None = None
-        self._history: dict[Hashable, tuple[int, Tensor]] = {}
+        self._history: dict[Hashable, tuple[int, Windows | None, Tensor]] = {}
 
     def place(self, windows: Windows) -> None:
         """Where the windows of the next steps lie."""
         self._placed = windows
+
+    def take(self, rows: Tensor) -> None:
+        """Canvases have taken each other's places: the rows of all latents are from now on what `rows` [n] were."""
+        self._history = {
+            key: (position, placed, foreseen[rows]) for key, (position, placed, foreseen) in self._history.items()
+        }
 
     @property
     def start_scale(self) -> float:
@@ -92,11 +98,7 @@ class Sampler:
         """The clean latents that noisy ones are foreseen to become, of the same shape; differentiable."""
         if self.name == "ddim" or self.name == "ddpm":
             return self.scheduler.step(noise, timestep, x).pred_original_sample
-        signal, kind = self.signal(timestep), self.scheduler.config.prediction_type
-        if kind == "sample":
-            return noise
-        if kind == "v_prediction":
-            return signal.sqrt() * x - (1 - signal).sqrt() * noise
+        signal = self.signal(timestep)
         return (x - (1 - signal).sqrt() * noise) / signal.sqrt()
 
     def advance(self, timestep: float, x: Tensor, noise: Tensor) -> Tensor:
@@ -104,7 +106,7 @@ class Sampler:
 
         Args:
             x: the windows that were placed, [n, N, c, s, s], or any other latents [n, ...].
-            noise: the model's prediction for them.
+            noise: the noise that the model predicts of them.
         """
         if self.name == "ddim":
             return self.scheduler.step(noise, timestep, x).prev_sample
@@ -133,12 +135,13 @@ class Sampler:
         return mean + variance.sqrt() * self._fresh(x) if variance > 0 else mean
 
     def _fresh(self, x: Tensor) -> Tensor:
-        """Standard normal of x's shape, the same wherever two windows share a cell."""
+        """Standard normal of x's shape, the same wherever two windows share a cell; every canvas has its own."""
+        each = len(x) // len(self.generators)
         if not self._is_placed(x):
-            return draw_normal(self.generators, tuple(x.shape[1:])).to(x)
+            return draw_normal(self.generators, (each, *x.shape[1:])).flatten(0, 1).to(x)
         assert self._placed is not None
-        canvas = draw_normal(self.generators, (x.shape[2], self._placed.height, self._placed.width))
-        return self._placed.crop(canvas.to(x))
+        canvas = draw_normal(self.generators, (each, x.shape[2], self._placed.height, self._placed.width))
+        return self._placed.crop(canvas.flatten(0, 1).to(x))
 
     def _is_placed(self, x: Tensor) -> bool:
         placed = self._placed
@@ -146,21 +149,19 @@ class Sampler:
 
     def _remember(self, position: int, foreseen: Tensor) -> None:
         if self._is_placed(foreseen):
-            assert self._placed is not None
-            self._history["canvas"] = position, self._placed.fuse(foreseen)
+            self._history["windows"] = position, self._placed, foreseen
         else:
-            self._history[foreseen.shape] = position, foreseen
+            self._history[foreseen.shape] = position, None, foreseen
 
     def _remembered(self, position: int, x: Tensor) -> Tensor | None:
         """What was foreseen in the step before; None in a first step, and after a schedule has jumped."""
-        placed = self._is_placed(x)
-        since, foreseen = self._history.get("canvas" if placed else x.shape, (-2, None))
+        then: Windows | None
+        since, then, foreseen = self._history.get("windows" if self._is_placed(x) else x.shape, (-2, None, None))
         if since != position - 1 or foreseen is None:
             return None
-        if placed:
-            assert self._placed is not None
-            return self._placed.crop(foreseen)
-        return foreseen
+        if then is None or self._placed is None or then == self._placed:
+            return foreseen
+        return self._placed.crop(then.fuse(foreseen))
 
 
 def new_sampler(backbone: Backbone, name: str, steps: int, generators: Sequence[torch.Generator]) -> Sampler:
@@ -173,14 +174,15 @@ def new_sampler(backbone: Backbone, name: str, steps: int, generators: Sequence[
 
     assert name in SAMPLERS
     config = backbone.scheduler.config
+    own: dict[str, Any] = {"prediction_type": "epsilon"}  # whatever the model predicts, the backbone gives noise
     if name == "ddim" or name == "ddpm":
-        own: dict[str, Any] = {"set_alpha_to_one": True} if name == "ddpm" else {}
+        own |= {"set_alpha_to_one": True} if name == "ddpm" else {}
         return Sampler(name, backbone.steps(steps, **own), generators, backbone.dtype)
     scheduler: Any
     if name == "euler":
-        scheduler = EulerDiscreteScheduler.from_config(config)
+        scheduler = EulerDiscreteScheduler.from_config(config, **own)
     else:
-        scheduler = DPMSolverMultistepScheduler.from_config(config, solver_order=2, algorithm_type="dpmsolver++")
+        scheduler = DPMSolverMultistepScheduler.from_config(config, solver_order=2, algorithm_type="dpmsolver++", **own)
     most = config.num_train_timesteps - config.steps_offset - 1
     if steps > most:
         raise UsageError(f"steps={steps}: with sampler={name} this model's schedule has {most}; use 1 to {most}")

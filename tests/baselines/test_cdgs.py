@@ -100,8 +100,9 @@ def test_who_survives():
     assert survivors(torch.tensor([2.0]), 0.2).tolist() == [0]
 
 
-def test_company_changes_no_panorama(tiny):
-    chosen = CdgsSettings(**{**CANVAS, "steps": 3, "candidates": 2})
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp"])
+def test_company_changes_no_panorama(tiny, sampler):
+    chosen = CdgsSettings(**{**CANVAS, "steps": 3, "candidates": 2, "sampler": sampler})
     alone = [METHOD.sample_latents(tiny, [p], [s], chosen) for p, s in ((PROMPT, 0), ("a city", 7))]
     together = METHOD.sample_latents(tiny, [PROMPT, "a city"], [0, 7], chosen)
     torch.testing.assert_close(together, torch.cat(alone), atol=2e-4, rtol=0)

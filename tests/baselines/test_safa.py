@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from baselines.multidiffusion import METHOD as MULTIDIFFUSION
+from baselines.multidiffusion import MultiDiffusionSettings
 from baselines.released.literal import Ddim, guided_noise
 from baselines.safa import METHOD, SafaSettings, swap_masks
 from syncdiffusion.cost import Square
@@ -114,3 +116,12 @@ def test_the_overlap_is_the_least_from_a_fifth_on_that_covers_the_canvas(square,
     given = SafaSettings(height=square.pixels, width=width, overlap=overlap)
     assert METHOD.corners(given, square) == METHOD.corners(settings, square)
     assert METHOD.calls(given, square) == METHOD.calls(settings, square)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp"])
+def test_a_reference_of_which_nothing_is_copied_changes_nothing(tiny, sampler):
+    """One window, and swaps so wide that all rows are its own: MultiDiffusion's square."""
+    square = {"height": 64, "width": 64, "steps": 4, "guidance_scale": 3.0, "sampler": sampler}
+    found = METHOD.sample_latents(tiny, [PROMPT], [2], SafaSettings(**square, guided=1.0, swap_width=8))
+    plain = MULTIDIFFUSION.sample_latents(tiny, [PROMPT], [2], MultiDiffusionSettings(**square, stride=4))
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)

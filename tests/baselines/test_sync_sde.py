@@ -10,6 +10,7 @@ from baselines.sync_sde import METHOD, SyncSdeSettings
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise
+from syncdiffusion.joint.task import Given
 from tests.baselines.counting import check_calls
 
 PROMPT = "a photo of a forest"
@@ -66,3 +67,19 @@ def test_calls_and_refusals(tiny, monkeypatch):
             METHOD.corners(chosen, Square(8, 8))
         with pytest.raises(UsageError, match=message):
             METHOD.generate(tiny, [PROMPT], [0], chosen)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp"])
+def test_windows_that_are_not_drawn_are_what_each_is_alone(tiny, sampler):
+    """The last window, which lies over all others, against a canvas of its noise; float32 in other batches."""
+    free = SyncSdeSettings(**CANVAS | {"kappa": 0.0, "sampler": sampler})
+    found = METHOD.sample_latents(tiny, [PROMPT], [3], free)[..., -8:]
+    noise = initial_noise([PROMPT], [3], (4, 8, 16))[..., -8:]
+    alone = MULTIDIFFUSION.sample_latents(
+        tiny,
+        [PROMPT],
+        [3],
+        MultiDiffusionSettings(**CANVAS | {"width": 64, "sampler": sampler}),
+        given=Given(noise=noise),
+    )
+    torch.testing.assert_close(found, alone, rtol=0, atol=1e-4)

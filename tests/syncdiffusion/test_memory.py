@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from baselines import METHODS
+from baselines.stable_diffusion import StableDiffusionSettings
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import Batch, PeakMemory, by_batches, fitting, free_memory
 from syncdiffusion.settings import AUTO
@@ -180,6 +182,13 @@ def test_what_is_never_finite_ends_in_a_line(tiny, precision):
     with pytest.raises(UsageError, match=f"^precision={precision}: 1 of 2 windows were not finite") as error:
         METHOD.sample_latents(broken, ["a city"], [0], replace(chosen, window_batch=5))
     assert "\n" not in str(error.value)
+
+
+def test_squares_without_windows_are_guarded_too(tiny):
+    broken = replace(tiny, unet=Overflowing(tiny.unet, always=True))
+    chosen = StableDiffusionSettings(height=64, width=64, steps=1)
+    with pytest.raises(UsageError, match="^precision=float32: 1 of 2 windows were not finite"):
+        METHODS["stable_diffusion"].sample_latents(broken, ["a city", "a lake"], [0, 0], chosen)
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])

@@ -41,13 +41,15 @@ def scheduler_of(name, config):
     return getattr(diffusers, names[name]).from_config(config)
 
 
-SPACINGS = [(name, "leading") for name in SAMPLERS]
-SPACINGS += [(name, spacing) for name in ("euler", "dpmpp") for spacing in ("linspace", "trailing")]
+CASES = [(name, "leading", kind) for name in SAMPLERS for kind in ("epsilon", "v_prediction")]
+CASES += [(name, spacing, "epsilon") for name in ("euler", "dpmpp") for spacing in ("linspace", "trailing")]
+CASES += [("euler", "linspace", "v_prediction"), ("ddim", "leading", "sample")]
 
 
-@pytest.mark.parametrize(("name", "spacing"), SPACINGS)
-def test_one_window_equals_diffusers_pipeline(tiny, pipe, monkeypatch, name, spacing):
-    config = {**tiny.scheduler.config, "timestep_spacing": spacing}
+@pytest.mark.parametrize(("name", "spacing", "kind"), CASES)
+def test_one_window_equals_diffusers_pipeline(tiny, pipe, monkeypatch, name, spacing, kind):
+    """Whatever the model predicts: noise, v (Stable Diffusion 2.1) or clean latents."""
+    config = {**tiny.scheduler.config, "timestep_spacing": spacing, "prediction_type": kind}
     monkeypatch.setattr(pipe, "scheduler", scheduler_of(name, config))
     noise = initial_noise([PROMPT], [6], (4, 8, 8))
     theirs = pipe(
@@ -113,6 +115,46 @@ def test_what_is_foreseen_and_the_levels_belong_to_the_same_latents(tiny, name):
             after = sampler.signal_after(t)
             moved = sampler.advance(t, x, noise)
             torch.testing.assert_close(moved, after.sqrt() * clean + (1 - after).sqrt() * noise, rtol=0, atol=1e-4)
+
+
+def test_windows_that_stay_remember_each_for_itself(tiny):
+    """As latents of no canvas do; the mean of two windows' memories would be another's."""
+    placed, alone = (new_sampler(tiny, "dpmpp", 6, [noise_generator(PROMPT, 1)]) for _ in range(2))
+    windows = place_windows(8, 16, 8, 4)
+    placed.place(windows)
+    x = draw_normal([noise_generator(PROMPT, 1, "w")], (len(windows), 4, 8, 8))
+    y = x.flatten(0, 1)
+    for t in placed.timesteps[:3]:
+        x, y = placed.advance(t, x, linear(x, t)), alone.advance(t, y, linear(y, t))
+    assert torch.equal(x.flatten(0, 1), y)
+
+
+def test_memory_follows_canvases_that_take_each_others_places(tiny):
+    sampler, other = (new_sampler(tiny, "dpmpp", 6, [noise_generator(PROMPT, 1)]) for _ in range(2))
+    windows, rows = place_windows(8, 16, 8, 4), torch.tensor([2, 0, 2])
+    x = draw_normal([noise_generator(PROMPT, s, "p") for s in (1, 2, 3)], (len(windows), 4, 8, 8))
+    for each in (sampler, other):
+        each.place(windows)
+        each.advance(each.timesteps[0], x, linear(x, 1))
+    sampler.take(rows)
+    y = 0.9 * x
+    moved = [each.advance(each.timesteps[1], now, linear(now, 1)) for each, now in ((sampler, y[rows]), (other, y))]
+    assert torch.equal(moved[0], moved[1][rows])
+
+
+def test_each_row_of_a_panorama_has_fresh_noise_of_its_own(tiny):
+    """Several canvases of two panoramas: no two rows are alike, and a panorama's do not depend on the other's."""
+    windows = place_windows(8, 16, 8, 4)
+
+    def drawn(*seeds: int) -> torch.Tensor:
+        sampler = new_sampler(tiny, "ddpm", 6, [noise_generator(PROMPT, s) for s in seeds])
+        sampler.place(windows)
+        zero = torch.zeros(3 * len(seeds), len(windows), 4, 8, 8)
+        return sampler.advance(sampler.timesteps[1], zero, zero)
+
+    both = drawn(1, 2)
+    assert torch.equal(both[3:], drawn(2))
+    assert min(float((both[i] - both[j]).abs().max()) for i in range(6) for j in range(i)) > 0.1
 
 
 def test_dpm_solver_forgets_when_a_schedule_jumps(tiny):

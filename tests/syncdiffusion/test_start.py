@@ -15,7 +15,7 @@ from experiments.plan.words import plain_words
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise, noise_generator
-from syncdiffusion.joint.task import new_task
+from syncdiffusion.joint.task import Task, new_task
 from syncdiffusion.perceptual import distances
 from syncdiffusion.settings import SAMPLERS, StartSettings
 from tests.baselines.counting import Flat, check_calls
@@ -168,8 +168,8 @@ def test_with_jumps_a_masked_canvas_goes_back_up_as_repaints_windows_do(tiny, sk
     assert [(step.index, step.count) for step in told] == [(i, downs) for i in range(downs)]
 
 
-@pytest.mark.parametrize("name", JOINT)
-def test_every_joint_method_goes_back_up_and_its_calls_are_counted(tiny, monkeypatch, sketch, mask, name):
+@pytest.mark.parametrize("name", [name for name in JOINT if not METHODS[name].own_latents])
+def test_every_method_of_one_canvas_goes_back_up_and_its_calls_are_counted(tiny, monkeypatch, sketch, mask, name):
     given = {**SIZE, "start_image": sketch, "mask": mask, "jump_length": 1, "jump_n_sample": 2}
     given |= {"stride": 4} if hasattr(METHODS[name].settings, "stride") else {}
     check_calls(tiny, monkeypatch, name, given)
@@ -179,6 +179,14 @@ def test_every_joint_method_goes_back_up_and_its_calls_are_counted(tiny, monkeyp
     latents = METHODS[name].sample_latents(tiny, [PROMPT], [0], chosen)
     start = new_task(tiny, [PROMPT], [0], chosen).start.latents
     assert torch.equal(latents[..., :8], start[..., :8]) and latents.isfinite().all()
+    monkeypatch.setattr(Task, "climb", lambda task, x, back: x)
+    assert (METHODS[name].sample_latents(tiny, [PROMPT], [0], chosen) - latents).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in JOINT if METHODS[name].own_latents])
+def test_windows_that_keep_latents_of_their_own_do_not_go_back_up(sketch, mask, name):
+    with pytest.raises(UsageError, match="^jump_n_sample=2: windows of this method keep latents of their own.*use 1"):
+        settings_of(name, start_image=sketch, mask=mask, jump_n_sample=2)
 
 
 @pytest.mark.parametrize(

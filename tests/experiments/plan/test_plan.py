@@ -133,3 +133,10 @@ def test_refused(overrides, message):
     with pytest.raises(UsageError) as refusal:
         compose_plan(overrides)
     assert message in str(refusal.value)
+
+
+def test_a_method_with_a_sampler_of_its_own_is_told_of_where_the_run_has_another():
+    told = compose_plan(["experiment=demo", "+method@baselines.repaint=repaint", "sampler=euler"]).remarks
+    assert told == ("sampler=euler: repaint keeps its own, ddpm; name that setting of it to change it",)
+    for words in (["sampler=euler", "baselines.repaint.sampler=euler"], []):
+        assert not compose_plan(["experiment=demo", "+method@baselines.repaint=repaint", *words]).remarks

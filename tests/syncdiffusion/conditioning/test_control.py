@@ -193,6 +193,10 @@ def test_the_pull_goes_through_the_controlnet(tiny, networks, pictures):
         ({"control_scale": 0.5}, "control_scale=0.5: is of a ControlNet"),
         ({"control_image": "a", "controlnet": "b/c", "control_scale": [1, 2]}, "give one, or one for each of 1"),
         ({"control_image": "a", "controlnet": "b/c", "control_start": 0.5, "control_end": 0.5}, "give start < end"),
+        (
+            {"control_image": "a", "controlnet": "b/c", "control_start": 0.9},
+            "control_start=0.9, control_end=1.0: none of",
+        ),
         ({"control_image": "a", "controlnet": "b/c", "control_end": 1.5}, "control_end=1.5: use 0 to 1"),
         ({"control_image": ["a", 3], "controlnet": ["b/c", "d/e"]}, "control_image=3: use text"),
     ],

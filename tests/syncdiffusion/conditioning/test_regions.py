@@ -5,6 +5,7 @@ order. Measured differences are around 1e-6.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from syncdiffusion.conditioning.layout import inside, read_layout
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise, noise_generator
+from syncdiffusion.joint.task import new_task
 from syncdiffusion.sync import METHOD as SYNC
 from tests.baselines.counting import check_calls
 
@@ -137,10 +139,24 @@ def test_the_pull_goes_through_all_prompts_of_a_window(tiny, layout):
         )
 
 
-@pytest.mark.parametrize("name", ["multidiffusion", "blended_latent"])
+def test_colours_are_noised_with_pure_noise_whatever_the_canvas_starts_from(tiny, layout, tmp_path):
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 128, 3), dtype=np.uint8)).save(
+        tmp_path / "start.png"
+    )
+    chosen = METHODS["multidiffusion"].settings(
+        **COMMON, layout=layout, start_image=str(tmp_path / "start.png"), start_strength=0.5, bootstrapping=1.0
+    )
+    task = new_task(tiny, [PROMPT], [SEED], chosen)
+    windows, plain = task.windows(4), replace(task, start=None)
+    with_picture, without = (each.conditioning.at(each, task.steps[0], windows).parts for each in (task, plain))
+    assert (task.noise - plain.noise).abs().max() > 0.1
+    assert torch.equal(with_picture.instead, without.instead)
+
+
+@pytest.mark.parametrize("name", ["multidiffusion", "blended_latent", "safa"])
 def test_calls_are_what_the_networks_saw(tiny, monkeypatch, layout, name):
     """A window is predicted for the prompts that it has cells of, and for no other."""
-    chosen = COMMON if name == "multidiffusion" else SIZE | {"start": 0.0}
+    chosen = {"multidiffusion": COMMON, "blended_latent": SIZE | {"start": 0.3}, "safa": SIZE | {"overlap": 0.5}}[name]
     method, square = METHODS[name], Square(tiny.window, tiny.factor)
     # The panorama that is counted has another prompt than the layout's background.
     Path(layout).write_text(Path(layout).read_text().replace(PROMPT, "hills"))

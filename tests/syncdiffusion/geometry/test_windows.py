@@ -84,6 +84,7 @@ def test_a_loop_may_be_as_narrow_as_a_window(width):
         ((16, 96, 16, 4, "yes"), ("loop_closure=yes", "off, released, full")),
         ((32, 96, 16, 4, "full"), ("loop_closure=full", "one window high")),
         ((16, 96, 16, 5, "full"), ("stride=5",)),
+        ((16, 96, 16, 8, "released"), ("loop_closure=released", "stride=8", "5 or less", "loop_closure=full")),
     ],
 )
 def test_what_windows_cannot_cover_is_refused_in_one_line(arguments, names):

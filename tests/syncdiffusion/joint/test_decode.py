@@ -149,7 +149,7 @@ def test_a_ring_has_no_end(convolutional, tiny):
     ("name", "changes", "closed"),
     [
         ("multidiffusion", {"stride": 4}, False),
-        ("multidiffusion", {"stride": 4, "loop_closure": "released"}, True),
+        ("multidiffusion", {"stride": 2, "loop_closure": "released"}, True),
         ("multidiffusion", {"stride": 4, "loop_closure": "full"}, True),
         ("spotdiffusion", {}, True),
         ("diffcollage", {}, False),
