@@ -15,6 +15,7 @@ from pathlib import Path
 
 from experiments.common.command_line import one_line_errors
 from experiments.common.files import Unwritable
+from experiments.metrics.catalogue import METRICS
 from experiments.plan.plugins import load_plugins
 from experiments.report.fonts import tell_missing
 from experiments.results.numbers import titles
@@ -34,6 +35,9 @@ def rebuild(folder: Path, page: bool) -> str:
 
     check_whole(folder)
     results = read_results(folder)
+    unknown = [name for name in results.scores["metric"].unique() if name not in METRICS]
+    if unknown:
+        raise UsageError(f"{folder}: the metric {unknown[0]} is not known; give its plugin's file, --plugins FILE")
     tell_missing((*results.study.prompts, *titles(results.study).values()))
     text = write_tables(folder, results)
     write_figures(folder, results)

@@ -31,7 +31,10 @@ SHOW_ALL = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
 def main() -> Any:
     """The command on `sys.argv`; ends by SystemExit where the status is not 0."""
     with answered_by(end_at_once):
-        import hydra
+        try:
+            import hydra
+        except ModuleNotFoundError:
+            sys.exit("error: hydra is not installed; pip install 'syncdiffusion[experiments]' brings what runs need")
 
         from experiments.plan.plugins import load_plugins, plugins_of
         from experiments.plan.schema import register

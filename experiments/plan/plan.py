@@ -92,6 +92,9 @@ def plan_run(cfg: DictConfig) -> Plan:
     """
     load_plugins(cfg.plugins)
     refuse_unknown(cfg)
+    for name in ("pictures", "shared_dir"):
+        if cfg[name] is not None and not str(cfg[name]).strip():
+            raise UsageError(f"{name}: is empty; give {name}=FOLDER, or leave it out")
     if cfg.pictures is not None:
         from experiments.plan.plan_pictures import plan_pictures
 

@@ -25,7 +25,7 @@ from experiments.plan.pictures import (
 from experiments.plan.plan import Entry, Plan, check_label, compared_label, folder_of
 from experiments.plan.prompts import check_prompts, ids_of
 from experiments.plan.references import features_file, saved_references
-from experiments.plan.schema import ReferenceSchema, RunSchema, SeedsSchema
+from experiments.plan.schema import BackboneSchema, ReferenceSchema, RunSchema, SeedsSchema
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import content_of
 
@@ -33,7 +33,12 @@ CHOICE = "pictures"  # the file of conf/backbone that stands for no model
 SECTIONS = "name run_dir stage strict shared_dir plugins compare_with pictures shared_noise metrics tracking".split()
 OF_MAKING = (
     *("shard", "panoramas_at_once", "negative_prompt", "sampler", "start_image", "start_strength", "mask", "layout"),
-    *("bootstrapping", "control_image", "controlnet", "baselines", "variants", "ablations"),
+    *("bootstrapping", "control_image", "controlnet", "control_scale", "control_start", "control_end"),
+    *("baselines", "variants", "ablations"),
+)
+OF_BACKBONE = (
+    *("path", "precision", "compiled", "offload"),
+    *("lora", "lora_scale", "custom_diffusion", "textual_inversion"),
 )
 OF_MODEL = ("height", "width", "stride", "steps", "guidance_scale", "window_batch", "gradient_batch")
 
@@ -102,6 +107,11 @@ def check_unmade(cfg: DictConfig) -> None:
     usual = {name: known[name].default for name in OF_MAKING if known[name].default is not NO_DEFAULT}
     typed = [name for name in OF_MAKING if plain(cfg[name]) != usual.get(name, {})]
     typed += [name for name in OF_MODEL if not OmegaConf.is_interpolation(cfg, name)]
+    usual_model = {each.name: each.default for each in fields(BackboneSchema)}
+    for name in OF_BACKBONE:
+        if plain(cfg.backbone[name]) != usual_model[name]:
+            value = plain(cfg.backbone[name])
+            raise UsageError(f"backbone.{name}={value}: pictures={cfg.pictures} are there already; leave it out")
     if typed:
         value = plain(cfg[typed[0]])
         raise UsageError(f"{typed[0]}={value}: pictures={cfg.pictures} are there already; leave it out")

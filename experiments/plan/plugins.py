@@ -17,7 +17,8 @@ from types import ModuleType
 
 import baselines
 from syncdiffusion.errors import UsageError
-from syncdiffusion.perceptual.catalogue import register_loss
+from syncdiffusion.method import Method
+from syncdiffusion.perceptual.catalogue import ImageLoss, register_loss
 
 _loaded: dict[Path, ModuleType] = {}
 
@@ -67,7 +68,7 @@ def _run(name: str, path: Path) -> ModuleType:
     module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == str(path)]
         line = f", line {frames[-1].lineno}" if frames else ""
@@ -77,6 +78,7 @@ def _run(name: str, path: Path) -> ModuleType:
 
 def _register(name: str, module: ModuleType) -> None:
     from experiments.metrics import catalogue
+    from experiments.metrics.metric import PairMetric, PanoramaMetric, SetMetric
     from experiments.plan.schema import register_method
 
     method = getattr(module, "METHOD", None)
@@ -84,6 +86,15 @@ def _register(name: str, module: ModuleType) -> None:
     loss = getattr(module, "LOSS", None)
     if method is None and metric is None and loss is None:
         raise UsageError(f"plugins={name}: neither METHOD nor METRIC nor LOSS in it; see CONTRIBUTING.md")
+    kinds = (
+        ("METHOD", method, (Method,)),
+        ("METRIC", metric, (PanoramaMetric, SetMetric, PairMetric)),
+        ("LOSS", loss, (ImageLoss,)),
+    )
+    for what, found, kind in kinds:
+        if found is not None and not isinstance(found, kind):
+            wanted = " or ".join(each.__name__ for each in kind)
+            raise UsageError(f"plugins={name}: {what} is {found!r}, no {wanted}; see CONTRIBUTING.md")
     if method is not None:
         register_method(baselines.register(method), choice=True)
     if metric is not None:

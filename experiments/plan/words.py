@@ -32,6 +32,10 @@ FOLDERS = (
 )
 GROUPS = ("backbone", "experiment", "method", "metrics", "prompts", "tracking")
 MULTIRUN = {"-m", "--multirun"}
+OPTIONS = {  # Hydra's own
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun"),
+    *("--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info"),
+}
 
 
 def plain_words(words: Sequence[str]) -> list[str]:
@@ -46,8 +50,14 @@ def plain_words(words: Sequence[str]) -> list[str]:
     prompts: list[Line] = []
     kept: list[str] = []
     sweep = not MULTIRUN.isdisjoint(words)
+    given: dict[str, str] = {}
     for word in words:
         setting, equals, text = word.partition("=")
+        check_dashes(word)
+        if equals and not setting.startswith("-") and setting not in ("prompt", "prompt_file"):
+            if setting in given:
+                raise UsageError(f"{setting}: given twice, as {given[setting]} and {text}; give it once")
+            given[setting] = text
         if word == "experiment=null":
             continue  # as if nothing had been typed
         if setting in GROUPS and equals and readable(word) and not is_choice(word):
@@ -64,9 +74,21 @@ def plain_words(words: Sequence[str]) -> list[str]:
             if equals and not word.startswith("-") and not readable(word):
                 raise UsageError(unreadable(word))
             kept.append(word)
+    if prompts and "prompts" in given:
+        raise UsageError(f"prompts={given['prompts']}: prompts are typed as well; give the one or the other")
     if prompts:
         kept += ["prompts.name=typed", *prompt_settings(prompts)]
     return kept
+
+
+def check_dashes(word: str) -> None:
+    """Refuse a setting with dashes before it, which argparse might take for the beginning of an option of Hydra's."""
+    name = word.partition("=")[0]
+    if name.startswith("--") and name not in OPTIONS:
+        setting = name[2:].replace("-", "_")
+        raise UsageError(f"{name}: no such option; settings have no dashes: {setting}=VALUE (--help lists them)")
+    if word.startswith("="):
+        raise UsageError(f"'{word}': names no setting; write setting=value")
 
 
 def prompt_settings(lines: Sequence[Line]) -> list[str]:

@@ -43,7 +43,7 @@ def flops_per_call(backbone: Mapping[str, Any], loss: str | None) -> NetworkCall
     """FLOPs of one call of each network, in the fields of `NetworkCalls`: a window, the guidance pair included.
 
     backbone: a `backbone` section of the configuration.
-    loss: a perceptual distance by name; None leaves its network at 0.
+    loss: the loss of a pull by name; None leaves its network at 0. None too where nobody knows a network's FLOPs.
     """
     architecture = architecture_of(backbone)
     if architecture is None:
@@ -51,6 +51,10 @@ def flops_per_call(backbone: Mapping[str, Any], loss: str | None) -> NetworkCall
     try:
         unet, decoder = _unet_and_decoder(_text(architecture), backbone["window"] // backbone["factor"])
     except (TypeError, ValueError, RuntimeError, AttributeError):  # a UNet that wants more than Stable Diffusion's
+        return None
+    from syncdiffusion.perceptual.distances import PERCEPTUAL_LOSSES
+
+    if loss is not None and loss not in PERCEPTUAL_LOSSES:  # CLIP's, a colour's, a plugin's
         return None
     return NetworkCalls(*unet, *decoder, *((0, 0) if loss is None else _perceptual(loss, backbone["window"])))
 

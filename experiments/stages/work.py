@@ -6,6 +6,7 @@ Seconds come from panoramas that the run or the shared folder already holds, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,13 @@ def work(each: Unit | KnownTime, backbone: Mapping[str, Any]) -> dict[str, float
 
 
 def settings_key(method: str, settings: Mapping[str, Any]) -> tuple:
-    told = deciding(method, settings)
-    return method, *sorted((name, tuple(each) if isinstance(each, list) else each) for name, each in told.items())
+    return _settings_key(method, tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in settings.items()))
+
+
+@functools.lru_cache(maxsize=None, typed=True)
+def _settings_key(method: str, settings: tuple[tuple[str, Any], ...]) -> tuple:
+    """Once for all of thousands of panoramas that were made with the same."""
+    return method, *sorted(deciding(method, dict(settings)).items())
 
 
 def measured_rate(backbone: Mapping[str, Any], known: Sequence[KnownTime]) -> float | None:

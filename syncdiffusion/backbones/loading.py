@@ -103,6 +103,8 @@ def load_backbone(
     if offload and compiled:
         raise UsageError("offload=true: with compiled=true the compiler would not see networks move; use one of them")
     source, loaded = find_model(model_id), adapters.record()  # which refuses a file that is not there
+    if revision is not None and not isinstance(source, str):
+        raise UsageError(f"revision={revision}: this model is a folder; only a hub repository has one")
     dtype = torch.float64 if precision == "float64" else torch.float32
     with torch.inference_mode(False):
         parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)

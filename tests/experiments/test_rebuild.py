@@ -173,3 +173,13 @@ def test_numbers_are_read_back_exactly(tmp_path):
 def test_missing_file_is_told_by_its_name(tmp_path):
     with pytest.raises(UsageError, match="nowhere: no study.json there"):
         read_results(tmp_path / "nowhere")
+
+
+def test_a_metric_of_a_plugin_that_is_not_given_is_named(tmp_path, capsys, no_figures):
+    folder = write_files(tmp_path / "run")
+    scores = pd.read_csv(folder / "scores.csv")
+    pd.concat([scores, scores.iloc[:1].assign(metric="brightness")]).to_csv(folder / "scores.csv", index=False)
+    assert main([str(folder)]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "the metric brightness is not known; give its plugin's file, --plugins FILE" in told
+    assert not (folder / "table.md").exists()

@@ -152,3 +152,9 @@ def test_results_that_were_made_with_a_file_that_is_not_here_tell_no_seconds(tmp
     shutil.copytree(RESULTS / "mini" / "layout", tmp_path / "layout")
     assert json.loads((tmp_path / "layout" / "study.json").read_text())["rows"][0]["settings"]["layout"] == "layouts"
     assert committed(tmp_path, plan.backbone, "cpu") == known
+
+
+def test_a_pull_by_a_loss_whose_flops_nobody_knows_has_no_hours():
+    told = estimate(compose_plan(["experiment=panorama", "method.loss=colour", "method.toward=orange"]))
+    assert flops_per_call(compose_plan(["experiment=panorama"]).backbone, "colour") is None
+    assert "| syncdiffusion |" in told and told.splitlines()[4].rstrip(" |").endswith("?")
