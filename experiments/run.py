@@ -38,7 +38,7 @@ def main() -> Any:
 
         from experiments.plan.plugins import load_plugins, plugins_of
         from experiments.plan.schema import register
-        from experiments.plan.words import plain_words
+        from experiments.plan.words import overruled, plain_words
 
         load_command()
         # Hydra prints several lines for a mistake in a setting, unless it is told to raise: then we print one.
@@ -48,6 +48,8 @@ def main() -> Any:
         command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(compose_and_run)
         with answered_by(raise_interrupt), told_on_stderr("syncdiffusion", "experiments"):
             try:
+                for line in overruled(sys.argv[1:]):
+                    print(f"settings: {line}", file=sys.stderr)
                 sys.argv[1:] = plain_words(sys.argv[1:])
                 load_plugins(plugins_of(sys.argv[1:]))
                 register()  # after the plugins, so that their metrics are among those that are measured

@@ -44,6 +44,11 @@ OPTIONS = ("height", "width", "steps", "guidance_scale", "stride", "negative_pro
 LITERALS = {"null": None, "none": None, "true": True, "false": False}
 
 
+def expanded(text: str) -> Path:
+    """A path whose ~ is the home folder; of `--out=~/x.png` no shell makes it that."""
+    return Path(text).expanduser()
+
+
 def parser() -> argparse.ArgumentParser:
     from baselines import METHODS, PRESETS
 
@@ -58,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     say("prompt", nargs="?", help="what the panorama shows, in any script; quote it. The words that the "
         f"embedded miniature knows: {EMBEDDED_FOLDER / WORDS_FILE}")  # fmt: skip
     say("--prompt", dest="named_prompt", metavar="TEXT", help="the same, as an option")
-    say("-o", "--out", type=Path, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
+    say("-o", "--out", type=expanded, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
     say("--force", action="store_true", help="overwrite FILE.png where it exists")
     say("--method", default="syncdiffusion", choices=sorted([*METHODS, *PRESETS]), help="default: syncdiffusion")
     say("--seed", type=int, default=0, help="0 or more; with the prompt it fixes the initial noise (default: 0)")

@@ -1,6 +1,7 @@
 """What to measure, and with which networks: the `metrics` section of a run's configuration."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from syncdiffusion.errors import UsageError
 from syncdiffusion.settings import Facts, facts_of, setting
@@ -68,3 +69,16 @@ def check_config(config: MetricsConfig) -> None:
     for name, facts in facts_of(MetricsConfig).items():
         if facts.least is not None and getattr(config, name) < facts.least:
             raise UsageError(f"metrics.{name}={getattr(config, name)}: {facts.least} or more")
+
+
+def check_networks(config: MetricsConfig) -> None:
+    """What networks are made of must be there before panoramas are; of a hub repository that is told when it loads."""
+    if "hps" in config.metrics and config.hps_file is None:
+        raise UsageError("metrics.hps_file=null: the metric hps needs HPSv2's checkpoint; give metrics.hps_file=FILE")
+    if config.hps_file is not None and not Path(config.hps_file).expanduser().is_file():
+        raise UsageError(f"metrics.hps_file={config.hps_file}: no such file; give HPSv2's checkpoint")
+    if config.clip_folder is not None and not Path(config.clip_folder).expanduser().is_dir():
+        raise UsageError(f"metrics.clip_folder={config.clip_folder}: no such folder; give an open_clip folder")
+    is_path = config.dino.startswith(("/", "~", "."))
+    if is_path and not Path(config.dino).expanduser().is_dir():
+        raise UsageError(f"metrics.dino={config.dino}: no such folder; give a DINOv2 folder or a hub repository")

@@ -67,7 +67,7 @@ def _pairs(name: str, device: torch.device) -> PairNetwork:
 def _clip(config: MetricsConfig, device: torch.device) -> ClipNetwork:
     if config.networks == "paper" and config.clip_folder is None:
         return openai_clip(device)
-    return folder_clip(Path(config.clip_folder or MINI_CLIP), device)
+    return folder_clip(Path(config.clip_folder or MINI_CLIP).expanduser(), device)
 
 
 def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
@@ -77,7 +77,7 @@ def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
         if config.networks == "paper":
             raise
         logger.warning("%s; FID, KID and GIQA use the mini-CLIP's image tower", error)
-    clip = folder_clip(Path(config.clip_folder or MINI_CLIP), device)
+    clip = folder_clip(Path(config.clip_folder or MINI_CLIP).expanduser(), device)
     return FeatureNetwork(f"{clip.network} image tower, not Inception", clip.embed_images, clip.fingerprint)
 
 

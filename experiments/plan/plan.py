@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from baselines import METHODS, facts
 from experiments.common.command_line import error_line, refuse_unknown, unknown_setting
-from experiments.metrics.config import MetricsConfig, check_config
+from experiments.metrics.config import MetricsConfig, check_config, check_networks
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
@@ -105,7 +105,9 @@ def plan_run(cfg: DictConfig) -> Plan:
     resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
     assert isinstance(resolved, dict)
     adapters_of(resolved["backbone"]).record()  # their files are there
-    check_config(MetricsConfig(**resolved["metrics"]))  # before minutes of generating, not after them
+    metrics = MetricsConfig(**resolved["metrics"])
+    check_config(metrics)  # before minutes of generating, not after them
+    check_networks(metrics)
     prompts = tuple(resolved["prompts"]["texts"])
     check_prompts(prompts)
     entries = entries_of(cfg)

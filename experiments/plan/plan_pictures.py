@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.metrics.catalogue import set_metrics
-from experiments.metrics.config import MetricsConfig, check_config
+from experiments.metrics.config import MetricsConfig, check_config, check_networks
 from experiments.panoramas.store import MADE_ELSEWHERE, Unit, slug
 from experiments.plan.pictures import (
     GivenPicture,
@@ -61,6 +61,7 @@ def plan_pictures(cfg: DictConfig) -> Plan:
     remarks = [*given.remarks, *coverage_remarks(given.pictures), *size_remarks(given.pictures, sizes)]
     metrics, left_out = without_references(resolved["metrics"], cfg, given)
     check_config(MetricsConfig(**metrics))
+    check_networks(MetricsConfig(**metrics))
     check_crop(metrics["crop"], sizes)
     prompts = tuple(dict.fromkeys(each.prompt for each in given.pictures))
     check_prompts(prompts)

@@ -50,14 +50,12 @@ def plain_words(words: Sequence[str]) -> list[str]:
     prompts: list[Line] = []
     kept: list[str] = []
     sweep = not MULTIRUN.isdisjoint(words)
-    given: dict[str, str] = {}
+    chosen = None
     for word in words:
         setting, equals, text = word.partition("=")
         check_dashes(word)
-        if equals and not setting.startswith("-") and setting not in ("prompt", "prompt_file"):
-            if setting in given:
-                raise UsageError(f"{setting}: given twice, as {given[setting]} and {text}; give it once")
-            given[setting] = text
+        if equals and setting == "prompts":
+            chosen = text
         if word == "experiment=null":
             continue  # as if nothing had been typed
         if setting in GROUPS and equals and readable(word) and not is_choice(word):
@@ -74,11 +72,29 @@ def plain_words(words: Sequence[str]) -> list[str]:
             if equals and not word.startswith("-") and not readable(word):
                 raise UsageError(unreadable(word))
             kept.append(word)
-    if prompts and "prompts" in given:
-        raise UsageError(f"prompts={given['prompts']}: prompts are typed as well; give the one or the other")
+    if prompts and chosen is not None:
+        raise UsageError(f"prompts={chosen}: prompts are typed as well; give the one or the other")
     if prompts:
         kept += ["prompts.name=typed", *prompt_settings(prompts)]
     return kept
+
+
+def overruled(words: Sequence[str]) -> list[str]:
+    """What is to be told of settings that were typed twice: of a command and what is added to it the last counts.
+
+    >>> overruled(["steps=3", "prompt=a", "prompt=b", "steps=2", "tracking=disabled", "tracking=disabled"])
+    ['steps=3: typed before steps=2, which counts']
+    """
+    given: dict[str, str] = {}
+    found = []
+    for word in words:
+        setting, equals, _ = word.partition("=")
+        if not equals or setting.startswith("-") or setting in ("prompt", "prompt_file"):
+            continue
+        if given.get(setting, word) != word:
+            found.append(f"{given[setting]}: typed before {word}, which counts")
+        given[setting] = word
+    return found
 
 
 def check_dashes(word: str) -> None:

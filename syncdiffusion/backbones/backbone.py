@@ -193,7 +193,8 @@ class Backbone:
         Returns:
             [r, c, h, w] of `dtype`. Differentiable in `latents`.
         """
-        kind, signal = self.scheduler.config.prediction_type, self._signal(float(t))
+        kind = self.scheduler.config.prediction_type
+        signal = 0.0 if kind == "epsilon" else self._signal(float(t))
         t = torch.as_tensor(t, device=latents.device)  # of a number, torch.compile would compile for each anew
         unet = self.unet
         # Where a mode looks at every operation (memory.PeakMemory), torch.compile would give up for good.

@@ -305,3 +305,8 @@ def test_words_that_the_model_was_not_trained_on_are_told_before_it_is_loaded(co
     assert first.startswith("prompt: this model was not trained on: cat, venice;") and first.endswith("words.txt")
     assert (status, out, last) == (143, "", "terminated: nothing was written")
     assert command("a photo of a lake at night", "--model", "embedded")[2].count("\n") == 1
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.parser().parse_args(["a lake", "--out=~/lake.png"]).out == tmp_path / "lake.png"

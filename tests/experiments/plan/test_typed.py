@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from experiments.plan.plugins import load_plugins
-from experiments.plan.words import plain_words
+from experiments.plan.words import overruled, plain_words
 from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan
@@ -18,8 +18,6 @@ from tests.experiments.composing import compose_plan
         (["--experiment", "table1"], "--experiment: no such option; settings have no dashes: experiment=VALUE"),
         (["--dry-run"], "--dry-run: no such option; settings have no dashes: dry_run=VALUE"),
         (["=3"], "'=3': names no setting"),
-        (["steps=3", "steps=2"], "steps: given twice, as 3 and 2; give it once"),
-        (["experiment=table1", "experiment=demo"], "experiment: given twice, as table1 and demo"),
         (["prompts=one", "prompt=a lake"], "prompts=one: prompts are typed as well"),
     ],
 )
@@ -27,6 +25,12 @@ def test_words_that_say_nothing_or_two_things_are_refused(words, message):
     with pytest.raises(UsageError) as refusal:
         plain_words(words)
     assert str(refusal.value).startswith(message) and "\n" not in str(refusal.value)
+
+
+def test_of_a_setting_typed_twice_the_last_counts_and_the_other_is_told():
+    assert overruled(["experiment=table1", "steps=3", "experiment=demo"]) == [
+        "experiment=table1: typed before experiment=demo, which counts"
+    ]
 
 
 def test_several_prompts_and_hydras_own_options_are_no_mistakes():
@@ -68,6 +72,20 @@ def test_a_plugin_of_something_else_is_told_in_a_line(tmp_path, text, message):
     with pytest.raises(UsageError, match=message) as refusal:
         load_plugins([str(tmp_path / "mine.py")])
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["metrics.metrics=[hps]"], "metrics.hps_file=null: the metric hps needs"),
+        (["metrics.metrics=[hps]", "metrics.hps_file=/nowhere.pt"], "metrics.hps_file=/nowhere.pt: no such file"),
+        (["metrics.clip_folder=/nowhere"], "metrics.clip_folder=/nowhere: no such folder"),
+        (["metrics.dino=/nowhere"], "metrics.dino=/nowhere: no such folder"),
+    ],
+)
+def test_what_scoring_cannot_do_without_is_asked_for_before_panoramas_are_made(words, message):
+    with pytest.raises(UsageError, match=f"^{message}"):
+        compose_plan(["experiment=demo", *words])
 
 
 def test_a_folder_has_no_revision():
