@@ -277,12 +277,14 @@ class JointSettings(SamplingSettings):
         return paired({name: each_of(getattr(self, name)) for name in names}, {n: facts[n].added[0] for n in names})
 
     def __post_init__(self) -> None:
+        from syncdiffusion.conditioning.control_settings import lies_between
+
         super().__post_init__()
         for _, _, _, start, end in self.controls():
-            steps = range(self.steps_taken)
-            if steps and not any(start <= i / len(steps) and (i + 1) / len(steps) <= end for i in steps):
+            count = self.steps_taken
+            if count and not any(lies_between(index, count, start, end) for index in range(count)):
                 raise UsageError(
-                    f"control_start={start}, control_end={end}: none of {len(steps)} steps lies wholly between them; "
+                    f"control_start={start}, control_end={end}: none of {count} steps lies wholly between them; "
                     "give them further apart"
                 )
         if self.layout is None and self.bootstrapping != BOOTSTRAPPING:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from syncdiffusion.backbones.backbone import dtype_of
 from syncdiffusion.backbones.loading import freeze
+from syncdiffusion.conditioning.control_settings import lies_between
 from syncdiffusion.conditioning.text import Control
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import controlnet_place, of_hubs_form, open_picture, pixels_of
@@ -45,7 +46,7 @@ class CanvasControl:
     end: float
 
     def active(self, step: Step) -> bool:
-        return step.index / step.count >= self.start and (step.index + 1) / step.count <= self.end
+        return lies_between(step.index, step.count, self.start, self.end)
 
     def at(self, windows: Windows, canvases: int, factor: int) -> Control:
         """Its part of each window, of `canvases` canvases one after the other; `factor` pixels per latent cell."""

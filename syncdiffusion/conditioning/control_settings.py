@@ -45,3 +45,8 @@ def paired(given: Mapping[str, list[Any]], unset: Mapping[str, Any]) -> list[tup
         if start >= end:
             raise UsageError(f"control_start={start}, control_end={end}: no step lies between them; give start < end")
     return found
+
+
+def lies_between(index: int, count: int, start: float, end: float) -> bool:
+    """Whether step `index` of `count` lies wholly between two shares of the steps: those in which a ControlNet acts."""
+    return start <= index / count and (index + 1) / count <= end
