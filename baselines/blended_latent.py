@@ -24,7 +24,8 @@ from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import check_pixels, window_corners
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import JointSettings, setting, whole_steps
+from syncdiffusion.method_settings import JointSettings, whole_steps
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     import torch

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 from baselines.blended_latent import corners, hop_of
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method
-from syncdiffusion.settings import SamplingSettings, setting, window_batch_setting
+from syncdiffusion.method_settings import SamplingSettings, window_batch_setting
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     import torch

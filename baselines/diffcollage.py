@@ -25,7 +25,8 @@ from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.geometry.sizes import check_pixels
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import StartSettings, setting, window_batch_setting
+from syncdiffusion.method_settings import StartSettings, window_batch_setting
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING
 
 from baselines import multidiffusion
 from syncdiffusion.method import Method
-from syncdiffusion.settings import WindowedSettings, setting
+from syncdiffusion.method_settings import WindowedSettings
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

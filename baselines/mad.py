@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from baselines import multidiffusion
 from syncdiffusion.method import Method
-from syncdiffusion.settings import StartSettings, first_steps, loop_closure_setting, setting, stride_setting
+from syncdiffusion.method_settings import StartSettings, first_steps, loop_closure_setting, stride_setting
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method, overlapping_corners
-from syncdiffusion.settings import WindowedSettings
+from syncdiffusion.method_settings import WindowedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 from baselines import multidiffusion
 from syncdiffusion.geometry.sizes import choose_anchor
 from syncdiffusion.method import Method
-from syncdiffusion.settings import WindowedSettings, anchor_setting, decay_setting, first_n_setting, setting
+from syncdiffusion.method_settings import WindowedSettings, anchor_setting, decay_setting, first_n_setting
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

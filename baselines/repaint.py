@@ -22,7 +22,8 @@ from baselines.blended_latent import corners, extrapolated
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.joint.resampling import levels, passes
 from syncdiffusion.method import Method
-from syncdiffusion.settings import SAMPLERS, SamplingSettings, setting
+from syncdiffusion.method_settings import SAMPLERS, SamplingSettings
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     import torch

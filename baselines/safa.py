@@ -27,7 +27,8 @@ from baselines.blended_latent import hop_of
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import JointSettings, first_steps, setting, window_batch_setting
+from syncdiffusion.method_settings import JointSettings, first_steps, window_batch_setting
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     import torch

@@ -46,14 +46,14 @@ from baselines.profile_matching import RATIOS
 from syncdiffusion.cost import NetworkCalls, Square
 from syncdiffusion.geometry.sizes import check_pixels
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import (
+from syncdiffusion.method_settings import (
     JointSettings,
     StartSettings,
     decay_setting,
     first_n_setting,
-    setting,
     window_batch_setting,
 )
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

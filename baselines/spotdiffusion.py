@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.geometry.sizes import check_pixels, window_corners
 from syncdiffusion.method import Corners, Method
-from syncdiffusion.settings import JointSettings, StartSettings, window_batch_setting
+from syncdiffusion.method_settings import JointSettings, StartSettings, window_batch_setting
 
 if TYPE_CHECKING:
     from torch import Tensor

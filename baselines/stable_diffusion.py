@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from syncdiffusion.cost import NetworkCalls, Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Method, no_corners
-from syncdiffusion.settings import LONGEST, SamplingSettings, setting
+from syncdiffusion.method_settings import LONGEST, SamplingSettings
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

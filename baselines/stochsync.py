@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 from baselines.spotdiffusion import corners
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.method import Method
-from syncdiffusion.settings import JointSettings, setting, whole_steps, window_batch_setting
+from syncdiffusion.method_settings import JointSettings, whole_steps, window_batch_setting
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

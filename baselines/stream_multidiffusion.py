@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from baselines import multidiffusion
 from syncdiffusion.method import Method
-from syncdiffusion.settings import WindowedSettings
+from syncdiffusion.method_settings import WindowedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 from baselines import multidiffusion
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Method, one_row_corners
-from syncdiffusion.settings import (
+from syncdiffusion.method_settings import (
     JointSettings,
     StartSettings,
     refuse_jumps,
-    setting,
     stride_setting,
     window_batch_setting,
 )
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -30,14 +30,8 @@ from typing import TYPE_CHECKING
 from baselines import multidiffusion
 from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Method, one_row_corners
-from syncdiffusion.settings import (
-    StartSettings,
-    first_steps,
-    loop_closure_setting,
-    refuse_jumps,
-    setting,
-    stride_setting,
-)
+from syncdiffusion.method_settings import StartSettings, first_steps, loop_closure_setting, refuse_jumps, stride_setting
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Corners, Method, overlapping_corners
-from syncdiffusion.settings import (
+from syncdiffusion.method_settings import (
     JointSettings,
     StartSettings,
     first_steps,
-    setting,
     stride_setting,
     window_batch_setting,
 )
+from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
     from torch import Tensor

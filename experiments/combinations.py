@@ -12,7 +12,8 @@ from typing import Any
 
 from baselines import METHODS
 from syncdiffusion.method import Method
-from syncdiffusion.settings import SAMPLERS, facts_of
+from syncdiffusion.method_settings import SAMPLERS
+from syncdiffusion.settings import facts_of
 
 NO = "–"
 SAMPLER, RING = "each sampler", "ring"

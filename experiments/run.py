@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.common.shipped import shipped
 from experiments.common.signals import end_at_once, end_interrupted
-from syncdiffusion.signals import answered_by, raise_interrupt
+from syncdiffusion.signals import answered_by, raise_interrupt, unread
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,6 +59,8 @@ def main() -> Any:
                     tell_help(sys.argv[1:])
             except KeyboardInterrupt as stop:
                 end_interrupted(stop)
+            except BrokenPipeError:
+                sys.exit(unread())
             except Exception as error:
                 fail(error)
 
@@ -70,7 +72,7 @@ def tell_help(words: Sequence[str]) -> None:
     from experiments.plan.help import help_text
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        print(help_text(compose("config", [word for word in words if not word.startswith("-")])))
+        print(help_text(compose("config", [word for word in words if not word.startswith("-")])), flush=True)
 
 
 def load_command() -> None:
@@ -87,6 +89,8 @@ def compose_and_run(cfg: DictConfig) -> None:
 
     try:
         run(plan_run(own_folder(cfg)))
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if in_multirun():  # the jobs that are still to come run all the same
             raise failed_job(error, SHOW_ALL) from error
@@ -96,8 +100,10 @@ def compose_and_run(cfg: DictConfig) -> None:
 def fail(error: Exception) -> None:
     """Exit with one line where the user can mend it; raise what is a defect, or all with HYDRA_FULL_ERROR=1."""
     from experiments.common.command_line import error_line
+    from experiments.plan.multirun import launcher_line
 
-    line = None if SHOW_ALL else error_line(error, sys.argv[1:])
+    words = sys.argv[1:]
+    line = None if SHOW_ALL else error_line(error, words) or launcher_line(error, words)
     if line is None:
         raise error
     print(f"error: {line}", file=sys.stderr)

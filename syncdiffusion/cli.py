@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
@@ -25,16 +25,17 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args, get_type_hints
 
 from syncdiffusion import __version__
 from syncdiffusion.backbones.adapters import Adapters, with_scale
-from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, find_model
+from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, configurations, find_model, square_of
 from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.command_line import Parser
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import EMBEDDED, check_files
+from syncdiffusion.method_settings import without_effect
 from syncdiffusion.picture import check_out, png_with_record, record_of, save
 from syncdiffusion.prompts import WORDS_FILE, checked_prompt, unknown_words_line
 from syncdiffusion.settings import facts_of, written
-from syncdiffusion.signals import WORDS, answered_by, exit_status, raise_interrupt, signal_of
+from syncdiffusion.signals import WORDS, answered_by, exit_status, raise_interrupt, signal_of, unread
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -74,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     say("--stride", metavar="CELLS", help="latent cells (of 8 pixels) from one window to the next")
     say("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
     say("--set", action="append", default=[], metavar="SETTING=VALUE", help="any setting of the method; repeat it")
-    say("--settings", action="store_true", help="list the settings of --method, with their defaults, and end")
+    say("--settings", action="store_true", help="list the settings of --method, as they are for --model, and end")
     say("--model", default=EMBEDDED, help="embedded (the miniature, the default), a folder in diffusers' layout, or a "
         "hub id such as owner/name")  # fmt: skip
     say("--revision", metavar="NAME", help="branch, tag or commit of a hub repository")
@@ -153,11 +154,9 @@ def value_of(option: str, text: str, wanted: Any) -> Any:
     raise UsageError(f"{option}={text}: must be {' or '.join(names[kind] for kind in kinds if kind in names)}")
 
 
-def complete_settings(method: Method, backbone: Backbone, source: Path | str, chosen: Mapping[str, Any]) -> Any:
-    """The method's settings object: what was chosen, else what suits the model, else the method's default."""
-    suited = method.sizes(Square(backbone.window, backbone.factor))
-    suited |= sampling_defaults(source, method.name, method.settings)
-    return method.settings(**{**suited, **chosen})
+def suited_settings(method: Method, square: Square, source: Path | str) -> dict[str, Any]:
+    """The settings of a method that suit a model of these squares better than the method's defaults."""
+    return {**method.sizes(square), **sampling_defaults(source, method.name, method.settings)}
 
 
 class StepProgress:
@@ -198,7 +197,7 @@ def run(arguments: argparse.Namespace) -> str:
     from baselines import method_named
 
     if arguments.settings:
-        return told_settings(method_named(arguments.method))
+        return told_settings(method_named(arguments.method), find_model(arguments.model))
     if arguments.prompt is not None and arguments.named_prompt is not None:
         raise UsageError(f"--prompt {arguments.named_prompt}: a prompt stands before it already; give one of the two")
     if arguments.prompt is None:
@@ -208,10 +207,16 @@ def run(arguments: argparse.Namespace) -> str:
     return str(make(arguments))
 
 
-def told_settings(method: Method) -> str:
-    """A line for each setting of a method: its name, its default, what it means."""
+def told_settings(method: Method, source: Path | str) -> str:
+    """A line for each setting of a method: its name, the value that it has if it is not given, what it means.
+
+    source: the model; of a hub id nothing is known here, and the values are Stable Diffusion's.
+    """
     facts = facts_of(method.settings)
-    words = {each.name: f"{each.name}={written(each.default)}" for each in fields(method.settings)}
+    usual = {each.name: each.default for each in fields(method.settings)}
+    if isinstance(source, Path):
+        usual |= suited_settings(method, square_of(configurations(source)), source)
+    words = {name: f"{name}={written(value)}" for name, value in usual.items()}
     width = max(map(len, words.values()))
     lines = [f"{words[name]:{width}}  {facts[name].means}" for name in words]
     return "\n".join([f"{method.title}: {method.source}", *lines])
@@ -239,7 +244,10 @@ def make(arguments: argparse.Namespace) -> Path:
         print(f"prompt: {unknown}", file=sys.stderr, flush=True)
 
     backbone = open_backbone(arguments)
-    settings = complete_settings(method, backbone, source, chosen)
+    square = Square(backbone.window, backbone.factor)
+    settings = method.settings(**{**suited_settings(method, square, source), **chosen})
+    if (idle := without_effect(settings)) is not None:
+        print(idle, file=sys.stderr, flush=True)
     size = f"{settings.height}x{settings.width} px, {settings.steps_taken} steps"
     where = f"{backbone.model_id} on {backbone.device} in {backbone.precision}"
     print(f"{method.title}: {size}, {where}", file=sys.stderr, flush=True)
@@ -295,10 +303,12 @@ def main(words: Sequence[str] | None = None) -> int:
     downloads.setLevel(logging.INFO)
     try:
         with answered_by(raise_interrupt):  # so that what is open is closed
-            print(run(parser().parse_args(words)))
+            print(run(parser().parse_args(words)), flush=True)
         return 0
     except UsageError as error:
         return fail(as_options(str(error)), 2)
+    except BrokenPipeError:
+        return unread()
     except KeyboardInterrupt as stop:
         number = signal_of(stop)
         return fail(f"{WORDS[number]}: nothing was written", exit_status(number), prefix="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from numbers import Integral
 from typing import Any
@@ -118,6 +118,8 @@ def settings_of(
             both = ", ".join(f"{each}={shown(given[each])}" for each in given if NAMES.get(each, each) == setting)
             raise UsageError(f"{both}: are the same setting; give one of them")
         chosen[setting] = value
+    if not isinstance(circular_padding, bool):
+        raise UsageError(f"circular_padding={shown(circular_padding)}: use True or False")
     if "sampler" not in chosen:
         chosen["sampler"] = sampler_of(scheduler)
     if eta == 1 and chosen["sampler"] in ("ddim", "ddpm"):
@@ -185,12 +187,16 @@ def drawn(
     if generator is None:
         if seed is None or isinstance(seed, int | Integral):
             return [int(seed or 0) + k for _ in range(prompts) for k in range(each)], latents
+        if not isinstance(seed, Iterable) or not all(isinstance(one, int | Integral) for one in seed):
+            raise UsageError(f"seed={shown(seed)}: give a whole number, or several")
         seeds = [int(one) for one in seed]
         if len(seeds) not in (count, prompts):
             raise UsageError(f"seed={shown(seed)}: give one, or one for each of {prompts} prompts or of {count} images")
         return (seeds if len(seeds) == count else [first + k for first in seeds for k in range(each)]), latents
     if seed is not None:
         raise UsageError(f"seed={shown(seed)}, generator: both say what noise is drawn; give one of them")
+    if not isinstance(generator, torch.Generator | Iterable):
+        raise UsageError(f"generator={shown(generator)}: give one torch.Generator, or one for each of {count} images")
     several = [generator] * count if isinstance(generator, torch.Generator) else list(generator)
     if len(several) != count or not all(isinstance(one, torch.Generator) for one in several):
         raise UsageError(f"generator={shown(generator)}: give one torch.Generator, or one for each of {count} images")

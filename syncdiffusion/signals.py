@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +24,12 @@ class Interrupted(KeyboardInterrupt):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: every library then cleans up as for Ctrl-C."""
+
+
+def unread() -> int:
+    """The exit status, 141, of a command whose reader has gone, as in `... | head`; nothing more is written to it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still in the buffer goes there at the end
+    return exit_status(signal.SIGPIPE)
 
 
 def exit_status(number: int) -> int:

@@ -24,15 +24,9 @@ from typing import TYPE_CHECKING
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.geometry.sizes import choose_anchors
 from syncdiffusion.method import Method, overlapping_corners
+from syncdiffusion.method_settings import WindowedSettings, anchor_setting, decay_setting, first_n_setting
 from syncdiffusion.perceptual.catalogue import LOSSES, check_goal
-from syncdiffusion.settings import (
-    AUTO,
-    WindowedSettings,
-    anchor_setting,
-    decay_setting,
-    first_n_setting,
-    setting,
-)
+from syncdiffusion.settings import AUTO, setting
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,8 @@ from experiments.common.command_line import error_line
 from experiments.plan.plan import Entry, check_conditioning
 from syncdiffusion import cli
 from syncdiffusion.errors import UsageError
-from syncdiffusion.settings import SAMPLERS, facts_of
+from syncdiffusion.method_settings import SAMPLERS
+from syncdiffusion.settings import facts_of
 from tests.experiments.composing import compose_plan
 from tests.syncdiffusion.conditioning.test_control import controlnet
 

@@ -59,6 +59,10 @@ def error_line(error: BaseException, overrides: Sequence[str] = ()) -> str | Non
         return _flat(str(error))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
+        if not group:
+            return (
+                f"--config-name={choice}: no such file; leave it out, and choose by experiment=NAME (--help lists them)"
+            )
         known = sorted(error.options or [])
         return f"{group}={choice}: no such choice; choose from {', '.join(known)}{_nearest(choice, known)}"
     if isinstance(error, OverrideParseException):
@@ -96,8 +100,7 @@ def unknown_setting(setting: str, key: str, known: Iterable[str]) -> str:
 
 
 def _config_line(error: OmegaConfBaseException, overrides: Sequence[str]) -> str:
-    setting = str(error.full_key or error.key)
-    value = next((word.partition("=")[2] for word in overrides if word.lstrip("+").partition("=")[0] == setting), None)
+    setting, value = _typed(str(error.full_key or error.key), overrides)
     named = setting if value is None else f"{setting}={value}"
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
         parent = error.parent_node
@@ -109,7 +112,21 @@ def _config_line(error: OmegaConfBaseException, overrides: Sequence[str]) -> str
     converted = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
     if converted:
         return f"{setting}={converted[1]}: must be {KINDS.get(converted[2], converted[2])}"
+    if "is not a ListConfig" in text:
+        return f"{named}: must be a list; give {setting}=[{'VALUE' if value is None else value}]"
+    if re.search(r"is not a subclass of \w+|Cannot assign \w+ to Dict", text):
+        return f"{named}: holds settings of its own; give {setting}.SETTING=VALUE (--help lists them)"
     return f"{named}: {text}"
+
+
+def _typed(key: str, overrides: Sequence[str]) -> tuple[str, str | None]:
+    """A setting as it was typed, and its value; OmegaConf tells of a dictionary's entry the last name alone."""
+    words = [word.lstrip("+").partition("=") for word in overrides]
+    for matches in (lambda setting: setting == key, lambda setting: setting.endswith(f".{key}")):
+        for setting, _, value in words:
+            if matches(setting):
+                return setting, value
+    return key, None
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from experiments.metrics.measure import ImageFile
     from syncdiffusion.perceptual.distances import PerceptualLoss
 
+TWO_CROPS = "a picture that holds two squares of metrics.crop"
+
 
 @dataclass(frozen=True)
 class PairNetwork:

@@ -78,6 +78,7 @@ class PanoramaMetric:
     numbers: each column, and the number that it makes of a panorama's values; there is none of no values.
     chosen: which columns it yields through a network; all where none is given.
     on_request: only where it is named: not everyone has its network, the time for it, or what it is about.
+    takes: what a picture must have for a number, in words for a user who gets none; "" where every picture has it.
     """
 
     name: str
@@ -86,6 +87,7 @@ class PanoramaMetric:
     numbers: Mapping[Metric, Callable[[np.ndarray], float]]
     chosen: Callable[[Any], Sequence[str]] | None = None
     on_request: bool = False
+    takes: str = ""
 
     @property
     def columns(self) -> tuple[Metric, ...]:
@@ -115,6 +117,7 @@ class SetMetric:
     estimate: Callable[[ImageSet, ImageSet, MetricsConfig], Estimate]
     compare: Callable[[ImageSet, ImageSet, ImageSet, MetricsConfig], Difference]
     on_request: bool = False
+    takes = "more pictures of a method, or more reference images of every prompt (reference.count)"
 
     @property
     def columns(self) -> tuple[Metric, ...]:
@@ -136,6 +139,7 @@ class PairMetric:
     parameters: Callable[[MetricsConfig], Mapping[str, Any]]
     compute: Callable[[Mapping[int, ImageFile], Sequence[tuple[int, int]], Any, MetricsConfig], Sequence[np.ndarray]]
     on_request: bool = False
+    takes = "two seeds of a prompt"
 
     @property
     def columns(self) -> tuple[Metric, ...]:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.common.command_line import error_line
+from experiments.plan.words import MULTIRUN
 from syncdiffusion.errors import UsageError
 
 COMMON = "hydra.job.config.override_dirname.exclude_keys"  # Hydra's own setting: what a job's folder is not named by
@@ -138,6 +140,19 @@ def failed_job(error: Exception, show_all: bool) -> UsageError:
     line = " ".join(f"{job}: {line}".split())
     print(f"error: {line}", file=sys.stderr, flush=True)
     return UsageError(f"a job of the sweep failed, {line}; what is done stays, the same command goes on from here")
+
+
+def launcher_line(error: Exception, words: Sequence[str]) -> str | None:
+    """One line for what went wrong outside the jobs of a sweep, where a launcher was chosen; None without one.
+
+    A job that fails raises UsageError, its defects too (`failed_job`): anything else is a launcher's or its cluster's.
+    words: the command line's.
+    """
+    launcher = next((word.partition("=")[2] for word in words if word.startswith("hydra/launcher=")), None)
+    if launcher is None or MULTIRUN.isdisjoint(words):
+        return None
+    told = " ".join(str(error).split()) or type(error).__name__
+    return f"hydra/launcher={launcher}: {told}; change its settings (hydra.launcher.SETTING=VALUE) or leave it out"
 
 
 def timed_out(error: Exception) -> bool:

@@ -27,6 +27,7 @@ from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import EMBEDDED, check_files
 from syncdiffusion.geometry.sizes import choose_anchors
+from syncdiffusion.method_settings import without_effect
 from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
 
 LONGEST_LABEL = 100  # a file name's 255 bytes hold it, and what is written beside it
@@ -142,8 +143,14 @@ def plan_run(cfg: DictConfig) -> Plan:
         tracking=resolved["tracking"],
         resolved=resolved,
         reference_features=features_file(cfg),
-        remarks=own_samplers(entries, resolved["sampler"]),
+        remarks=(*own_samplers(entries, resolved["sampler"]), *in_vain(settings)),
     )
+
+
+def in_vain(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """What was set and changes nothing, each once."""
+    lines = (without_effect(each) for each in settings.values())
+    return tuple(dict.fromkeys(line for line in lines if line is not None))
 
 
 def own_samplers(entries: tuple[Entry, ...], chosen: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from baselines import METHODS
 from experiments.metrics.catalogue import set_metrics
 from experiments.metrics.config import MetricsConfig, check_config, check_networks
 from experiments.panoramas.store import MADE_ELSEWHERE, Unit, slug
@@ -41,6 +42,9 @@ OF_BACKBONE = (
     *("lora", "lora_scale", "custom_diffusion", "textual_inversion"),
 )
 OF_MODEL = ("height", "width", "stride", "steps", "guidance_scale", "window_batch", "gradient_batch")
+# What conf/config.yaml chooses, so that nobody need have typed it.
+USUAL_METHODS = {"method": "syncdiffusion", "reference.settings": "stable_diffusion"}
+USUAL_PROMPTS = "paper"
 
 Size = tuple[int, int]  # height, width
 
@@ -65,6 +69,7 @@ def plan_pictures(cfg: DictConfig) -> Plan:
     check_crop(metrics["crop"], sizes)
     prompts = tuple(dict.fromkeys(each.prompt for each in given.pictures))
     check_prompts(prompts)
+    check_named(cfg, prompts)
     entries = entries_of(given.pictures, sizes)
     saved = saved_references(cfg, prompts)
     references = () if saved is not None else given.references
@@ -113,6 +118,8 @@ def check_unmade(cfg: DictConfig) -> None:
         if plain(cfg.backbone[name]) != usual_model[name]:
             value = plain(cfg.backbone[name])
             raise UsageError(f"backbone.{name}={value}: pictures={cfg.pictures} are there already; leave it out")
+    for section, name in USUAL_METHODS.items():
+        check_usual(cfg, section, name)
     if typed:
         value = plain(cfg[typed[0]])
         raise UsageError(f"{typed[0]}={value}: pictures={cfg.pictures} are there already; leave it out")
@@ -121,6 +128,27 @@ def check_unmade(cfg: DictConfig) -> None:
             if each.type == "int" and cfg[section][each.name] != each.default:
                 value = cfg[section][each.name]
                 raise UsageError(f"{section}.{each.name}={value}: all of pictures={cfg.pictures} count; leave it out")
+
+
+def check_usual(cfg: DictConfig, section: str, name: str) -> None:
+    """Refuse another method than the usual one of a section, or a setting of it with a value of its own."""
+    method = OmegaConf.select(cfg, section)
+    usual: dict[str, Any] = {"name": name}
+    usual |= {each.name: each.default for each in fields(METHODS[name].settings)}
+    for key in method:
+        if not OmegaConf.is_interpolation(method, key) and plain(method[key]) != usual.get(str(key)):
+            setting = section if key == "name" else f"{section}.{key}"
+            value = plain(method[key])
+            raise UsageError(f"{setting}={value}: pictures={cfg.pictures} are there already; leave it out")
+
+
+def check_named(cfg: DictConfig, prompts: Sequence[str]) -> None:
+    """Refuse prompts that were chosen and that no picture is of."""
+    if cfg.prompts.name != USUAL_PROMPTS and not set(cfg.prompts.texts) & set(prompts):
+        raise UsageError(
+            f"prompts: no picture of pictures={cfg.pictures} is of '{cfg.prompts.texts[0]}'"
+            f"{' or another of them' if len(cfg.prompts.texts) > 1 else ''}; leave it out, or name the folders so"
+        )
 
 
 def plain(value: Any) -> Any:

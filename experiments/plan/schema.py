@@ -22,7 +22,8 @@ from omegaconf import II, MISSING, DictConfig, OmegaConf
 from experiments.common.shipped import shipped
 from syncdiffusion.backbones.adapters import Adapters
 from syncdiffusion.method import Method
-from syncdiffusion.settings import BOOTSTRAPPING, PRECISION_NAMES, Facts, facts_of, setting
+from syncdiffusion.method_settings import BOOTSTRAPPING
+from syncdiffusion.settings import PRECISION_NAMES, Facts, facts_of, setting
 
 LOADED = facts_of(Adapters)  # what is loaded onto a model
 

@@ -31,6 +31,8 @@ COLUMNS = {  # what tables and figures look for; a file may hold more
     SWAPS: ("method", "against", "metric", "difference", "stderr", "p", "n", "prompts"),
 }
 
+TEXTS = ("method", "prompt", "metric", "device", "file", "key", "network", "against")  # columns that hold no numbers
+
 
 @dataclass(frozen=True)
 class Row:
@@ -190,4 +192,9 @@ def read_numbers(path: Path) -> pd.DataFrame:
     absent = [name for name in COLUMNS.get(path.name, ()) if name not in frame]
     if absent:
         raise UsageError(f"{path}: no column '{absent[0]}'; run stage=score again")
+    for name in frame.columns.difference(TEXTS):
+        values = frame[name].dropna()
+        wrong = values[pd.to_numeric(values, errors="coerce").isna()]
+        if len(wrong):
+            raise UsageError(f"{path}: '{wrong.iloc[0]}' in column '{name}' is no number; run stage=score again")
     return frame

@@ -15,6 +15,7 @@ from experiments.stages.unwritable import unwritable_line
 from syncdiffusion.errors import UsageError
 
 if TYPE_CHECKING:
+    from experiments.metrics.config import MetricsConfig
     from experiments.metrics.reference_features import SavedFeatures
     from experiments.metrics.score import Scored
 
@@ -64,7 +65,21 @@ def score(plan: Plan, index: Index) -> None:
     if changed := index.changed():
         raise UsageError(f"{changed[0].png}: replaced or damaged while it was scored; give the same command again")
     write_scores(plan.folder, study_of(plan), index.panoramas, scored)
+    for line in without_number(config, scored):
+        print(f"score: {line}", file=sys.stderr)
     keep_features(plan, index, scored)
+
+
+def without_number(config: MetricsConfig, scored: Scored) -> list[str]:
+    """A line on the metrics that were asked for and found nothing to measure, for each reason."""
+    from experiments.metrics.catalogue import DEFINED
+
+    found = {row["metric"] for row in scored.scores}
+    lacking: dict[str, list[str]] = {}
+    for name, metric in DEFINED.items():
+        if name in config.metrics and not any(column.name in found for column in metric.columns):
+            lacking.setdefault(metric.takes, []).append(name)
+    return [f"without a number: {', '.join(names)}; wanted: {takes}" for takes, names in lacking.items()]
 
 
 def saved_features(plan: Plan) -> SavedFeatures | None:

@@ -15,7 +15,7 @@ from syncdiffusion.conditioning.regions import Regions
 from syncdiffusion.conditioning.text import Conditioning, encode
 from syncdiffusion.conditioning.windows import WindowConditioning
 from syncdiffusion.errors import UsageError
-from syncdiffusion.settings import JointSettings
+from syncdiffusion.method_settings import JointSettings
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone

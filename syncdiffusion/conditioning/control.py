@@ -23,7 +23,7 @@ from syncdiffusion.conditioning.control_settings import lies_between
 from syncdiffusion.conditioning.text import Control
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import controlnet_place, of_hubs_form, open_picture, pixels_of
-from syncdiffusion.settings import JointSettings
+from syncdiffusion.method_settings import JointSettings
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone

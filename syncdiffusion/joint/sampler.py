@@ -30,7 +30,7 @@ from torch import Tensor
 
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import draw_normal
-from syncdiffusion.settings import SAMPLERS
+from syncdiffusion.method_settings import SAMPLERS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

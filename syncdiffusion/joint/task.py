@@ -24,7 +24,8 @@ from syncdiffusion.joint.resampling import levels, passes
 from syncdiffusion.joint.sampler import Sampler, new_sampler
 from syncdiffusion.joint.start import Start, read_start
 from syncdiffusion.memory import Batch, by_batches
-from syncdiffusion.settings import AUTO, SamplingSettings, StartSettings
+from syncdiffusion.method_settings import SamplingSettings, StartSettings
+from syncdiffusion.settings import AUTO
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone

@@ -53,6 +53,12 @@ MISTAKES = [
     (["seeds.count=0"], "seeds.count=0: must be 1 or more"),
     (["experiment=ring", "method=cdgs"], "experiment=ring: method.loop_closure: no such setting; there are candidates"),
     (["metrics.metrics=[fod]"], "metrics.metrics=fod: choose from fid"),
+    (["metrics.metrics=fid"], "metrics.metrics=fid: must be a list; give metrics.metrics=[fid]"),
+    (["+ablations.decay=0.9"], "ablations.decay=0.9: must be a list; give ablations.decay=[0.9]"),
+    (["+variants.a=3"], "variants.a=3: holds settings of its own; give variants.a.SETTING=VALUE"),
+    (["seeds=3"], "seeds=3: holds settings of its own; give seeds.SETTING=VALUE"),
+    (["steps=5000"], "syncdiffusion: steps=5000: use 1 to 1000"),
+    (["--config-name=nosuch"], "--config-name=nosuch: no such file; leave it out, and choose by experiment=NAME"),
 ]
 
 
@@ -68,7 +74,7 @@ def test_mistake_in_a_setting(command, tmp_path, words, message):
     ("words", "message"),
     [
         (["backbone.width=100"], "multidiffusion: width=100: windows of 64 px"),
-        (["steps=0"], "multidiffusion: steps=0: use 1 or more"),
+        (["steps=0"], "multidiffusion: steps=0: use 1 to 1000"),
         (["+method@baselines.sync=syncdiffusion", "baselines.sync.weight=-1"], "sync: weight=-1.0: use 0 or more"),
         (["method.loop_closure=on"], "multidiffusion: loop_closure=on: use one of"),
         (["backbone.precision=float8"], "backbone.precision=float8: use one of"),

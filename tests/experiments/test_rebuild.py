@@ -108,6 +108,11 @@ def damage(path: Path, text: str | None) -> None:
         ("replicates.csv", None, "replicates.csv: missing; run stage=score"),
         ("panoramas.csv", "", "panoramas.csv: not readable"),
         ("panoramas.csv", 'a,b\n"1,2\n3,4,5\n', "panoramas.csv: not readable"),
+        (
+            "scores.csv",
+            "method,prompt,metric,value,stderr,n,network\na,all,fid,1.0,,4,x\na,all,kid,much,,4,x\n",
+            "scores.csv: 'much' in column 'value' is no number; run stage=score again",
+        ),
         ("panoramas.csv", "method,prompt,seed\n", "panoramas.csv: no column 'seconds'; run stage=score again"),
     ],
 )

@@ -18,7 +18,8 @@ from baselines import METHODS
 from syncdiffusion import __version__, cli, picture
 from syncdiffusion.backbones.backbone import Backbone
 from syncdiffusion.backbones.loading import load_backbone
-from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
+from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, square_of
+from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan
 
@@ -82,15 +83,15 @@ def mini() -> Backbone:
 def test_by_default_it_samples_as_the_runner_does(mini, name):
     """The runner's numbers stand in conf, the miniature's own in its folder."""
     runner = compose_plan([f"method={name}"]).entries[0].settings
-    ours = cli.complete_settings(METHODS[name], mini, EMBEDDED_FOLDER, {})
+    square = Square(mini.window, mini.factor)
+    ours = METHODS[name].settings(**cli.suited_settings(METHODS[name], square, EMBEDDED_FOLDER))
     assert asdict(ours) == dict(runner)
 
 
 def test_a_model_of_which_nothing_is_known_has_the_methods_defaults(tiny, tiny_folder):
     method = METHODS["syncdiffusion"]
-    ours, theirs = asdict(cli.complete_settings(method, tiny, tiny_folder, {})), asdict(method.settings())
-    sizes = {"height": 64, "width": 384, "stride": 2}  # of its windows, 8 latent cells of 8 px
-    assert ours == theirs | sizes
+    ours = cli.suited_settings(method, Square(tiny.window, tiny.factor), tiny_folder)
+    assert ours == {"height": 64, "width": 384, "stride": 2}  # of its windows, 8 latent cells of 8 px
 
 
 MISTAKES = [
@@ -101,7 +102,7 @@ MISTAKES = [
     (["--set", "checkpointing=1"], "--set checkpointing=1: must be true or false"),
     (["--set", "weight=-1"], "weight=-1.0: use 0 or more"),
     (["--steps", "5", "--set", "steps=6"], "--set steps: steps is given twice"),
-    (["--steps", "0"], "steps=0: use 1 or more"),
+    (["--steps", "0"], "steps=0: use 1 to 1000"),
     (["--steps", "many"], "--steps=many: must be a whole number"),
     (["--method", "blended_latent", "--stride", "4"], "--stride: blended_latent has no such setting"),
     (["--method", "sync"], "argument --method: invalid choice: 'sync' (choose from"),
@@ -260,9 +261,33 @@ def test_the_settings_of_a_method_are_listed(command, tmp_path, name):
         setting, _, text = word.partition("=")
         read[setting] = cli.value_of(word, text, types[setting])
         assert meaning
-    assert METHODS[name].settings(**read) == METHODS[name].settings()
+    method = METHODS[name]
+    suited = cli.suited_settings(method, square_of(EMBEDDED_FOLDER), EMBEDDED_FOLDER)
+    assert method.settings(**read) == method.settings(**suited)
     assert set(read) == {each.name for each in fields(METHODS[name].settings)}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_a_hub_model_are_the_methods_own(command):
+    _, out, _ = command("--settings", "--model", "owner/name")
+    assert "width=3072 " in out and "weight=20 " in out
+
+
+def test_what_changes_nothing_is_told(command):
+    status, _, err = command("a lake", *QUICK, "--guidance-scale", "1", "--negative-prompt", "fog")
+    assert status == 0 and "negative_prompt=fog: changes nothing at guidance_scale=1" in err
+
+
+@pytest.mark.parametrize("words", [["syncdiffusion", "--settings"], ["experiments.run", "--help"]])
+def test_a_reader_that_has_gone_is_no_error(words):
+    """As of `| head`: the pipe's end is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=REPOSITORY, stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_mistakes_are_told_before_torch_is_imported():

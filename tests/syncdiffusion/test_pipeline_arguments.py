@@ -162,7 +162,7 @@ def test_up_to_a_scale_of_one_there_is_no_guidance(latents):
 
 
 REFUSALS = [
-    ({"num_inference_steps": 0}, "^num_inference_steps=0: use 1 or more$"),
+    ({"num_inference_steps": 0}, "^num_inference_steps=0: use 1 to 1000$"),
     ({"view_batch_size": 0}, "^view_batch_size=0: use 1 or more"),
     ({"steps": 3}, "^num_inference_steps=2, steps=3: are the same setting"),
     ({"circular_padding": True, "loop_closure": "off"}, "^circular_padding=True, loop_closure=off: are the same"),
@@ -179,6 +179,11 @@ REFUSALS = [
     ({"callback_on_step_end": print, "callback_on_step_end_tensor_inputs": ["x"]}, "tensor_inputs=x: use one of"),
     ({"seed": 1, "generator": torch.Generator()}, "^seed=1, generator: .*give one of them"),
     ({"seed": [1, 2, 3]}, r"^seed=\[1, 2, 3\]: give one"),
+    ({"seed": 1.5}, r"^seed=1.5: give a whole number, or several$"),
+    ({"seed": [1.7]}, r"^seed=\[1.7\]: give a whole number"),
+    ({"seed": "3"}, "^seed=3: give a whole number"),
+    ({"generator": 42}, "^generator=42: give one torch.Generator"),
+    ({"circular_padding": "no"}, "^circular_padding=no: use True or False"),
     ({"generator": [torch.Generator()] * 2}, "^generator=.*one for each of 1 images"),
     ({"latents": torch.zeros(1, 4, 8, 8)}, r"^latents: their shape is \[1, 4, 8, 8\]; give \[1, 4, 8, 12\]"),
     ({"prompt_embeds": torch.zeros(1, 16, 16)}, "^prompt=a, prompt_embeds: give one of them"),

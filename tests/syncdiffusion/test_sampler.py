@@ -13,7 +13,7 @@ from syncdiffusion.geometry.windows import place_windows
 from syncdiffusion.joint.noise import draw_normal, initial_noise, noise_generator
 from syncdiffusion.joint.sampler import new_sampler
 from syncdiffusion.joint.task import new_task
-from syncdiffusion.settings import SAMPLERS
+from syncdiffusion.method_settings import SAMPLERS
 
 PROMPT, SQUARE = "a photo of a forest", {"height": 64, "width": 64, "guidance_scale": 4.0}
 

@@ -16,8 +16,8 @@ from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise, noise_generator
 from syncdiffusion.joint.task import Task, new_task
+from syncdiffusion.method_settings import SAMPLERS, StartSettings
 from syncdiffusion.perceptual import distances
-from syncdiffusion.settings import SAMPLERS, StartSettings
 from tests.baselines.counting import Flat, check_calls
 from tests.baselines.test_repaint import literal_levels
 from tests.experiments.composing import compose_plan

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.metrics.coherence import TWO_CROPS
 from experiments.metrics.crops import grid_crops
 from experiments.metrics.features import grid_parameters
 from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
@@ -41,4 +42,5 @@ METRIC = PanoramaMetric(
     measurement=Measurement("intra_dists", 1, "dists", grid_parameters, _compute),
     numbers={Metric("intra_dists", "Intra-DISTS", "lower", per_panorama=True, note=NOTE): np.mean},
     on_request=True,
+    takes=TWO_CROPS,
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.metrics.coherence import pair_measurement
+from experiments.metrics.coherence import TWO_CROPS, pair_measurement
 from experiments.metrics.metric import Metric, PanoramaMetric
 
 METRIC = PanoramaMetric(
@@ -10,4 +10,5 @@ METRIC = PanoramaMetric(
     place=50,
     measurement=pair_measurement("intra_lpips", 1, "lpips"),
     numbers={Metric("intra_lpips", "Intra-LPIPS", "lower", per_panorama=True, panel=10, coherence=True): np.mean},
+    takes=TWO_CROPS,
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.metrics.coherence import pair_measurement
+from experiments.metrics.coherence import TWO_CROPS, pair_measurement
 from experiments.metrics.metric import Metric, PanoramaMetric
 
 ELSEWHERE = {"published_as": "intra_style", "ambiguous": "sum or mean over pairs not stated"}
@@ -14,4 +14,5 @@ METRIC = PanoramaMetric(
     place=60,
     measurement=pair_measurement("intra_style", 1, "style"),
     numbers={SUM: np.sum, MEAN: np.mean},
+    takes=TWO_CROPS,
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.metrics.coherence import pair_measurement
+from experiments.metrics.coherence import TWO_CROPS, pair_measurement
 from experiments.metrics.metric import Metric, PanoramaMetric
 
 if TYPE_CHECKING:
@@ -54,4 +54,5 @@ METRIC = PanoramaMetric(
     place=70,
     measurement=pair_measurement("layout_lpips", 1, "lpips", without_tone),
     numbers={Metric("layout_lpips", "Layout-LPIPS", "higher", per_panorama=True, note=NOTE, panel=30): np.mean},
+    takes=TWO_CROPS,
 )

@@ -86,4 +86,5 @@ METRIC = PanoramaMetric(
     measurement=Measurement("outside_lpips", 1, "lpips", _parameters, _compute),
     numbers={Metric("outside_lpips", "Outside-LPIPS", "lower", per_panorama=True, note=NOTE, panel=15): np.mean},
     on_request=True,
+    takes="two squares of metrics.crop that regions of a layout do not fill",
 )

@@ -73,4 +73,5 @@ METRIC = PanoramaMetric(
     numbers={PAPER: np.mean, MINI: np.mean},
     chosen=lambda clip: [PAPER.name if clip.metric == "clip_score" else MINI.name],
     on_request=True,
+    takes="a layout",
 )

@@ -88,4 +88,5 @@ METRIC = PanoramaMetric(
     place=80,
     measurement=Measurement("seam_score", 1, None, _parameters, _compute),
     numbers={Metric("seam_score", "Seam score", "lower", per_panorama=True, note=NOTE): np.mean},
+    takes="windows that meet and stand still, of a method of this repository",
 )

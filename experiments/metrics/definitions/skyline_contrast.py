@@ -19,7 +19,8 @@ from PIL import Image
 
 from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
 from syncdiffusion.files import by_content, contents, open_picture
-from syncdiffusion.settings import JointSettings, each_of, facts_of
+from syncdiffusion.method_settings import JointSettings
+from syncdiffusion.settings import each_of, facts_of
 
 if TYPE_CHECKING:
     from experiments.metrics.config import MetricsConfig
@@ -89,4 +90,5 @@ METRIC = PanoramaMetric(
     measurement=Measurement("skyline_contrast", 1, None, _parameters, _compute),
     numbers={Metric("skyline_contrast", "Skyline contrast", "higher", per_panorama=True, note=NOTE): np.mean},
     on_request=True,
+    takes="a ControlNet's map (control_image)",
 )

@@ -18,7 +18,8 @@ from experiments.plan.words import plain_words
 from experiments.stages.generate import generate
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import open_picture
-from syncdiffusion.settings import WindowedSettings, facts_of, label_of, setting
+from syncdiffusion.method_settings import WindowedSettings
+from syncdiffusion.settings import facts_of, label_of, setting
 from tests.experiments.composing import compose_plan
 
 MODEL = {"fingerprint": "f", "precision": "float32"}

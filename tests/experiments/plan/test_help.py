@@ -11,7 +11,8 @@ from baselines import METHODS
 from experiments.plan.help import SCALE, first_sentence, help_text, lines_of
 from experiments.plan.schema import register
 from syncdiffusion.method import Method
-from syncdiffusion.settings import WindowedSettings, facts_of, setting
+from syncdiffusion.method_settings import WindowedSettings
+from syncdiffusion.settings import facts_of, setting
 from tests.experiments.composing import REPOSITORY
 
 CONF = REPOSITORY / "conf"

@@ -199,6 +199,19 @@ def test_a_launcher_launches_sweeps_only(command):
     assert err == "error: hydra/launcher=slurm: launches the jobs of a sweep; give -m as well\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra/launcher=joblib: n_jobs == 0"),
+        (["hydra/launcher=slurm"], 'hydra/launcher=slurm: Could not detect "srun"'),
+    ],
+)
+def test_a_launcher_that_cannot_launch_is_one_line(command, monkeypatch, words, told):
+    monkeypatch.setenv("PATH", "")  # no Slurm
+    status, plans, err = command("-m", "steps=3,4", *words)
+    assert (status, plans) == (2, []) and err.startswith(f"error: {told}") and err.count("\n") == 1
+
+
 def test_commas_without_m(command):
     status, plans, err = command("method.weight=5,10")
     assert (status, plans) == (2, []) and err.startswith("error: ") and err.count("\n") == 1

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 from baselines import multidiffusion
 from syncdiffusion.method import Method
-from syncdiffusion.settings import WindowedSettings, setting
+from syncdiffusion.method_settings import WindowedSettings
+from syncdiffusion.settings import setting
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,19 @@ def test_the_files_hold_the_numbers_exactly(compose, shown):
     assert digits.max() > 15  # else the test of exactness tests nothing
 
 
+def test_metrics_that_find_nothing_to_measure_are_told(compose, shown, capsys):
+    """One panorama and no reference image make no set, and in a canvas of one window none meet."""
+    options = ["seeds.count=1", "reference.count=0", "width=64", "metrics.metrics=[fid,kid,seam_score,edge_score]"]
+    plan = compose(*options)
+    generate(plan)
+    score(plan, read_index(plan))
+    told = [line for line in capsys.readouterr().err.splitlines() if "without a number" in line]
+    assert [line.split("; wanted: ")[0] for line in told] == [
+        "score: without a number: fid, kid",
+        "score: without a number: seam_score",
+    ]
+
+
 def test_features_are_shared_by_runs_and_else_stay_in_the_run_folder(compose, shown, tmp_path):
     first, other = compose(*OPTIONS), compose(*OPTIONS, f"run_dir={tmp_path / 'other'}", "seeds.first=1")
     alone = compose(*OPTIONS, f"run_dir={tmp_path / 'alone'}", "shared_dir=null")
