@@ -17,11 +17,9 @@ from the last checkpoint.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +28,17 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.command_line import one_line_errors
-from experiments.common.files import write_json
-from experiments.common.progress import say_step
 from experiments.mini.diffusion_data import tokenize
-from experiments.mini.panoramas import make_panorama
 from experiments.mini.sepia import TOKEN, is_sepia, sample_look
-from experiments.mini.train_concept import PLACES, draw_noisy, encoded, share_showing, shares_of_renders
-from experiments.mini.training import (
-    MovingAverage,
-    Training,
-    add_machine,
-    add_settings,
-    descend,
-    learning_rate,
-    take_options,
-    train_steps,
+from experiments.mini.teaching import (
+    PLACES,
+    draw_noisy,
+    encoded_scenes,
+    parse,
+    run,
+    share_of_panoramas,
+    shares_of_renders,
+    teach,
 )
 from syncdiffusion.backbones.adapters import CUSTOM_DIFFUSION, TOKENS, Adapters
 from syncdiffusion.backbones.adapting import LAYERS
@@ -52,7 +46,6 @@ from syncdiffusion.backbones.backbone import Backbone
 from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.backbones.model_files import find_model
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import EMBEDDED
 
 BEGIN = "photo"  # the word whose embedding the new one begins with
 HAS, HAS_NOT = 0.6, 0.1  # shares of windows in browns: with the word at least, without it at most
@@ -97,13 +90,13 @@ class LookWeights(nn.Module):
 @torch.no_grad()
 def make_data(backbone: Backbone, settings: LookSettings) -> LookData:
     """Scenes in turn with and without the look, drawn and encoded anew by every call: seconds."""
-    latents, told = [], []
-    for number in range(settings.scenes):
-        picture, words = sample_look(np.random.default_rng([settings.seed, number, 79]), looks=number % 2 == 0)
-        latents.append(encoded(backbone, picture))
-        told.append(words)
+
+    def draw(number: int) -> tuple[np.ndarray, str]:
+        return sample_look(np.random.default_rng([settings.seed, number, 79]), looks=number % 2 == 0)
+
+    latents, told = encoded_scenes(backbone, settings.scenes, draw)
     tokens, empty = (tokenize(backbone.tokenizer, each).long().to(backbone.device) for each in (told, [""]))
-    return LookData(torch.cat(latents), tokens, empty)
+    return LookData(latents, tokens, empty)
 
 
 def add_look(backbone: Backbone) -> LookWeights:
@@ -169,23 +162,15 @@ def train(
     stop_after: int | None = None,
 ) -> Path:
     """Trains from the last checkpoint in `work/look` to `steps` and writes the folder, which it returns."""
-    identity = {**asdict(settings), "model": backbone.fingerprint}
     weights = add_look(backbone)
     data = make_data(backbone, settings)
-    optimiser = torch.optim.AdamW(weights.parameters(), lr=settings.peak_rate, weight_decay=0.0)
-    average = MovingAverage(weights, settings.average)
-    training = Training("look", work / "look" / "checkpoint.pt", identity, weights, optimiser, average)
 
-    def take(step: int) -> dict[str, float]:
-        loss = look_loss(backbone, data, settings, step)
-        descend(optimiser, loss, learning_rate(step, steps, settings.peak_rate, settings.warmup, steps // 4))
-        return {"mse": loss.item()}
+    def loss_of(step: int) -> Tensor:
+        return look_loss(backbone, data, settings, step)
 
     with word_in_use(backbone, weights):
-        for _ in train_steps(training, take, steps, checkpoint_minutes, stop_after):
-            pass
-    average.copy_to(weights)
-    return export(backbone.unet, weights.embedding, work / "look")
+        folder = teach("look", backbone, weights, loss_of, settings, steps, work, 0.0, checkpoint_minutes, stop_after)
+    return export(backbone.unet, weights.embedding, folder)
 
 
 def export(unet: Any, embedding: Tensor, folder: Path) -> Path:
@@ -201,52 +186,27 @@ def export(unet: Any, embedding: Tensor, folder: Path) -> Path:
     return folder
 
 
-def gate(model: str, device: str, folder: Path, count: int, method: str, width: int = 512) -> dict[str, Any]:
+def gate(model: str, device: str, folder: Path, count: int, method: str) -> dict[str, Any]:
     """Shares of windows in browns: of panoramas with the word, without it, of renders in browns, of these decoded."""
     of_model, shares = Path(find_model(model)), {}
     backbone = load_backbone(model, device=device, adapters=Adapters(custom_diffusion=str(folder)))
+    places = [PLACES[number % len(PLACES)] for number in range(count)]
     for name, prefix in (("with", f"{TOKEN} "), ("without", "")):
-        prompts = (prefix + PLACES[number % len(PLACES)] for number in range(count))
-        made = (
-            make_panorama(backbone, of_model, method, prompt, number, width=width)
-            for number, prompt in enumerate(prompts)
-        )
-        shares[name] = share_showing(made, is_sepia)
+        prompts = [prefix + place for place in places]
+        shares[name] = share_of_panoramas(backbone, of_model, method, prompts, is_sepia)
     drawn = [sample_look(np.random.default_rng([1, number, 80]), looks=True)[0] for number in range(16)]
     shares |= shares_of_renders(backbone, drawn, is_sepia)
     return {**shares, "panoramas": count, "method": method,
             "passes": shares["with"] >= HAS and shares["without"] <= HAS_NOT}  # fmt: skip
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train Custom Diffusion of the miniature for a look it does not know.")
-    parser.add_argument("--steps", type=int, default=600, help="may be raised when a training is continued")
-    add_settings(parser, LookSettings, "batch", "peak_rate", "scenes", "seed", "bfloat16")
-    parser.add_argument("--model", default=EMBEDDED, help="embedded, or a folder in diffusers' layout")
-    parser.add_argument("--work", type=Path, default=Path("runs/mini-training"))
-    add_machine(parser, checkpoint_minutes=5.0)
-    parser.add_argument("--gate", action="store_true", help="measure it on panoramas, and stop")
-    parser.add_argument("--panoramas", type=int, default=4, help="of the gate")
-    parser.add_argument("--method", default="multidiffusion", help="of the gate's panoramas")
-    return parser.parse_args(arguments)
-
-
 @one_line_errors(exits=True)
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
-    device, settings = take_options(options, LookSettings)
-    if min(options.steps, settings.batch, settings.scenes, options.panoramas) < 1:
-        raise UsageError("steps, batch, scenes, panoramas: use 1 or more of each")
-    folder = options.work / "look"
-    if options.gate:
-        found = gate(options.model, str(device), folder, options.panoramas, options.method)
-        write_json(folder / "gate.json", found)
-        print(json.dumps(found))
-        return
-    backbone = load_backbone(options.model, device=str(device))
-    made = train(backbone, settings, options.steps, options.work, options.checkpoint_minutes)
-    say_step("look", f"wrote {made}; measure it with --gate")
-    print(made)
+    names = ("batch", "peak_rate", "scenes", "seed", "bfloat16")
+    options = parse(
+        arguments, "Train Custom Diffusion of the miniature for a look it does not know.", LookSettings, *names
+    )
+    run(options, "look", LookSettings, train, gate)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.mini import train_concept
+from experiments.mini import teaching, train_concept
 from experiments.mini.balloon import WORDS, draw_balloon, sample_balloons, shows_balloon, windows_of
 from experiments.mini.captions import vocabulary
 from experiments.mini.panoramas import make_panorama
@@ -36,7 +36,7 @@ def test_the_miniature_was_not_trained_on_it_but_can_show_it():
     """Narrower stripes were lost between the autoencoder's cells: no LoRA could have passed the gate."""
     backbone = load_backbone(device="cpu")
     drawn = [sample_balloons(np.random.default_rng(number))[1] for number in range(6)]
-    shown = [shows_balloon(windows_of(train_concept.decoded(backbone, each))) for each in drawn]
+    shown = [shows_balloon(windows_of(teaching.decoded(backbone, each))) for each in drawn]
     assert np.concatenate(shown).mean() >= 0.9
     assert WORDS.split()[-1] not in vocabulary()
 
@@ -81,12 +81,12 @@ def test_the_gate_compares_panoramas_with_and_without_it(tiny_folder, made, monk
         picture = sample_balloons(np.random.default_rng(seed))[1]
         return picture if backbone.adapters else np.full_like(picture, 90)
 
-    monkeypatch.setattr(train_concept, "make_panorama", panorama)
+    monkeypatch.setattr(teaching, "make_panorama", panorama)
     found = train_concept.gate(str(tiny_folder), "cpu", made, 2, "multidiffusion")
     assert found["passes"] and found["with"] >= 0.9 and found["without"] == 0 and found["renders"] >= 0.9
     assert [each[1:] for each in asked[:2]] == [each[1:] for each in asked[2:]]
     assert [each[0] for each in asked] == [True, True, False, False] and all(WORDS in each[1] for each in asked)
-    monkeypatch.setattr(train_concept, "make_panorama", lambda *_, **__: np.full((128, 256, 3), 90, np.uint8))
+    monkeypatch.setattr(teaching, "make_panorama", lambda *_, **__: np.full((128, 256, 3), 90, np.uint8))
     assert not train_concept.gate(str(tiny_folder), "cpu", made, 1, "multidiffusion")["passes"]
 
 

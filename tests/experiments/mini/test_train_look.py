@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.mini import train_look
+from experiments.mini import teaching, train_look
 from experiments.mini.balloon import windows_of
 from experiments.mini.captions import vocabulary
 from experiments.mini.panoramas import make_panorama
@@ -109,11 +109,11 @@ def test_the_gate_compares_panoramas_with_and_without_the_word(tiny_folder, made
         picture = sample_look(np.random.default_rng(seed), True)[0]
         return picture if TOKEN in prompt else np.full_like(picture, 90)
 
-    monkeypatch.setattr(train_look, "make_panorama", panorama)
+    monkeypatch.setattr(teaching, "make_panorama", panorama)
     found = train_look.gate(str(tiny_folder), "cpu", made, 2, "multidiffusion")
     assert found["passes"] and found["with"] == 1 and found["without"] == 0 and found["renders"] == 1
     assert [each.removeprefix(f"{TOKEN} ") for each, _ in asked[:2]] == [each for each, _ in asked[2:]]
-    monkeypatch.setattr(train_look, "make_panorama", lambda *_, **__: np.full((128, 256, 3), 90, np.uint8))
+    monkeypatch.setattr(teaching, "make_panorama", lambda *_, **__: np.full((128, 256, 3), 90, np.uint8))
     assert not train_look.gate(str(tiny_folder), "cpu", made, 1, "multidiffusion")["passes"]
 
 
