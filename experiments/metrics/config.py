@@ -72,7 +72,8 @@ def check_config(config: MetricsConfig) -> None:
 
 
 def check_networks(config: MetricsConfig) -> None:
-    """What networks are made of must be there before panoramas are; of a hub repository that is told when it loads."""
+    """`check_config`, and what networks are made of must be there; of a hub repository that is told when it loads."""
+    check_config(config)
     if "hps" in config.metrics and config.hps_file is None:
         raise UsageError("metrics.hps_file=null: the metric hps needs HPSv2's checkpoint; give metrics.hps_file=FILE")
     if config.hps_file is not None and not Path(config.hps_file).expanduser().is_file():

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from baselines import METHODS, facts
 from experiments.common.command_line import error_line, refuse_unknown, unknown_setting
-from experiments.metrics.config import MetricsConfig, check_config, check_networks
+from experiments.metrics.config import MetricsConfig, check_networks
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
@@ -107,8 +107,7 @@ def plan_run(cfg: DictConfig) -> Plan:
     assert isinstance(resolved, dict)
     adapters_of(resolved["backbone"]).record()  # their files are there
     metrics = MetricsConfig(**resolved["metrics"])
-    check_config(metrics)  # before minutes of generating, not after them
-    check_networks(metrics)
+    check_networks(metrics)  # before minutes of generating, not after them
     prompts = tuple(resolved["prompts"]["texts"])
     check_prompts(prompts)
     entries = entries_of(cfg)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from baselines import METHODS
 from experiments.metrics.catalogue import set_metrics
-from experiments.metrics.config import MetricsConfig, check_config, check_networks
+from experiments.metrics.config import MetricsConfig, check_networks
 from experiments.panoramas.store import MADE_ELSEWHERE, Unit, slug
 from experiments.plan.pictures import (
     GivenPicture,
@@ -64,7 +64,6 @@ def plan_pictures(cfg: DictConfig) -> Plan:
     resolved = {name: plain(cfg[name]) for name in SECTIONS}
     remarks = [*given.remarks, *coverage_remarks(given.pictures), *size_remarks(given.pictures, sizes)]
     metrics, left_out = without_references(resolved["metrics"], cfg, given)
-    check_config(MetricsConfig(**metrics))
     check_networks(MetricsConfig(**metrics))
     check_crop(metrics["crop"], sizes)
     prompts = tuple(dict.fromkeys(each.prompt for each in given.pictures))
