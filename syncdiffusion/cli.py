@@ -35,7 +35,7 @@ from syncdiffusion.method_settings import without_effect
 from syncdiffusion.picture import check_out, png_with_record, record_of, save
 from syncdiffusion.prompts import WORDS_FILE, checked_prompt, unknown_words_line
 from syncdiffusion.settings import facts_of, written
-from syncdiffusion.signals import WORDS, answered_by, exit_status, raise_interrupt, signal_of, unread
+from syncdiffusion.signals import WORDS, answered_by, exit_status, raise_interrupt, raise_lost, signal_of, unread
 
 if TYPE_CHECKING:
     from syncdiffusion.backbones.backbone import Backbone
@@ -170,6 +170,7 @@ class StepProgress:
 
     def __call__(self, step: Any) -> None:
         """A step has ended; `step` has its `index` from 0, and `count`."""
+        raise_lost()
         done, now = step.index + 1, time.monotonic()
         if self.stream.isatty():
             if self.bar is None:

@@ -13,6 +13,8 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 Handler = Callable[[int, FrameType | None], None]
 
+_raised: list[int] = []  # the signals that were raised since they are answered
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, by a class of its own.
@@ -43,7 +45,17 @@ def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
 
 
 def raise_interrupt(number: int, frame: FrameType | None) -> None:
+    _raised.append(number)
     raise Terminated if number == signal.SIGTERM else Interrupted
+
+
+def raise_lost() -> None:
+    """Raise again a signal whose exception was lost, as in a finaliser or a callback of a library; else nothing.
+
+    Long work asks between two steps: where it goes on although a signal was raised, nobody has taken note of it.
+    """
+    if _raised:
+        raise_interrupt(_raised[-1], None)
 
 
 @contextmanager
@@ -58,3 +70,4 @@ def answered_by(handler: Handler) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+        _raised.clear()

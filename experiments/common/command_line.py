@@ -21,6 +21,7 @@ from omegaconf.errors import (
 )
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.signals import unread
 
 Words = ParamSpec("Words")
 Status = TypeVar("Status")
@@ -31,6 +32,8 @@ KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or f
 def one_line_errors(exits: bool = False) -> Callable[[Callable[Words, Status]], Callable[Words, Status | int]]:
     """Decorates a `main`, which then tells a UsageError in one line on stderr and ends with status 2.
 
+    A reader of its stdout that has gone, as of `| head`, is no error: the status is 141, without a word.
+
     exits: the status goes out by SystemExit, for a `main` that returns none; else it is returned.
     """
 
@@ -38,12 +41,17 @@ def one_line_errors(exits: bool = False) -> Callable[[Callable[Words, Status]], 
         @wraps(main)
         def told(*words: Words.args, **named: Words.kwargs) -> Status | int:
             try:
-                return main(*words, **named)
+                status = main(*words, **named)
+                sys.stdout.flush()
+                return status
             except UsageError as error:
                 print(f"error: {error_line(error)}", file=sys.stderr)
+                failed = 2
+            except BrokenPipeError:
+                failed = unread()
             if exits:
-                raise SystemExit(2)
-            return 2
+                raise SystemExit(failed)
+            return failed
 
         return told
 

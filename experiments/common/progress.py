@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from syncdiffusion.signals import raise_lost
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -191,7 +193,13 @@ def report_images(title: str, stream: TextIO | None = None, every: float = 10.0)
     stream: stderr where none is given; every: least seconds between two lines.
     """
     stream = stream or sys.stderr
-    return _ImageBar(title, stream) if stream.isatty() else _ImageLines(title, stream, every)
+    told = _ImageBar(title, stream) if stream.isatty() else _ImageLines(title, stream, every)
+
+    def on_image(done: int, total: int) -> None:
+        raise_lost()
+        told(done, total)
+
+    return on_image
 
 
 class _ImageBar:

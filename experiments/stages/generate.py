@@ -36,6 +36,7 @@ from experiments.stages.work import expected_work
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import by_content
 from syncdiffusion.settings import facts_of
+from syncdiffusion.signals import raise_lost
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -251,6 +252,7 @@ def develop(job: Job, group: Group, counted: int, studio: Studio) -> tuple[Tenso
     method, settings = METHODS[units[0].method], job.plan.settings[label]
 
     def on_step(step: Any) -> None:
+        raise_lost()
         job.progress.step(label, (step.index + 1) / step.count, told(group), counted)
 
     backbone, kept = studio.backbone, latents_of(units[0].png(job.plan.folder))

@@ -278,7 +278,10 @@ def test_what_changes_nothing_is_told(command):
     assert status == 0 and "negative_prompt=fog: changes nothing at guidance_scale=1" in err
 
 
-@pytest.mark.parametrize("words", [["syncdiffusion", "--settings"], ["experiments.run", "--help"]])
+GOALS = ["experiments.results.goals", "results/mini/benchmark"]
+
+
+@pytest.mark.parametrize("words", [["syncdiffusion", "--settings"], ["experiments.run", "--help"], GOALS])
 def test_a_reader_that_has_gone_is_no_error(words):
     """As of `| head`: the pipe's end is closed before anything is written."""
     reading, writing = os.pipe()

@@ -1,15 +1,19 @@
 """Ctrl-C and SIGTERM from the first moment on: one line, the right status, no traceback. Real processes."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from experiments.common.progress import report_images
 from experiments.common.signals import end_at_once, importing
+from syncdiffusion import cli
 from syncdiffusion.signals import Terminated, answered_by, raise_interrupt
 from tests.experiments.composing import REPOSITORY
 
@@ -99,6 +103,28 @@ def test_a_signal_that_is_ignored_stays_ignored_and_handlers_come_back():
         assert signal.getsignal(signal.SIGTERM) is term
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_whose_exception_was_lost_is_raised_again_at_the_next_step(monkeypatch):
+    """Python prints an exception that leaves a finaliser, and goes on."""
+
+    class Finalised:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    swallowed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: swallowed.append(found.exc_type))
+    step = SimpleNamespace(index=0, count=2)
+    progress, on_image = cli.StepProgress(io.StringIO()), report_images("score", io.StringIO())
+    with answered_by(raise_interrupt):
+        progress(step)
+        Finalised()
+        assert swallowed == [Terminated]
+        for go_on in (lambda: progress(step), lambda: on_image(1, 2)):
+            with pytest.raises(Terminated):
+                go_on()
+    progress(step)  # nothing is left of it
 
 
 def test_importing_ends_a_command_at_once_and_leaves_other_programs_alone():
