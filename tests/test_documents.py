@@ -2,11 +2,14 @@
 
 import re
 import subprocess
+from itertools import takewhile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from experiments.metrics.catalogue import METRICS
 from syncdiffusion import __version__
 
 REPOSITORY = Path(__file__).parents[1]
@@ -17,7 +20,10 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "results/README.md",
+    "results/published/README.md",
     "syncdiffusion/pipeline.md",
+    "syncdiffusion/weights/mini/README.md",
+    "experiments/mini/README.md",
 )
 
 
@@ -71,6 +77,33 @@ def test_the_changelog_has_this_version_and_room_for_the_next():
     text = (REPOSITORY / "CHANGELOG.md").read_text()
     versions = re.findall(r"^## \[([^\]]+)\]", text, re.MULTILINE)
     assert versions[0] == "Unreleased" and __version__ in versions
+
+
+@pytest.mark.parametrize(("corner", "folder"), [("n = 60 each", "benchmark"), ("", "demo")])
+def test_tables_of_the_readme_are_those_of_the_results(corner, folder):
+    """Every number to its last digit, bold for the best, a dagger for what differs."""
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    begin = next(i for i, row in enumerate(cells) if row[0] == corner and "Intra-LPIPS ↓" in row)
+    table = pd.read_csv(REPOSITORY / "results" / "mini" / folder / "table.csv").set_index(["title", "metric"])
+    metrics = {metric.display: name for name, metric in METRICS.items() if name in table.index.levels[1]}
+    titles = set(table.index.levels[0])
+    checked = 0
+    for row in takewhile(lambda row: row[0] in titles, cells[begin + 2 :]):
+        for heading, cell in zip(cells[begin][1:], row[1:], strict=True):
+            name = metrics.get(heading[:-2])
+            if name is None or cell == "–":
+                continue
+            found = table.loc[(row[0], name)]
+            numbers = re.findall(r"[−\d.]+", cell)
+            assert (cell.startswith("**"), "†" in cell) == (found["best"], found["differs"]), (row[0], heading)
+            for text, value in zip(numbers, (found["value"], found["plus_minus"]), strict=False):
+                digits = len(text.partition(".")[2])
+                assert abs(float(text.replace("−", "-")) - value) <= 0.5001 * 10**-digits, (row[0], heading)
+                checked += 1
+    assert (
+        checked >= 2 * len(titles) * 5 - 10 and {row[0] for row in cells[begin + 2 : begin + 2 + len(titles)]} == titles
+    )
 
 
 def test_commands_in_contributing_are_of_this_repository():

@@ -16,33 +16,39 @@ from syncdiffusion.joint.noise import initial_noise, noise_generator
 PROMPT = "a photo of a forest"
 
 
-@pytest.mark.parametrize(("overlap", "start", "width"), [(0.5, 0.25, 160), (0.75, 0.5, 112), (0.25, 0.0, 112)])
-def test_blended_latent_equals_a_literal_loop(tiny, overlap, start, width):
+@pytest.mark.parametrize(
+    ("overlap", "start", "height", "width"),
+    [(0.5, 0.25, 64, 160), (0.75, 0.5, 64, 112), (0.25, 0.0, 64, 112), (0.5, 0.25, 96, 96)],
+)
+def test_blended_latent_equals_a_literal_loop(tiny, overlap, start, height, width):
+    """Row by row from the left; of a window in a lower row what is known has the shape of an L."""
     steps, size, scale = 4, 8, 5.0
     chosen = BlendedLatentSettings(
-        height=64, width=width, steps=steps, guidance_scale=scale, overlap=overlap, start=start
+        height=height, width=width, steps=steps, guidance_scale=scale, overlap=overlap, start=start
     )
     ours = METHODS["blended_latent"].sample_latents(tiny, [PROMPT], [4], chosen)
 
-    noise = initial_noise([PROMPT], [4], (4, 8, width // 8))
+    noise = initial_noise([PROMPT], [4], (4, height // 8, width // 8))
     generator = noise_generator(PROMPT, 4, stream="blend")
     text, empty = tiny.encode_prompts([PROMPT]), tiny.encode_prompts([""])
     ddim, result = Ddim(steps), noise.clone()
     hop = size - int(overlap * size)
+    made = torch.zeros(height // 8, width // 8, dtype=torch.bool)
     with torch.no_grad():
-        for left in range(0, width // 8 - size + 1, hop):
-            known = result[..., left : left + size - hop].clone()
-            x = noise[..., left : left + size].clone()
-            times = ddim.timesteps if left == 0 else ddim.timesteps[int(start * steps) :]
-            for i, t in enumerate(times):
-                x = ddim.previous(x, guided_noise(tiny, x, t, text, empty, scale), t)
-                if left > 0 and i + 1 < len(times):
-                    fresh = torch.randn(4, size, size, generator=generator)[None][..., : size - hop]
-                    a = ddim.alpha_bar[times[i + 1]]
-                    x[..., : size - hop] = a.sqrt() * known + (1 - a).sqrt() * fresh
-            if left > 0:
-                x[..., : size - hop] = known
-            result[..., left : left + size] = x
+        for top in range(0, height // 8 - size + 1, hop):
+            for left in range(0, width // 8 - size + 1, hop):
+                place = (..., slice(top, top + size), slice(left, left + size))
+                known, there = result[place].clone(), made[place].clone()
+                x, first = noise[place].clone(), top == left == 0
+                times = ddim.timesteps if first else ddim.timesteps[int(start * steps) :]
+                for i, t in enumerate(times):
+                    x = ddim.previous(x, guided_noise(tiny, x, t, text, empty, scale), t)
+                    if not first and i + 1 < len(times):
+                        fresh = torch.randn(4, size, size, generator=generator)[None]
+                        a = ddim.alpha_bar[times[i + 1]]
+                        x[..., there] = (a.sqrt() * known + (1 - a).sqrt() * fresh)[..., there]
+                x[..., there] = known[..., there]
+                result[place], made[place] = x, True
     # float32, batches of one on both sides; see test_guidance
     assert (ours - result).abs().max() <= 1e-4
 

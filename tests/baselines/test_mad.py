@@ -89,6 +89,20 @@ def test_without_merging_or_without_overlap_it_is_multidiffusion(tiny):
         torch.testing.assert_close(merge, same, atol=1e-4, rtol=0)
 
 
+def test_self_attention_is_merged_in_the_first_steps_alone(tiny, monkeypatch):
+    merging = []
+
+    def watched(windows, in_self, in_cross):
+        merging.append((in_self, in_cross))
+        return merged(windows, in_self, in_cross)
+
+    monkeypatch.setattr("syncdiffusion.joint.attention.merged", watched)
+    for tau, steps in ((0.5, 2), (0.3, 2), (1.0, 4)):
+        merging.clear()
+        METHOD.sample_latents(tiny, [PROMPT], [1], MadSettings(**CANVAS, tau=tau))
+        assert merging == [(i < steps, True) for i in range(4)]
+
+
 def test_company_changes_no_panorama(tiny):
     chosen = MadSettings(**{**CANVAS, "steps": 2})
     alone = [METHOD.sample_latents(tiny, [p], [s], chosen) for p, s in ((PROMPT, 0), ("a city", 7))]

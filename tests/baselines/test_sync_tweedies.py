@@ -90,7 +90,10 @@ def test_attention_changes_the_panorama_in_the_first_steps(tiny):
     none = sampled(attend=0.0)
     assert (sampled() - none).abs().max() > 1e-3  # a fifth of four steps is the first
     assert torch.equal(sampled(), sampled(attend=0.25))
+    assert (sampled() - sampled(attend=1.0)).abs().max() > 1e-4  # and no other
     assert (sampled(around=True) - sampled()).abs().max() > 1e-5
+    ring = {"loop_closure": "full", "attend": 1.0}  # whose first window and last are neighbours, whatever was asked
+    assert torch.equal(sampled(**ring), sampled(**ring, around=True))
     # A window that is its own neighbour and the middle one sees itself, four times over.
     torch.testing.assert_close(sampled(width=64, attend=1.0), sampled(width=64, attend=0.0), atol=1e-4, rtol=0)
 

@@ -46,7 +46,13 @@ def literal(tiny, seed: int, settings: TwinDiffusionSettings) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"stride": 4, "own": 0.5, "crop": 1.0}, {"height": 128, "stride": 4, "steps": 2}, {"width": 80}],
+    [
+        {},
+        {"stride": 4, "sets": 4},
+        {"stride": 4, "own": 0.5, "crop": 1.0},
+        {"height": 128, "stride": 4, "steps": 2},
+        {"width": 80},
+    ],
     ids=str,
 )
 def test_it_equals_the_literal_loop(tiny, changes):

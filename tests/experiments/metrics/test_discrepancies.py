@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.metrics.catalogue import DEFINED
 from experiments.metrics.config import MetricsConfig
 from experiments.metrics.crops import grid_crops, load_image
 from experiments.metrics.definitions import fid_crops, kid_crops
@@ -16,7 +17,9 @@ from experiments.metrics.definitions.fid import fid
 from experiments.metrics.definitions.kid import kid
 from experiments.metrics.discrepancies import cubic, gaussian, of_crops, squared_mmd, squared_mmd_difference
 from experiments.metrics.estimates import ImageSet, stacked
+from experiments.metrics.features import CLIP_IMAGE
 from experiments.metrics.inception import FeatureNetwork
+from experiments.metrics.metric import SetMetric
 from experiments.metrics.score import PanoramaImage, score_panoramas
 from tests.experiments.metrics.conftest import picture
 from tests.experiments.metrics.test_score import colour_moments
@@ -49,6 +52,35 @@ def test_a_difference_is_of_the_two_values():
     found = squared_mmd_difference(a, b, y, gaussian(10))
     values = [squared_mmd(each, y, gaussian(10)).value for each in (a, b)]
     assert found.value == pytest.approx(values[0] - values[1], abs=1e-12) and found.p < 0.1
+
+
+SET_METRICS = [metric for metric in DEFINED.values() if isinstance(metric, SetMetric)]
+
+
+@pytest.mark.parametrize("metric", SET_METRICS, ids=lambda metric: metric.name)
+def test_what_a_table_compares_are_the_values_that_it_shows(metric):
+    """Of every metric of sets, with the two prompts and, where it sees all squares, three squares of each picture."""
+    rng, prompts = np.random.default_rng(4), ("p", "q") * 6
+    shape = (12, 3, 5) if metric.name.endswith("_crops") else (12, 5)
+    a, b, y = (ImageSet(rng.standard_normal(shape) + shift, prompts) for shift in (1, 0, 0.2))
+    if metric.measurement == CLIP_IMAGE:  # of unit length
+        a, b, y = (
+            ImageSet(x.features / np.linalg.norm(x.features, axis=-1, keepdims=True), prompts) for x in (a, b, y)
+        )
+    assert metric.enough(a, y, CONFIG)
+    ours, theirs = metric.estimate(a, y, CONFIG), metric.estimate(b, y, CONFIG)
+    found = metric.compare(a, b, y, CONFIG)
+    assert found.value == pytest.approx(ours.value - theirs.value, rel=1e-6, abs=1e-9) and found.n == 12
+    assert abs(found.value) > 1e-3  # else units that differ would not be seen
+    if None not in (found.stderr, ours.stderr):  # of pairs: of the size of what both have, not a thousand times it
+        assert 0.05 < found.stderr / np.hypot(ours.stderr, theirs.stderr) < 2
+
+
+def test_cmmd_of_a_table_is_cmmd():
+    rng, prompts = np.random.default_rng(5), ("p", "q") * 4
+    x, y = unit(rng, 8, 1), unit(rng, 8)
+    found = DEFINED["cmmd"].estimate(ImageSet(x, prompts), ImageSet(y, prompts), CONFIG)
+    assert found == cmmd(x, y, prompts, prompts)
 
 
 def test_kid_of_all_squares_leaves_out_pairs_of_one_panorama():

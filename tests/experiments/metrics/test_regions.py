@@ -111,3 +111,12 @@ def test_the_experiment_has_a_layout_for_each_of_its_prompts():
     assert len(plan.prompts) == 6 and plan.labels == ("syncdiffusion", "multidiffusion", "profile_matching")
     assert {unit.settings["layout"] for unit in plan.units} == {"conf/layouts"}
     assert "layout" not in plan.references[0].settings if plan.references else True
+
+
+def test_the_square_of_a_region_that_is_wider_than_the_picture_is_high():
+    """As most regions of conf/layouts are: 40 columns of a picture 16 px high, of which the square is all rows."""
+    region = np.zeros((16, 96), bool)
+    region[8:, 30:70] = True
+    assert region_clip_score.square_around(region) == (slice(0, 16), slice(30, 70))
+    region[:, :70] = True  # and one that begins at the edge
+    assert region_clip_score.square_around(region) == (slice(0, 16), slice(0, 70))

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from experiments.metrics import networks
-from experiments.metrics.definitions.kid import kid
 from experiments.metrics.inception import FeatureNetwork
 from experiments.panoramas.index import read_index
 from experiments.panoramas.records import Checksums
@@ -137,21 +136,3 @@ def test_a_run_of_this_repository_is_taken_with_its_costs(compose, folder):
     assert (results.panoramas["seconds"] > 0).all() and results.study.reference_count == 2
     assert set(results.study.prompts) == set(made.prompts)
     assert set(results.scores["metric"]) == {"kid", "giqa"}  # nobody knows where windows met
-
-
-def test_kid_of_unpaired_sets_is_as_by_hand():
-    """The deal that is observed is among those that are counted, and equal sets differ by nothing."""
-    from experiments.metrics.estimates import ImageSet, unpaired_difference
-
-    rng = np.random.default_rng(0)
-    prompts = ("p",) * 5 + ("q",) * 5
-    x, y, z = (ImageSet(rng.standard_normal((10, 3)) + shift, prompts) for shift in (0, 0.1, 4))
-
-    def estimate(each):
-        return kid(each.features, x.features, each.prompts, x.prompts)
-
-    same = unpaired_difference(y, y, estimate)
-    assert (same.value, same.p, same.n) == (0, 1, 20)
-    far = unpaired_difference(z, y, estimate)
-    assert far.value == estimate(z).value - estimate(y).value
-    assert far.p == pytest.approx(1 / 500, abs=2 / 500)  # C(10,5)^2 deals, two of which are as large
