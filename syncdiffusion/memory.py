@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -108,7 +109,8 @@ def free_memory(device: torch.device) -> float:
         return USABLE["cuda"] * (torch.cuda.mem_get_info(device)[0] + cached)
     import psutil
 
-    return USABLE["cpu"] * min(psutil.virtual_memory().available, _below_limit(psutil.Process().memory_info().vms))
+    taken = psutil.Process().memory_info().vms
+    return USABLE["cpu"] * min(psutil.virtual_memory().available, _below_limit(taken), *_left_to_groups())
 
 
 def _below_limit(taken: int) -> float:
@@ -119,6 +121,40 @@ def _below_limit(taken: int) -> float:
         return math.inf
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return math.inf if limit == resource.RLIM_INFINITY else max(0, limit - taken)
+
+
+def _left_to_groups(root: Path = Path("/")) -> list[float]:
+    """Bytes that control groups leave to this process: containers and clusters end it beyond their limit.
+
+    Of the process's own group and every one above it. Cache of files counts as free: it gives way.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # no Linux
+        return []
+    found = []
+    for line in lines:
+        _, kinds, place = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        base = root / "sys/fs/cgroup" / kinds  # version 2, or version 1's own tree
+        names = ("memory.max", "memory.current") if not kinds else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        group = base / place.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(base) and (left := _left_to_group(folder, *names)) is not None:
+                found.append(left)
+    return found
+
+
+def _left_to_group(folder: Path, limit: str, usage: str) -> float | None:
+    """None where a group has no limit, or tells of none."""
+    try:
+        most, taken = (folder / limit).read_text().strip(), int((folder / usage).read_text())
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    cache = int(counts.get("total_inactive_file", counts.get("inactive_file", 0)))
+    return None if most == "max" else max(0.0, float(int(most) - taken + cache))
 
 
 @dataclass

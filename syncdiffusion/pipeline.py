@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
+from syncdiffusion.backbones.kind import ddim
 from syncdiffusion.backbones.loading import freeze
 from syncdiffusion.conditioning.text import Conditioning
 from syncdiffusion.cost import Square
@@ -85,9 +86,11 @@ class SyncDiffusionPipeline(
         requires_safety_checker: bool = True,
     ):
         super().__init__()
+        if safety_checker is not None and feature_extractor is None:
+            raise ArgumentError("feature_extractor=None: the safety checker sees through it; give both, or neither")
         if type(scheduler).__name__ == "PNDMScheduler":
             logger.warning("PNDMScheduler is no sampler of this pipeline; it takes DDIM's steps on the same schedule")
-            scheduler = DDIMScheduler.from_config(scheduler.config)
+            scheduler = ddim(scheduler.config)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -157,6 +160,11 @@ class SyncDiffusionPipeline(
         unet = getattr(self.unet, "_orig_mod", self.unet)
         check_unet(unet, self.vae)
         networks = [each for each in (self.vae, self.text_encoder, unet) if each is not None]
+        kind = type(self.scheduler).__name__
+        try:
+            schedule = ddim(self.scheduler.config, kind)
+        except ValueError as error:
+            raise UsageError(f"scheduler={kind}: {error}; give the model's own, or DDIMScheduler") from None
         device = torch.device(self._execution_device)
         for network in networks:
             if network.device != device and not self.offloads:
@@ -170,7 +178,7 @@ class SyncDiffusionPipeline(
             text_encoder=self.text_encoder,
             unet=unet,
             vae=self.vae,
-            scheduler=DDIMScheduler.from_config(self.scheduler.config),
+            scheduler=schedule,
             device=device,
             precision=self.precision(),
             compiled_unet=None if unet is self.unet else self.unet,
@@ -271,8 +279,11 @@ class SyncDiffusionPipeline(
                 cells = (made.height // backbone.factor, made.width // backbone.factor)
                 shape = (len(prompts), backbone.channels, *cells)
                 seeds, noise = drawn(seed, generator, shape, num_images_per_prompt, latents, text[0])
-                told = Conditioning(text[0].to(backbone.dtype), text[1].to(backbone.dtype), made.guidance_scale)
-                steered = steering(self, chosen, told, callback_on_step_end, callback_on_step_end_tensor_inputs)
+                with torch.inference_mode(False):  # a callback may change them, which tensors made in it forbid
+                    own, empty = (each.clone().to(backbone.dtype) for each in text)
+                told = Conditioning(own, empty, made.guidance_scale)
+                looked_at = callback_on_step_end_tensor_inputs
+                steered = steering(self, chosen, told, callback_on_step_end, looked_at, layout)
                 with on_device(self, backbone.device, "unet", "vae"), self.progress_bar(total=len(made.passes)) as bar:
 
                     def on_step(step: Step) -> None:

@@ -16,6 +16,8 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 
+from syncdiffusion.backbones.backbone import tell_cut
+from syncdiffusion.backbones.kind import unlike
 from syncdiffusion.conditioning.text import Conditioning
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.task import OnCanvas, Step
@@ -36,23 +38,27 @@ class Interrupted(Exception):
 class Converting:
     """The pipeline's tokenizer, with a token for each vector of a word that textual inversion taught several."""
 
+    converts = True
+
     def __init__(self, pipe: Any) -> None:
         self.pipe, self.model_max_length = pipe, pipe.tokenizer.model_max_length if pipe.tokenizer else 0
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.pipe.tokenizer.decode(tokens))
 
     def __call__(self, prompts: Sequence[str], **options: Any) -> Any:
         return self.pipe.tokenizer(self.pipe.maybe_convert_prompt(list(prompts), self.pipe.tokenizer), **options)
 
 
 def check_unet(unet: Any, vae: Any) -> None:
-    """UsageError for a UNet that wants more than a prompt and as many channels as the autoencoder has."""
-    own, needed = unet.config.in_channels, vae.config.latent_channels
+    """UsageError for networks of another kind than Stable Diffusion 1's or 2's."""
     if unet.config.addition_embed_type not in (None, "text"):  # "text" is made of the prompt itself, as the miniature's
-        words = f"wants addition_embed_type={unet.config.addition_embed_type}"
-    elif own != needed:
-        words = f"takes {own} channels, the autoencoder has {needed}"
-    else:
-        return
-    raise UsageError(f"unet: {words}; give a text-to-image model of Stable Diffusion 1 or 2")
+        kind = unet.config.addition_embed_type
+        raise UsageError(
+            f"unet: wants addition_embed_type={kind}; give a text-to-image model of Stable Diffusion 1 or 2"
+        )
+    if (words := unlike(unet, vae)) is not None:
+        raise UsageError(f"unet: {words}")
 
 
 @torch.no_grad()
@@ -142,6 +148,7 @@ def _without_last(pipe: Any, texts: list[str], clip_skip: int, device: torch.dev
     most = encoder.config.num_hidden_layers
     if isinstance(clip_skip, bool) or not isinstance(clip_skip, int) or not 0 <= clip_skip <= most:
         raise UsageError(f"clip_skip={clip_skip}: use 0 to {most}, the text encoder's layers, or None")
+    tell_cut(Converting(pipe), texts)
     tokens = Converting(pipe)(
         texts, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
@@ -151,9 +158,16 @@ def _without_last(pipe: Any, texts: list[str], clip_skip: int, device: torch.dev
 
 
 def steering(
-    pipe: Any, method: Method, told: Conditioning, callback: Callable[..., Any] | None, names: Sequence[str]
+    pipe: Any,
+    method: Method,
+    told: Conditioning,
+    callback: Callable[..., Any] | None,
+    names: Sequence[str],
+    layout: str | None,
 ) -> OnCanvas | None:
     """A callback of diffusers' kind as what looks at canvases after every step; None where there is none.
+
+    layout: the setting; with one the texts cannot be changed.
 
     Raises:
         UsageError: tensors that there are not; when called, a change that cannot be taken up.
@@ -178,6 +192,11 @@ def steering(
             new = changed.get(name, value)
             if new.shape != value.shape:
                 raise UsageError(f"callback_on_step_end: {name} become {list(new.shape)}; return {list(value.shape)}")
+            if layout and not torch.equal(new.to(value), value):
+                raise UsageError(
+                    f"callback_on_step_end: changes {name}, and a layout's regions have texts of their own; look at "
+                    "them only"
+                )
             value.copy_(new)  # what all later steps read
         now = changed.get("latents", x)
         if now.shape != x.shape:

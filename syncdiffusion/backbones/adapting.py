@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -37,18 +38,17 @@ LAYERS = {  # of a cross-attention, and what diffusers' training script calls wh
     "to_q_custom_diffusion": "to_q",
     "to_out_custom_diffusion.0": "to_out.0",
 }
-HUB_FILES = {"lora": "pytorch_lora_weights.safetensors", "textual_inversion": "learned_embeds.safetensors"}
+HUB_FILES = {"lora": "pytorch_lora_weights", "textual_inversion": "learned_embeds"}
 
 
-def adapt(parts: dict[str, Any], adapters: Adapters) -> tuple[str, ...]:
-    """Load `adapters` onto a model's parts (by their names in Backbone), in float32; returns the new tokens.
+def adapt(parts: dict[str, Any], adapters: Adapters) -> None:
+    """Load `adapters` onto a model's parts (by their names in Backbone), in float32.
 
     Raises:
         UsageError: a file that is no such thing, or another model's.
     """
     if adapters.loras and importlib.util.find_spec("peft") is None:
         raise UsageError(f"backbone.lora={adapters.lora}: needs peft; pip install 'syncdiffusion[lora]'")
-    before = set(parts["tokenizer"].get_vocab())
     pipe = _pipeline(parts)
     if (folder := adapters.custom_diffusion) is not None:
         weights, *tokens = custom_diffusion_files(folder)
@@ -62,7 +62,6 @@ def adapt(parts: dict[str, Any], adapters: Adapters) -> tuple[str, ...]:
     for name, scale in zip(adapters.loras, adapters.scales, strict=True):
         with _refused("lora", name):
             add_lora(pipe, _file_of("lora", name), scale)
-    return tuple(sorted(set(parts["tokenizer"].get_vocab()) - before))
 
 
 def _pipeline(parts: Mapping[str, Any]) -> Any:
@@ -77,11 +76,14 @@ def _pipeline(parts: Mapping[str, Any]) -> Any:
 
 
 def _file_of(kind: str, name: str) -> Path:
-    """The file itself, or the hub repository's of the name that diffusers gives them."""
+    """The file itself, or the hub repository's of the name that diffusers gives them, safetensors first."""
     if not is_hub_id(name):
         return place_of(name)
     repository, _, revision = name.partition("@")
-    return Path(hf_hub_download(repository, HUB_FILES[kind], revision=revision or None))
+    try:
+        return Path(hf_hub_download(repository, f"{HUB_FILES[kind]}.safetensors", revision=revision or None))
+    except EntryNotFoundError:
+        return Path(hf_hub_download(repository, f"{HUB_FILES[kind]}.bin", revision=revision or None))
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -167,7 +169,10 @@ def add_lora(pipe: Any, path: Path, scale: float) -> None:
     """
     # From the file where it is safetensors, for these may tell ranks and alphas beside the weights.
     named = path.suffix == ".safetensors"
-    source: Any = str(path.parent) if named else read_weights(path)
+    weights = read_weights(path)
+    if any("dora_scale" in name for name in weights):  # which diffusers leaves out, and only logs that it does
+        raise ValueError("is a DoRA, whose magnitudes are not applied here")
+    source: Any = str(path.parent) if named else weights
     options: dict[str, Any] = {"weight_name": path.name, "use_safetensors": True} if named else {}
     try:
         with _silence():

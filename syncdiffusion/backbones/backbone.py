@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     from syncdiffusion.conditioning.text import Conditioning
+
+logger = logging.getLogger(__name__)
+_CUT: set[str] = set()  # texts that were told to be too long: every panorama encodes its own anew
 
 # Of the arithmetic within networks. TF32: float32 whose products CUDA takes of numbers rounded to 10 bits of mantissa.
 PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name, torch.float32) for name in PRECISION_NAMES}
@@ -40,7 +44,6 @@ class Backbone:
     widen_decoder: the autoencoder runs in float32 under any lower precision: SDXL's overflows in float16.
     tokenizer_2, text_encoder_2: Stable Diffusion XL's second ones (`text_xl`); None for Stable Diffusion.
     zeros_for_empty: whether an empty negative prompt is zeros, as the model was trained, instead of an encoded text.
-    new_tokens: words that textual inversion or Custom Diffusion taught the text encoder.
     adapters: what was loaded onto the model, as records hold it (`adapters.Adapters.record`); part of the fingerprint.
     offload: what moves networks to the device as they are used; None: they stay on it.
     row_bytes: memory that a window takes in these networks by kind of work, as far as measured (`memory.Batch`).
@@ -61,7 +64,6 @@ class Backbone:
     tokenizer_2: Any = None
     text_encoder_2: Any = None
     zeros_for_empty: bool = False
-    new_tokens: tuple[str, ...] = ()
     adapters: dict[str, Any] = field(default_factory=dict)
     offload: Offload | None = None
     row_bytes: dict[tuple[Hashable, ...], int] = field(default_factory=dict, compare=False, repr=False)
@@ -144,6 +146,11 @@ class Backbone:
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.dtype)
         scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.dtype)
         scheduler.set_timesteps(count)
+        if float(scheduler.alphas_cumprod[int(scheduler.timesteps[0])]) == 0:  # x0 of noise alone: nothing over nothing
+            raise UsageError(
+                "scheduler: rescale_betas_zero_snr with timestep_spacing=trailing begins at a step without any signal, "
+                "of which no noise can be told; use timestep_spacing=leading"
+            )
         return scheduler
 
     @torch.no_grad()
@@ -176,10 +183,11 @@ class Backbone:
     def _tokens(self, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
         """Numbers of tokens, [n, tokens]."""
         words = list(prompts)
-        if self.new_tokens:  # one that stands for several vectors has a token for each
+        if not getattr(tokenizer, "converts", False):  # a word that stands for several vectors has a token for each
             from diffusers.loaders import TextualInversionLoaderMixin
 
             words = TextualInversionLoaderMixin().maybe_convert_prompt(words, tokenizer)
+        tell_cut(tokenizer, words)
         options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
         return tokenizer(words, max_length=tokenizer.model_max_length, **options).input_ids.to(self.device)
 
@@ -283,10 +291,29 @@ def control_residuals(conditioning: "Conditioning", twice: Tensor, t: Tensor, to
             twice, t, **told, controlnet_cond=images, conditioning_scale=control.scale, return_dict=False
         )  # fmt: skip
         found = [*down, middle]
+        if control.network.config.global_pool_conditions:  # as shuffle's: only the half that is told the prompt
+            found = [torch.cat([torch.zeros_like(half), told_half]) for half, told_half in map(halves, found)]
         total = [a + b for a, b in zip(total, found, strict=True)] if total else found
     if not total:
         return {}
     return {"down_block_additional_residuals": tuple(total[:-1]), "mid_block_additional_residual": total[-1]}
+
+
+def halves(both: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the guidance pair: without the prompt, and with it."""
+    without, conditioned = both.chunk(2)
+    return without, conditioned
+
+
+def tell_cut(tokenizer: Any, texts: Sequence[str]) -> None:
+    """Tell of each text, once, that is longer than the text encoder reads, and what of it is left out."""
+    most = tokenizer.model_max_length
+    for text in texts:
+        tokens = tokenizer([text], truncation=False, verbose=False).input_ids[0]
+        if len(tokens) > most and text not in _CUT:
+            _CUT.add(text)
+            rest = tokenizer.decode(tokens[most - 1 : -1]).strip()  # the last that is read marks the end
+            logger.warning(f"prompt: {len(tokens)} tokens, of which the model reads {most}; left out: '{rest}'")
 
 
 def dtype_of(network: torch.nn.Module) -> torch.dtype:

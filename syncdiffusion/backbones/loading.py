@@ -18,6 +18,7 @@ from huggingface_hub import constants, hf_hub_download
 from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
 from syncdiffusion.backbones.adapting import adapt
 from syncdiffusion.backbones.backbone import PRECISIONS, Backbone
+from syncdiffusion.backbones.kind import ddim, unlike
 from syncdiffusion.backbones.model_files import (
     NETWORKS,
     PARTS,
@@ -33,6 +34,7 @@ from syncdiffusion.backbones.offload import Offload
 from syncdiffusion.backbones.text_xl import check_unet
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import EMBEDDED
+from syncdiffusion.memory import unless_out_of_memory
 from syncdiffusion.perceptual.pretrained import reachable
 from syncdiffusion.settings import AUTO
 
@@ -108,10 +110,16 @@ def load_backbone(
     dtype = torch.float64 if precision == "float64" else torch.float32
     with torch.inference_mode(False):
         parts = _load_parts(source, revision if isinstance(source, str) else None, model_id)
-        new_tokens = adapt(parts, adapters) if adapters else ()
+        if adapters:
+            adapt(parts, adapters)
         networks = {name: parts[name] for name in NETWORKS if name in parts}
         for network in networks.values():
-            freeze(network, torch.device("cpu") if offload else chosen, dtype)
+            place = torch.device("cpu") if offload else chosen
+            if unless_out_of_memory(functools.partial(freeze, network, place, dtype), ()) is None:
+                way = "end what else uses it, or take a smaller model"
+                if place.type == "cuda":
+                    way = "give offload=true (--offload), which moves networks as they are used"
+                raise UsageError(f"device={place}: the model does not fit into its free memory; {way}")
         moving = Offload(networks, chosen) if offload else None
     made = Backbone(
         model_id,
@@ -119,7 +127,6 @@ def load_backbone(
         fingerprint(model_id, revision, adapters),
         device=chosen,
         precision=precision,
-        new_tokens=new_tokens,
         adapters=loaded,
         offload=moving,
         # Stable Diffusion's runs in half precision; of SDXL's the configuration says whether it can.
@@ -190,7 +197,7 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
         index = _index(source, where)
         check_parts(index, shown)
         if isinstance(source, Path) and source.is_file():
-            return _parts_of_file(source, index, shown)
+            return check_kind(_parts_of_file(source, index, shown), shown)
         network = functools.partial(_whole, source, shown, where)
         parts = {
             **_tokenizers(source, index, where),
@@ -202,8 +209,7 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
         if has_second_text_encoder(index):
             second = network(transformers.CLIPTextModelWithProjection, "text_encoder_2", dtype=torch.float32)
             parts |= {"text_encoder_2": second, **_told_of_empty(index)}
-        check_unet(parts["unet"], [parts[name] for name in ("text_encoder", "text_encoder_2") if name in parts])
-        return parts
+        return check_kind(parts, shown)
     except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, *NO_PICKLE) as error:
         reason = _reason(error)
         if silent:
@@ -219,6 +225,14 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
         ) from None
 
 
+def check_kind(parts: dict[str, Any], shown: str) -> dict[str, Any]:
+    """The same parts. ValueError or UsageError where they are of another kind than Stable Diffusion's or its XL's."""
+    check_unet(parts["unet"], [parts[name] for name in ("text_encoder", "text_encoder_2") if name in parts])
+    if (words := unlike(parts["unet"], parts["vae"])) is not None:
+        raise UsageError(f"backbone.model_id={shown}: {words}")
+    return parts
+
+
 def _tokenizers(source: str | Path, index: Any, where: dict[str, Any]) -> dict[str, Any]:
     """By their names in Backbone. Code in a folder is neither run nor asked about."""
     import transformers
@@ -229,19 +243,10 @@ def _tokenizers(source: str | Path, index: Any, where: dict[str, Any]) -> dict[s
 
 
 def _scheduler(source: str | Path, where: dict[str, Any]) -> Any:
-    """DDIM with the model's schedule, whichever sampler the model names (of SDXL Euler's).
-
-    Foreseen latents are not clipped, as DDIM does by default with pixels and no model here asks for: a configuration
-    of a sampler that knows no clipping says nothing of it.
-    """
+    """`kind.ddim` of the configuration that the model has."""
     from diffusers import DDIMScheduler
 
-    config = DDIMScheduler.load_config(source, subfolder="scheduler", **where)
-    scheduler = DDIMScheduler.from_config({"clip_sample": False, **config})
-    kind, known = scheduler.config.prediction_type, ("epsilon", "v_prediction", "sample")
-    if kind not in known:
-        raise ValueError(f"its scheduler's prediction_type is {kind}; known are {', '.join(known)}")
-    return scheduler
+    return ddim(DDIMScheduler.load_config(source, subfolder="scheduler", **where))
 
 
 def _told_of_empty(index: Any) -> dict[str, bool]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.joint.finite import finite
 from syncdiffusion.memory import USABLE, free_memory, unless_out_of_memory
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _decode(backbone: Backbone, canvas: Tensor, circular: bool, most: float) -> 
     source = canvas[..., torch.arange(-wrapped, width + wrapped, device=canvas.device) % width]
 
     def decode(latents: Tensor) -> tuple[Tensor]:
-        return (backbone.decode(latents).float().cpu(),)
+        return (finite(backbone, "picture", lambda wide: wide.decode(latents)).float().cpu(),)
 
     image = torch.empty(1, 3, height * factor, width * factor)
     tiles, done = [Tile(0, height, wrapped, wrapped + width)], 0

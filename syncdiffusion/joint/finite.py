@@ -46,6 +46,28 @@ def always_finite(backbone: Backbone, function: Rows) -> Rows:
     return guarded
 
 
+def finite(backbone: Backbone, what: str, function: Callable[[Backbone], Tensor]) -> Tensor:
+    """`function(backbone)`, of the autoencoder; done again in float32, with a warning, where it is not finite.
+
+    Raises:
+        UsageError: not finite in the model's full precision either.
+    """
+    found, wide = function(backbone), backbone.widened
+    if not found.isfinite().all() and wide is not backbone:
+        warnings.warn(
+            f"precision={backbone.precision}: a {what} was not finite; it was done again in {wide.precision}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        found = function(wide)
+    if not found.isfinite().all():
+        raise UsageError(
+            f"precision={backbone.precision}: a {what} is not finite; use float32, or an autoencoder that does not "
+            "overflow in half precision"
+        )
+    return found
+
+
 def _finite_rows(results: tuple[Tensor, ...]) -> Tensor:
     """Which rows are finite in all results, [n] of booleans."""
     return torch.stack([result.isfinite().reshape(len(result), -1).all(dim=1) for result in results]).all(dim=0)

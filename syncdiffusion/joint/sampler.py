@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from syncdiffusion.geometry.windows import Windows
 
 
+HAIR = 2.0**-20  # of a timestep; a UNet reads it as the whole number
+
+
 class Sampler:
     """A sampler with its steps set, for one task.
 
@@ -51,8 +54,7 @@ class Sampler:
 
     def __init__(self, name: str, scheduler: Any, generators: Sequence[torch.Generator], dtype: torch.dtype) -> None:
         self.name, self.scheduler, self.generators = name, scheduler, generators
-        times = scheduler.timesteps.tolist()
-        self.timesteps = tuple(int(t) if t == int(t) else t for t in times)
+        self.timesteps = _falling(scheduler.timesteps.tolist())
         self._positions = {t: i for i, t in enumerate(self.timesteps)}
         if name == "euler" or name == "dpmpp":
             levels = 1 / (1 + scheduler.sigmas.to(dtype) ** 2)
@@ -162,6 +164,19 @@ class Sampler:
         if then is None or self._placed is None or then == self._placed:
             return foreseen
         return self._placed.crop(then.fuse(foreseen))
+
+
+def _falling(times: Sequence[float]) -> tuple[float, ...]:
+    """Timesteps by which steps can be told apart: one that equals the last (Karras' sigmas have some) is a hair less.
+
+    >>> _falling([999.0, 951.0, 951.0, 2.5])
+    (999, 951, 950.9999990463257, 2.5)
+    """
+    found: list[float] = []
+    for t in times:
+        time = min(float(t), found[-1] - HAIR) if found else float(t)
+        found.append(int(time) if time == int(time) else time)
+    return tuple(found)
 
 
 def new_sampler(backbone: Backbone, name: str, steps: int, generators: Sequence[torch.Generator]) -> Sampler:

@@ -28,7 +28,9 @@ from torch import Tensor
 
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import open_picture, pixels_of
+from syncdiffusion.joint.finite import finite
 from syncdiffusion.joint.noise import noised
+from syncdiffusion.memory import unless_out_of_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +79,10 @@ def read_start(backbone: Backbone, settings: Any) -> Start | None:
     mask = None if settings.mask is None else _open_mask(settings, picture.size)
     if picture.size != (settings.width, settings.height):
         picture = picture.resize((settings.width, settings.height), _resampling().LANCZOS)
-    latents = backbone.encode(pixels_of(picture, backbone.device, backbone.dtype)[None])
+    pixels = pixels_of(picture, backbone.device, backbone.dtype)[None]
+    latents = unless_out_of_memory(lambda: finite(backbone, "start image", lambda wide: wide.encode(pixels)), ())
+    if latents is None:
+        raise UsageError(f"start_image={name}: encoding it takes more than the free memory; use a smaller canvas")
     if mask is None:
         return Start(latents, None, blank=False)
     shares = np.array(mask.resize((latents.shape[-1], latents.shape[-2]), _resampling().BOX))

@@ -1,12 +1,14 @@
 """Where memory runs out, the windows at once are halved, the step goes on, and the latents are the same."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from baselines import METHODS
 from baselines.stable_diffusion import StableDiffusionSettings
+from syncdiffusion import memory
 from syncdiffusion.errors import UsageError
 from syncdiffusion.memory import Batch, PeakMemory, by_batches, fitting, free_memory
 from syncdiffusion.settings import AUTO
@@ -34,6 +36,30 @@ def test_a_process_may_have_a_limit_of_its_own(monkeypatch):
         assert 0 <= free_memory(cpu) <= most
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert free_memory(cpu) == pytest.approx(0.5 * psutil.virtual_memory().available, rel=0.2)
+
+
+def group(folder: Path, limit: str, usage: str, **values: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / limit).write_text(f"{values['most']}\n")
+    (folder / usage).write_text(f"{values['taken']}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{values['name']} {values['cache']}\n")
+
+
+def test_what_containers_and_clusters_leave_to_a_process(tmp_path, monkeypatch):
+    """Its own group's limit and every higher one's, less what is taken but for cache; both versions of the kernel's."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/job/step\n")
+    two, root = ("memory.max", "memory.current"), tmp_path / "sys/fs/cgroup"
+    group(root / "job/step", *two, most="max", taken=30, cache=1, name="inactive_file")
+    group(root / "job", *two, most=100, taken=70, cache=20, name="inactive_file")
+    assert memory._left_to_groups(tmp_path) == [50]
+    (tmp_path / "proc/self/cgroup").write_text("5:cpuset:/\n4:memory:/docker/a\n0::/nowhere\n")
+    one = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    group(root / "memory/docker/a", *one, most=10, taken=90, cache=0, name="total_inactive_file")
+    assert memory._left_to_groups(tmp_path) == [0]  # beyond its limit already
+    assert memory._left_to_groups(tmp_path / "no-linux") == []
+    monkeypatch.setattr(memory, "_left_to_groups", lambda: [1e6])
+    assert free_memory(torch.device("cpu")) == 0.5e6
 
 
 @pytest.mark.parametrize("kind", ERRORS)

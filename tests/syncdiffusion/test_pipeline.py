@@ -60,6 +60,8 @@ def test_a_pipeline_loaded_and_used_in_inference_mode_makes_the_same_picture(tin
             pipe.set_progress_bar_config(disable=True)
             common = {"width": 96, "steps": 1, "loss": "lpips_alex", "weight": 5.0}
             images.append(pipe("a", seed=1, output_type="pt", **common).images)
+            looked = pipe("a", seed=1, output_type="pt", callback_on_step_end=lambda *seen: {}, **common).images
+            assert torch.equal(looked, images[-1])
             assert torch.is_inference_mode_enabled() == mode
     assert torch.equal(*images)
 

@@ -161,6 +161,20 @@ def test_up_to_a_scale_of_one_there_is_no_guidance(latents):
     assert near(without, latents(seed=1, guidance_scale=1.0, negative_prompt="b"))
 
 
+def test_a_callback_cannot_change_the_texts_of_a_layout(latents, tmp_path):
+    layout = tmp_path / "layout.yaml"
+    layout.write_text("regions:\n- {prompt: a city, box: [0, 0, 0.5, 1]}\n")
+    names = ["prompt_embeds", "negative_prompt_embeds"]
+
+    def call(change):
+        options = {"callback_on_step_end": lambda pipe, i, t, seen: change(seen), "seed": 1, "layout": str(layout)}
+        return latents(callback_on_step_end_tensor_inputs=names, **options)
+
+    assert torch.equal(call(lambda seen: {}), call(lambda seen: seen))
+    with pytest.raises(ValueError, match="^callback_on_step_end: changes prompt_embeds, and a layout's regions"):
+        call(lambda seen: {"prompt_embeds": 2 * seen["prompt_embeds"]})
+
+
 REFUSALS = [
     ({"num_inference_steps": 0}, "^num_inference_steps=0: use 1 to 1000$"),
     ({"view_batch_size": 0}, "^view_batch_size=0: use 1 or more"),

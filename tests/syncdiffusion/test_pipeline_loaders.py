@@ -7,12 +7,14 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
 )
 
+from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
 from syncdiffusion.errors import UsageError
 from syncdiffusion.pipeline import SyncDiffusionPipeline
@@ -65,7 +67,7 @@ def test_lora_weights_do_what_they_do_in_diffusers(pipe, tiny_folder, tmp_path):
         pipe("a", cross_attention_kwargs={"scale": 0.5}, **ONE)
 
 
-def test_a_word_of_textual_inversion_is_its_vectors():
+def test_a_word_of_textual_inversion_is_its_vectors(tmp_path):
     """A word taught the vectors of "lake" and "mountain" says what these two say, in the prompt and to a method."""
     pipe = opened(EMBEDDED_FOLDER)
     words = pipe.tokenizer(["lake mountain"], add_special_tokens=False).input_ids[0]
@@ -75,6 +77,23 @@ def test_a_word_of_textual_inversion_is_its_vectors():
     told = [pipe.encode_prompt([text], "cpu", 1, False)[0] for text in ("a lake mountain", "a <both>")]
     assert torch.equal(*told)
     assert torch.equal(pipe.backbone().encode_prompts(["a <both>"]), told[0])
+    pipe.save_pretrained(tmp_path)  # a folder that was taught it already
+    assert torch.equal(load_backbone(str(tmp_path), device="cpu").encode_prompts(["a <both>"]), told[0])
+
+
+@pytest.mark.parametrize("clip_skip", [None, 1])
+def test_what_the_text_encoder_does_not_read_is_told_once(pipe, caplog, clip_skip):
+    """Sixteen tokens of the tiny model, two of which mark the ends: of twenty letters six are left out."""
+    text = f"a b c d e f g h i j k l m n {'o p q r s t' if clip_skip is None else 'u v w x y z'}"
+    backbone = pipe.backbone()
+    with caplog.at_level("WARNING", logger="syncdiffusion"):
+        for _ in range(2):
+            if clip_skip is None:
+                backbone.encode_prompts([text, "a b"])
+            else:
+                pipe(text, clip_skip=clip_skip, **ONE, **OURS)
+    told = [each.message for each in caplog.records if each.name.startswith("syncdiffusion")]
+    assert told == [f"prompt: 22 tokens, of which the model reads 16; left out: '{text[-11:]}'"]
 
 
 def test_offloaded_networks_make_the_same_picture(pipe):
@@ -125,6 +144,8 @@ def test_what_a_safety_checker_finds_is_black(tiny_folder):
         checker.special_care_embeds_weights.data.fill_(2.0)
         images, found = pipe("a", return_dict=False, **options)
         assert found == [unsafe] and (images.max() == 0) == unsafe
+    with pytest.raises(ValueError, match="^feature_extractor=None: "):
+        SyncDiffusionPipeline(**(pipe.components | {"feature_extractor": None}))
 
 
 @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, DPMSolverMultistepScheduler])
@@ -141,7 +162,7 @@ def test_another_scheduler_is_followed(pipe, scheduler, changes):
 
 def test_a_unet_of_another_kind_is_refused(pipe):
     for changes, words in (
-        ({"in_channels": 9}, "^unet: takes 9 channels, the autoencoder has 4; give"),
+        ({"in_channels": 9}, "^unet: its UNet takes 9 channels, its autoencoder has 4; give"),
         ({"addition_embed_type": "text_time"}, "^unet: wants addition_embed_type=text_time; give"),
     ):
         before = dict(pipe.unet.config)
@@ -174,6 +195,39 @@ def test_stable_diffusions_stored_scheduler_becomes_ddim(pipe):
     assert type(made.scheduler) is DDIMScheduler
     made.set_progress_bar_config(disable=True)
     assert torch.equal(made("a", seed=1, **ONE, **OURS).images, pipe("a", seed=1, **ONE, **OURS).images)
+
+
+def test_whatever_the_scheduler_is_made_from_nothing_foreseen_is_clipped(pipe):
+    """A scheduler of its own configuration says nothing of clipping, which DDIM does to [-1, 1] by default."""
+    betas = {name: pipe.scheduler.config[name] for name in ("beta_start", "beta_end", "beta_schedule")}
+    for stored in (PNDMScheduler(**betas, steps_offset=1), EulerDiscreteScheduler(**betas, steps_offset=1)):
+        made = SyncDiffusionPipeline(**(pipe.components | {"scheduler": stored}))
+        made.set_progress_bar_config(disable=True)
+        found = made("a", seed=1, sampler="ddim", **ONE, **OURS).images
+        for clips in (False, True):  # as of a file that asks for it, which diffusers' own pipeline does not follow
+            pipe.scheduler = DDIMScheduler.from_config(stored.config, clip_sample=clips)
+            assert torch.equal(pipe("a", seed=1, **ONE, **OURS).images, found)
+        assert found.abs().max() > 2  # clipped ones end within 1
+    pipe.scheduler = EDMEulerScheduler()
+    with pytest.raises(ValueError, match="^scheduler=EDMEulerScheduler: its scheduler is EDM"):
+        pipe("a", sampler="ddim", **ONE)
+
+
+def test_sigmas_that_share_a_timestep_are_steps_of_their_own(pipe):
+    """Of Karras' at 50 steps two lie at one timestep. Tolerance: float32 over 50 steps, latents of size 10."""
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, use_karras_sigmas=True)
+    pipe.scheduler.set_timesteps(50)
+    assert len(set(pipe.scheduler.timesteps.tolist())) < 50
+    options = ONE | {"num_inference_steps": 50}
+    theirs = of_diffusers(StableDiffusionPipeline, pipe)("a", generator=seeded(1), **options).images
+    told = []
+
+    def look(pipe, index, timestep, tensors):
+        told.append(index)
+        return {}
+
+    ours = pipe("a", generator=seeded(1), callback_on_step_end=look, **options, **OURS).images
+    assert (ours - theirs).abs().max() < 1e-4 and told == list(range(50))
 
 
 def test_pipelines_are_made_of_each_other_and_saved(pipe, tmp_path):

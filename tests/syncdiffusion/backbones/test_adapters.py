@@ -4,20 +4,23 @@ Tolerance 1e-4 on latents of unit size: diffusers has a LoRA's layers beside the
 """
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0, CustomDiffusionAttnProcessor
 from diffusers.utils import convert_state_dict_to_diffusers
+from huggingface_hub.errors import EntryNotFoundError
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from baselines import METHODS
 from experiments.panoramas.index import named_model
 from experiments.stages.model import model_facts
+from syncdiffusion.backbones import adapting
 from syncdiffusion.backbones.adapters import Adapters, is_hub_id, with_scale
 from syncdiffusion.backbones.adapting import adapt
 from syncdiffusion.backbones.loading import load_backbone
@@ -241,11 +244,14 @@ def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path, 
         tmp_path / "picture.png",
     )  # unpickled these would be KeyErrors and others
     words_alone.write_text("hello")
+    dora = tmp_path / "dora.safetensors"
+    save_file({**load_file(lora), "unet.mid_block.attentions.0.to_q.dora_scale": torch.ones(1, 8)}, dora)
     Image.new("RGB", (8, 8)).save(picture)
     for where, given, words in [
         (folder, {"lora": str(of_xl)}, "is another model's"),
         (xl_folder, {"lora": str(lora)}, "is another model's"),
         (folder, {"lora": str(wide)}, "Invalid LoRA"),
+        (folder, {"lora": str(dora)}, "is a DoRA, whose magnitudes are not applied here"),
         (folder, {"lora": str(code)}, "holds more than weights"),
         (folder, {"lora": str(words_alone)}, "holds no weights"),
         (folder, {"lora": str(picture)}, "holds more than weights, or none"),
@@ -276,6 +282,21 @@ def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path, 
     ]:
         with pytest.raises(UsageError, match=words):
             Adapters(**given)
+
+
+def test_a_hub_repository_without_safetensors_has_bin(monkeypatch):
+    asked = []
+
+    def download(repository, file, revision):
+        asked.append((repository, file, revision))
+        if file.endswith(".safetensors"):
+            raise EntryNotFoundError("none")
+        return f"/cache/{file}"
+
+    monkeypatch.setattr(adapting, "hf_hub_download", download)
+    assert adapting._file_of("textual_inversion", "owner/name@v1") == Path("/cache/learned_embeds.bin")
+    files = ["learned_embeds.safetensors", "learned_embeds.bin"]
+    assert asked == [("owner/name", file, "v1") for file in files]
 
 
 def test_without_peft_a_lora_is_refused_in_a_line(tiny_folder, monkeypatch):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from baselines.multidiffusion import METHOD as MULTIDIFFUSION
 from baselines.released.literal import Ddim, literal_sample
+from syncdiffusion.backbones import kind, loading
 from syncdiffusion.backbones.backbone import Backbone
 from syncdiffusion.backbones.loading import choose_precision, load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, fingerprint_folder
@@ -243,3 +244,54 @@ def test_a_folder_without_a_model_or_with_half_of_one_is_refused(tiny_folder, tm
     shutil.rmtree(half / "unet")
     with pytest.raises(UsageError, match="could not be loaded"):
         load_backbone(str(half), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "words"),
+    [
+        ("unet", {"in_channels": 9}, "its UNet takes 9 channels, its autoencoder has 4; give a text-to-image model"),
+        ("unet", {"time_cond_proj_dim": 256}, "its UNet is told the guidance scale, as of latent consistency models"),
+        ("vae", {"latents_mean": [0.0] * 4}, "its autoencoder has latents_mean, by which no latents are scaled"),
+    ],
+)
+def test_networks_of_another_kind_are_refused(tiny_folder, monkeypatch, network, changes, words):
+    """Found when all is loaded, whatever file told it."""
+    whole = loading._whole
+
+    def changed(*arguments, **options):
+        found = whole(*arguments, **options)
+        if arguments[4] == network:
+            found.register_to_config(**changes)
+        return found
+
+    monkeypatch.setattr(loading, "_whole", changed)
+    with pytest.raises(UsageError, match=f"^backbone.model_id=.*: {words}"):
+        load_backbone(str(tiny_folder), device="cpu")
+
+
+def test_a_schedule_that_begins_without_signal_is_refused(tiny):
+    """Where the first step's latents are noise alone, what they become cannot be told from the noise in them."""
+    config = {**tiny.scheduler.config, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    trailing, leading = (
+        replace(tiny, scheduler=kind.ddim({**config, "timestep_spacing": spacing}))
+        for spacing in ("trailing", "leading")
+    )
+    with pytest.raises(UsageError, match="^scheduler: rescale_betas_zero_snr with timestep_spacing=trailing .*use"):
+        trailing.steps(5)
+    assert float(leading.steps(5).alphas_cumprod[leading.steps(5).timesteps[0]]) > 0
+
+
+def test_schedules_of_another_kind_are_refused():
+    for config, words in (({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "its scheduler is FlowMatch"),
+                          ({"prediction_type": "flow_prediction"}, "prediction_type is flow_prediction")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            kind.ddim(config)
+
+
+def test_a_model_beyond_the_memory_is_told_in_a_line(tiny_folder, monkeypatch):
+    def full(network, device, dtype):
+        raise torch.OutOfMemoryError("for the test")
+
+    monkeypatch.setattr(loading, "freeze", full)
+    with pytest.raises(UsageError, match="^device=cpu: the model does not fit into its free memory; end what else"):
+        load_backbone(str(tiny_folder), device="cpu")

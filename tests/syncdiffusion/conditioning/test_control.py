@@ -3,6 +3,8 @@
 Tolerance 1e-4 on latents of unit size: float32 networks in batches sum in another order.
 """
 
+import json
+import shutil
 import warnings
 
 import numpy as np
@@ -57,11 +59,20 @@ def pictures(tmp_path_factory) -> dict[int, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_on_one_window_it_is_the_pipeline_of_diffusers(tiny, tiny_folder, networks, pictures, count):
+@pytest.fixture(scope="module")
+def pooled(networks, tmp_path_factory) -> str:
+    """A ControlNet whose outputs are pooled over the window, as shuffle's: diffusers gives them to one half alone."""
+    folder = shutil.copytree(networks[0], tmp_path_factory.mktemp("pooled") / "network")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"global_pool_conditions": True}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(("count", "pools"), [(1, False), (2, False), (1, True)])
+def test_on_one_window_it_is_the_pipeline_of_diffusers(tiny, tiny_folder, networks, pooled, pictures, count, pools):
     from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
 
-    many = count > 1
+    many, networks = count > 1, [pooled] if pools else networks
     chosen = {
         "control_image": pictures[64] if many else pictures[64][0],
         "controlnet": networks if many else networks[0],
