@@ -73,6 +73,7 @@ class Method:
     moving: its windows lie elsewhere at every step, so that `corners` are those of the first step alone.
     closed: whether its panoramas are rings, whose last column is the neighbour of the first, told by the settings'
         names and values; rings are decoded as rings.
+    version: raise it when the method's result changes for the same settings: its panoramas are then made again.
     own_latents: its windows keep latents of their own, so that nothing comes of what is done to the canvas between
         two steps.
     """
@@ -88,6 +89,7 @@ class Method:
     moving: bool = False
     closed: Callable[[Mapping[str, Any]], bool] = closes_loop
     own_latents: bool = False
+    version: int = 1
     calls_of_first: Callable[[Any, Square], float] = no_calls
     calls_of_none: Callable[[Any, Square], float] = no_calls
 

@@ -55,7 +55,7 @@ def _git(*words: str) -> str | None:
 def environment() -> dict[str, Any]:
     """Everything about machine, software and command that may matter later; plain JSON values."""
     return {
-        "command": shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "experiments.run", *words_of_run()]),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -64,6 +64,18 @@ def environment() -> dict[str, Any]:
         "git": git_state(),
         "packages": versions(PACKAGES),
     }
+
+
+def words_of_run() -> list[str]:
+    """The words of this command; of a sweep's job those of the job, whichever launcher's process it runs in."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        from experiments.plan.multirun import as_written
+
+        return as_written(HydraConfig.get())
+    return sys.argv[1:]
 
 
 def cpu_model() -> str:

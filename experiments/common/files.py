@@ -68,6 +68,22 @@ def replacing(path: Path, lasting: bool = True) -> Iterator[Path]:
         discard(temporary)
 
 
+def check_writable(path: Path) -> None:
+    """Try whether a file can be written, and leave what is there.
+
+    Raises:
+        Unwritable: see `replacing`.
+    """
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        make_folder(path.parent)
+        probe.write_bytes(b"")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        discard(probe)
+
+
 def write_whole(path: Path, content: bytes | str, lasting: bool = True) -> None:
     """Write a file whole or not at all; see `replacing`, which also says what `lasting` is.
 

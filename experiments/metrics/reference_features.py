@@ -25,12 +25,14 @@ SETTING = "reference.features"
 
 @dataclass(frozen=True)
 class SavedFeatures:
-    """What a file holds. sets: by measurement. facts: of each, what its values depend on."""
+    """What a file holds. sets: by measurement. facts: of each, what its values depend on. made: what is told of the
+    images' making; empty where nothing is."""
 
     path: Path
     prompts: tuple[str, ...]
     sets: Mapping[str, ImageSet] = field(repr=False)
     facts: Mapping[str, Mapping[str, Any]]
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def count(self, prompts: tuple[str, ...]) -> int:
         """Images of each of these prompts, the least where they differ.
@@ -79,8 +81,13 @@ def facts_of(each: BoundMeasurement) -> dict[str, Any]:
     }
 
 
-def save_features(path: Path, sets: Mapping[str, ImageSet], facts: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the features of one set of images.
+def save_features(
+    path: Path,
+    sets: Mapping[str, ImageSet],
+    facts: Mapping[str, Mapping[str, Any]],
+    made: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the features of one set of images; made: what is told of their making.
 
     Raises:
         Unwritable: the file.
@@ -88,7 +95,7 @@ def save_features(path: Path, sets: Mapping[str, ImageSet], facts: Mapping[str, 
     from safetensors.numpy import save
 
     prompts = next(iter(sets.values())).prompts
-    told = {"facts": facts, "prompts": prompts}
+    told = {"facts": facts, "prompts": prompts, "made": made or {}}
     arrays = {name: each.features for name, each in sets.items()}
     write_whole(path, save(arrays, {"reference": json.dumps(told)}))
 
@@ -108,7 +115,7 @@ def read_features(path: Path) -> SavedFeatures:
             sets = {name: ImageSet(file.get_tensor(name), prompts) for name in file.keys()}  # noqa: SIM118
         if any(len(each.features) != len(prompts) for each in sets.values()):
             raise ValueError
-        return SavedFeatures(path, prompts, sets, told["facts"])
+        return SavedFeatures(path, prompts, sets, told["facts"], told.get("made", {}))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         raise UsageError(
             f"{SETTING}={path}: holds no features of reference images; name another file, or one to be written"

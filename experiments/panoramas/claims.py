@@ -14,7 +14,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,15 +74,15 @@ class Claims:
                 lease.release()
 
     @contextlib.contextmanager
-    def awaited(self, name: str, doing: str, forever: bool) -> Iterator[SoftFileLease | None]:
-        """As `held`, but tried again until it is free, or unless `forever` until its holder is seen to be alive.
+    def awaited(self, name: str, doing: str, forever: Callable[[], bool]) -> Iterator[SoftFileLease | None]:
+        """As `held`, but tried again until it is free, or unless `forever()` until its holder is seen to be alive.
 
         doing: what a holder does, for the message.
         """
         waiting = Waiting()
         while True:
             with self.held(name) as lease:
-                if lease is not None or (name in self.alive and not forever):
+                if lease is not None or (name in self.alive and not forever()):
                     yield lease
                     return
             waiting.once_more(f"{self.holder(name)}, which {doing}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.panoramas.records import Checksums, Record, read_whole
+from experiments.panoramas.records import Checksums, Record, read_record, read_whole
 from experiments.panoramas.store import Unit, unit_key
 from syncdiffusion.backbones.adapters import adapters_of
 
@@ -86,6 +86,16 @@ def panorama_of(unit: Unit, folder: Path, named: Mapping[str, Any], checksums: C
     if any(record["model"].get(name) != value for name, value in named.items()):
         return None
     return Panorama(unit, png, record)
+
+
+def other_precision(plan: Plan) -> str | None:
+    """The precision of the first of the plan's panoramas there that differs from the plan's in nothing else."""
+    for unit in plan.units:
+        record = read_record(unit.png(plan.folder))
+        if record is not None and record["key"] == unit_key(unit, record["model"]):
+            found = record["model"]["precision"]
+            return None if found == plan.backbone["precision"] else found
+    return None
 
 
 def named_model(backbone: Mapping[str, Any]) -> dict[str, Any]:

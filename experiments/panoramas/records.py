@@ -112,13 +112,21 @@ class Checksums:
 
 def read_whole(png: Path, checksums: Checksums | None = None) -> Record | None:
     """The record beside a PNG; None where either is missing or damaged."""
+    record = read_record(png)
     try:
-        record = as_record(json.loads(png.with_suffix(".json").read_text()))
         if record is None or record.get("png_sha256") != (checksums or Checksums()).of(png):
             return None
-    except (OSError, ValueError, RecursionError):  # ValueError: neither text nor JSON
+    except OSError:
         return None
     return record
+
+
+def read_record(png: Path) -> Record | None:
+    """The record beside a PNG, whatever that is; None where it is missing or damaged."""
+    try:
+        return as_record(json.loads(png.with_suffix(".json").read_text()))
+    except (OSError, ValueError, RecursionError):  # ValueError: neither text nor JSON
+        return None
 
 
 def made(png: Path, key: str, checksums: Checksums | None = None) -> Record | None:

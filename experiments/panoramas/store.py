@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 from baselines import METHODS, facts
 from experiments.common.files import Unwritable, discard, png_bytes, replacing, write_json, write_whole
 from experiments.panoramas.records import Checksums, ModelFacts, Record, made
+from experiments.plan.plugins import code_of
 from syncdiffusion.files import by_content, contents
 
 if TYPE_CHECKING:
     import numpy as np
 
 MADE_ELSEWHERE = "made elsewhere"  # in place of the method of a picture that no method here made
-FORMAT = 1  # raise it when a method's result changes for the same settings: everything is then made again
+FORMAT = 1  # raise it when what all methods share changes a result: everything is then made again
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,13 @@ def unit_key(unit: Unit, model: Mapping[str, Any]) -> str:
         "prompt": unit.prompt,
         "seed": unit.seed,
     }
-    if unit.method in METHODS and METHODS[unit.method].closed(unit.settings):
+    method = METHODS.get(unit.method)
+    if method is not None and method.closed(unit.settings):
         content["decoder"] = "circular"  # earlier rings were decoded as if they had ends
+    if method is not None and method.version != 1:
+        content["version"] = method.version
+    if code := code_of(unit.method, unit.settings):
+        content["code"] = code
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -115,24 +121,40 @@ def pictures_of(units: Iterable[Unit], model: Mapping[str, Any]) -> tuple[Pictur
     return tuple(Picture(key, tuple(shown)) for key, shown in same.items())
 
 
+NO_IDS: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a picture lies.
 
-    own: what the record says otherwise here than elsewhere.
+    own: what the record says otherwise here than elsewhere; None where it says nothing.
     """
 
     png: Path
     own: Mapping[str, Any]
 
+    def has(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record says all that is this place's own."""
+        return all(record.get(name) == value for name, value in self.own.items())
 
-def places_of(picture: Picture, folder: Path, shared: Path | None, model: ModelFacts) -> tuple[Place, ...]:
+    def record(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A record with what is this place's own."""
+        return {name: value for name, value in {**record, **self.own}.items() if self.own.get(name, "") is not None}
+
+
+def places_of(
+    picture: Picture, folder: Path, shared: Path | None, model: ModelFacts, ids: Mapping[str, str] = NO_IDS
+) -> tuple[Place, ...]:
     """A place for each unit in the run folder, and one in the shared folder where there is one.
 
-    The same files may be known as another model (a folder's copy, another word for a revision), so a record in a run
-    folder names the model as the run does.
+    The same files may be known as another model (a folder's copy, another word for a revision), and the same prompt by
+    another id (`ids`), so a record in a run folder names both as the run does.
     """
-    places = [Place(unit.png(folder), {"label": unit.label, "model": dict(model)}) for unit in picture.units]
+    places = [
+        Place(unit.png(folder), {"label": unit.label, "model": dict(model), "prompt_id": ids.get(unit.prompt)})
+        for unit in picture.units
+    ]
     if shared is not None:
         places.append(Place(shared / "panoramas" / picture.key[:2] / f"{picture.key}.png", {}))
     return tuple(places)
@@ -153,11 +175,7 @@ def look(places: Sequence[Place], key: str, checksums: Checksums) -> Found | Non
     first = next(((place.png, record) for place, record in zip(places, records, strict=True) if record), None)
     if first is None:
         return None
-    lacking = [
-        place
-        for place, record in zip(places, records, strict=True)
-        if record is None or not place.own.items() <= record.items()
-    ]
+    lacking = [place for place, record in zip(places, records, strict=True) if record is None or not place.has(record)]
     return Found(*first, tuple(lacking))
 
 
@@ -175,7 +193,7 @@ def settle(places: Sequence[Place], key: str, checksums: Checksums) -> Record | 
     for place in found.lacking:
         if not place.png.exists() or not place.png.samefile(found.png):
             put_link(found.png, place.png)
-        write_json(place.png.with_suffix(".json"), {**found.record, **place.own})
+        write_json(place.png.with_suffix(".json"), place.record(found.record))
         discard_leftovers(place.png)
     return found.record
 

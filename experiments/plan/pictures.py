@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from experiments.panoramas.store import slug
+from experiments.panoramas.store import deciding, slug
 from experiments.plan.prompt_file import read_prompts
 from syncdiffusion.errors import UsageError
 
@@ -67,6 +68,7 @@ def read_given(source: Path, texts: Mapping[str, str]) -> GivenSet:
                 f"pictures={source}: {there} and {each.path} are both {each.method}, seed {each.seed}, "
                 f"'{each.prompt}'; leave one"
             )
+    check_one_making(source, found)
     pictures = tuple(each for each in found if each.method != REFERENCE)
     if not pictures:
         raise UsageError(f"pictures={source}: no picture there; METHOD/PROMPT/SEED.png is wanted")
@@ -115,7 +117,7 @@ def of_prompt(folder: Path, method: str, texts: Mapping[str, str]) -> Iterator[G
     files = images(folder)
     numbered = all(re.fullmatch(r"[0-9]{1,18}", path.stem) for path in files)
     for place, path in enumerate(files):
-        prompt = recorded_prompt(path) or prompt_of(folder.name, texts)
+        prompt = recorded(path).get("prompt") or prompt_of(folder.name, texts)
         yield GivenPicture(path, method, prompt, int(path.stem) if numbered else place)
 
 
@@ -131,14 +133,32 @@ def prompt_of(name: str, texts: Mapping[str, str]) -> str:
     return spoken if slug(spoken) == name and not DIGEST.search(name) else name
 
 
-def recorded_prompt(path: Path) -> str | None:
-    """What a JSON file beside the picture names as its prompt, as this repository's records do."""
+def recorded(path: Path) -> dict[str, Any]:
+    """What a JSON file beside the picture tells of it, as this repository's records do; empty where there is none."""
     try:
         content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    prompt = content.get("prompt") if isinstance(content, dict) else None
-    return prompt if isinstance(prompt, str) else None
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get("prompt"), str) else {}
+
+
+def check_one_making(source: Path, pictures: Sequence[GivenPicture]) -> None:
+    """Refuse a method of which records tell two ways of making: of a run folder that was gone on with otherwise."""
+    first: dict[str, dict[str, Any]] = {}
+    for each in pictures:
+        record = recorded(each.path)
+        if "imported" in record or not isinstance(record.get("settings"), dict):
+            continue
+        model = record.get("model", {})
+        made = deciding(str(record.get("method")), record["settings"])
+        made |= {f"backbone.{name}": model.get(name) for name in ("fingerprint", "precision")}
+        before = first.setdefault(each.method, made)
+        for name in before:
+            if made.get(name) != before[name]:
+                raise UsageError(
+                    f"pictures={source}: {each.method} holds pictures made with {name}={before[name]} and "
+                    f"{made.get(name)}; take those of one run into a folder of their own"
+                )
 
 
 def mapped(folder: Path) -> dict[str, str]:

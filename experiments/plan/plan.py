@@ -18,7 +18,7 @@ from experiments.metrics.config import MetricsConfig, check_networks
 from experiments.panoramas.store import Unit
 from experiments.plan.plugins import load_plugins
 from experiments.plan.prompts import check_prompts, check_seeds, first_seeds_of, ids_of, seeds_from
-from experiments.plan.references import check_made, features_file, saved_references
+from experiments.plan.references import check_made, features_file, other_making, saved_references
 from experiments.plan.schema import RunSchema, Stage
 from syncdiffusion.backbones.adapters import adapters_of
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, configurations, find_model, square_of
@@ -121,6 +121,7 @@ def plan_run(cfg: DictConfig) -> Plan:
         resolved["reference"]["count"] = saved
     reference_count = 0 if saved is not None else cfg.reference.count
     reference_seeds = range(cfg.reference.first_seed, cfg.reference.first_seed + reference_count)
+    backbone = {**resolved["backbone"], "precision": precision_of(resolved["backbone"])}
     return Plan(
         name=cfg.name,
         folder=folder_of(cfg),
@@ -130,7 +131,7 @@ def plan_run(cfg: DictConfig) -> Plan:
         dry_run=cfg.dry_run,
         shard=parse_shard(cfg.shard),
         panoramas_at_once=checked_at_once(cfg.panoramas_at_once),
-        backbone={**resolved["backbone"], "precision": precision_of(resolved["backbone"])},
+        backbone=backbone,
         prompts=prompts,
         prompt_ids=ids_of(resolved["prompts"]),
         entries=entries,
@@ -142,7 +143,11 @@ def plan_run(cfg: DictConfig) -> Plan:
         tracking=resolved["tracking"],
         resolved=resolved,
         reference_features=features_file(cfg),
-        remarks=(*own_samplers(entries, resolved["sampler"]), *in_vain(settings)),
+        remarks=(
+            *own_samplers(entries, resolved["sampler"]),
+            *in_vain(settings),
+            *other_making(cfg, references.method, references.settings, backbone),
+        ),
     )
 
 

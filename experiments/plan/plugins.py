@@ -10,17 +10,31 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import baselines
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import content_of
 from syncdiffusion.method import Method
 from syncdiffusion.perceptual.catalogue import ImageLoss, register_loss
+from syncdiffusion.settings import each_of
 
 _loaded: dict[Path, ModuleType] = {}
+_code: dict[tuple[str, str], str] = {}  # ("method" or "loss", its name) -> SHA-256 of the file that it came from
+
+
+def code_of(method: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the plugins that a method with these settings comes from, by what each gives; empty of built-in ones.
+
+    They decide the picture: an edited plugin makes its panoramas anew. What a plugin imports is not looked at.
+    """
+    losses = settings.get("loss")
+    named = [("method", method), *(("loss", str(each)) for each in each_of(losses))]
+    return {" ".join(each): _code[each] for each in named if each in _code}
 
 
 def plugins_of(words: Sequence[str]) -> list[str]:
@@ -53,8 +67,9 @@ def load_plugins(files: Sequence[str]) -> None:
     for name in files:
         path = Path(name).expanduser().resolve()
         if path not in _loaded:
+            digest = content_of(path) if path.is_file() else ""  # before it runs: of the code that does
             _loaded[path] = _run(name, path)
-            _register(name, _loaded[path])
+            _register(name, _loaded[path], digest)
 
 
 def _run(name: str, path: Path) -> ModuleType:
@@ -76,7 +91,7 @@ def _run(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _register(name: str, module: ModuleType) -> None:
+def _register(name: str, module: ModuleType, digest: str) -> None:
     from experiments.metrics import catalogue
     from experiments.metrics.metric import PairMetric, PanoramaMetric, SetMetric
     from experiments.plan.schema import register_method
@@ -97,7 +112,9 @@ def _register(name: str, module: ModuleType) -> None:
             raise UsageError(f"plugins={name}: {what} is {found!r}, no {wanted}; see CONTRIBUTING.md")
     if method is not None:
         register_method(baselines.register(method), choice=True)
+        _code["method", method.name] = digest
     if metric is not None:
         catalogue.register(metric)
     if loss is not None:
         register_loss(loss)
+        _code["loss", loss.name] = digest

@@ -32,7 +32,8 @@ def read_prompts(name: str) -> list[Line]:
         UsageError: it cannot be read, has no prompt, or a line of it is not as it must be.
     """
     try:
-        lines = Path(name).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines, which also parts at marks that stand within a prompt, as U+2028.
+        lines = Path(name).expanduser().read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise UsageError(f"prompt_file={name}: not UTF-8 text; save it as UTF-8") from None
     except OSError as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.panoramas.index import named_model
+from experiments.panoramas.store import deciding, with_contents
 from syncdiffusion.errors import UsageError
 
 
@@ -20,6 +24,34 @@ def check_made(cfg: DictConfig) -> None:
 
 def features_file(cfg: DictConfig) -> Path | None:
     return None if cfg.reference.features is None else Path(cfg.reference.features).expanduser()
+
+
+def made_by(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """How reference images are made, as far as names and settings tell."""
+    told = with_contents(method, deciding(method, settings))
+    return {"model": named_model(backbone), "method": method, "settings": told}
+
+
+def other_making(cfg: DictConfig, method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any]) -> list[str]:
+    """A line where the file's reference images were made otherwise than the run's own would be."""
+    path = features_file(cfg)
+    if path is None or not path.exists():
+        return []
+    from experiments.metrics.reference_features import read_features
+
+    theirs, ours = read_features(path).made, made_by(method, settings, backbone)
+    pairs = [(theirs.get(part, {}), ours[part]) for part in ("model", "settings")] if theirs else []
+    differing = [
+        f"{name}={here.get(name)} (there {there.get(name)})"
+        for there, here in pairs
+        for name in dict.fromkeys([*there, *here])
+        if there.get(name) != here.get(name)
+    ]
+    if not differing:
+        return []
+    return [
+        f"reference.features={path}: its images were made otherwise than this run's would be: {', '.join(differing)}"
+    ]
 
 
 def saved_references(cfg: DictConfig, prompts: tuple[str, ...]) -> int | None:

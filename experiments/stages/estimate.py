@@ -44,7 +44,7 @@ def estimate(plan: Plan) -> str:
     known = [
         KnownTime(picture.units[0].method, picture.units[0].settings, record["seconds"])
         for picture, record in found.items()
-        if record is not None
+        if record is not None and record["device"] == device
     ]
     known += committed(RESULTS, plan.backbone, device)
     pricing = Pricing(plan.backbone, known, device)

@@ -17,6 +17,7 @@ from experiments.common.progress import Progress, Stand, plural, say_step
 from experiments.common.resources import Cost, measure_cost
 from experiments.panoramas.claims import Claims, Waiting, lost
 from experiments.panoramas.groups import Group, groups_of, told
+from experiments.panoramas.index import other_precision
 from experiments.panoramas.latents import Latents, keep_latents, kept_latents
 from experiments.panoramas.records import Checksums, ModelFacts, Record
 from experiments.panoramas.store import (
@@ -32,10 +33,10 @@ from experiments.panoramas.store import (
 )
 from experiments.plan.plan import Plan
 from experiments.stages.model import device_name, load_libraries, model_facts, open_backbone, unknown_words
-from experiments.stages.work import expected_work
+from experiments.stages.work import device_here, expected_work
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import by_content
-from syncdiffusion.settings import facts_of
+from syncdiffusion.settings import AUTO, facts_of
 from syncdiffusion.signals import raise_lost
 
 if TYPE_CHECKING:
@@ -78,12 +79,15 @@ def generate(plan: Plan, checksums: Checksums | None = None, listener: Callable[
     checksums = checksums or Checksums()
     model = model_facts(plan.backbone)
     groups = share(plan, model)
-    places = {picture: places_of(picture, plan.folder, plan.shared, model) for group in groups for picture in group}
+    places = {picture: places_in(plan, picture, model) for group in groups for picture in group}
     found = {picture: look(each, picture.key, checksums) for picture, each in places.items()}
     absent = {picture for picture, each in found.items() if each is None}
+    if absent:
+        check_precision(plan)
     seconds = defaultdict(list)
+    here = device_here(plan.backbone["device"]) if absent else ""
     for picture, each in found.items():
-        if each is not None:
+        if each is not None and each.record["device"] == here:
             seconds[picture.label].append(each.record["seconds"])
     for line in plan.remarks:
         say_step("generate", line)
@@ -100,6 +104,20 @@ def generate(plan: Plan, checksums: Checksums | None = None, listener: Callable[
         return work_off(Job(plan, model, checksums, progress, places, absent), todo)
     finally:
         progress.close()
+
+
+def check_precision(plan: Plan) -> None:
+    """Refuse to make in another precision what the run folder holds, where none was asked for.
+
+    Of a run's processes one may find no GPU: what `auto` means there is another run's pictures.
+    """
+    other = other_precision(plan)
+    if plan.resolved["backbone"]["precision"] == AUTO and other is not None:
+        here = plan.backbone["precision"]
+        raise UsageError(
+            f"backbone.precision=auto: {here} here, and the panoramas in {plan.folder} were made in {other}; "
+            f"give backbone.precision={other}, or {here} to make them anew"
+        )
 
 
 def counted(plan: Plan, pictures: Collection[Picture]) -> str:
@@ -177,6 +195,7 @@ def open_studio(plan: Plan, model: ModelFacts) -> Studio:
     keep_freed_memory()
     say_step("generate", f"loading the model {model['id']}")
     backbone = open_backbone(plan.backbone)
+    say_step("generate", f"on {device_name(backbone)} in {backbone.precision}")
     if backbone.fingerprint != model["fingerprint"]:
         raise UsageError(f"backbone: the files of {model['id']} have changed since this run began; start it again")
     common = {
@@ -280,6 +299,10 @@ def develop(job: Job, group: Group, counted: int, studio: Studio) -> tuple[Tenso
     return images, sampled.cost.and_then(cost)
 
 
+def places_in(plan: Plan, picture: Picture, model: ModelFacts) -> tuple[Place, ...]:
+    return places_of(picture, plan.folder, plan.shared, model, plan.prompt_ids)
+
+
 def pictures(plan: Plan, model: ModelFacts) -> tuple[Picture, ...]:
     """Every picture of the plan once, references last."""
     return pictures_of((*plan.units, *plan.references), model)
@@ -303,7 +326,7 @@ def find_pictures(plan: Plan, model: ModelFacts) -> dict[Picture, Record | None]
     checksums = Checksums()
     found = {}
     for picture in pictures(plan, model):
-        each = look(places_of(picture, plan.folder, plan.shared, model), picture.key, checksums)
+        each = look(places_in(plan, picture, model), picture.key, checksums)
         found[picture] = None if each is None else each.record
     return found
 

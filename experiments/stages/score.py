@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from experiments.common.progress import report_images, say_step
-from experiments.panoramas.index import Index, Panorama
+from experiments.panoramas.index import Index, Panorama, other_precision
 from experiments.plan.plan import Plan
+from experiments.plan.references import made_by
 from experiments.results.study import study_of
 from experiments.stages.score_files import write_scores
 from experiments.stages.unwritable import unwritable_line
@@ -64,7 +65,7 @@ def score(plan: Plan, index: Index) -> None:
         print(f"score: features are not kept: {unwritable_line(cache.failure, plan)}", file=sys.stderr)
     if changed := index.changed():
         raise UsageError(f"{changed[0].png}: replaced or damaged while it was scored; give the same command again")
-    write_scores(plan.folder, study_of(plan), index.panoramas, scored)
+    write_scores(plan.folder, study_of(plan), index, scored)
     for line in without_number(config, scored):
         print(f"score: {line}", file=sys.stderr)
     keep_features(plan, index, scored)
@@ -102,7 +103,9 @@ def keep_features(plan: Plan, index: Index, scored: Scored) -> None:
     if not index.references or {each.unit for each in index.references} != set(plan.references):
         say_step("score", f"reference images are missing: {path} is not written")
         return
-    save_features(path, scored.references, scored.references_facts)
+    first = plan.references[0]
+    made = {} if plan.sources else made_by(first.method, first.settings, plan.backbone)
+    save_features(path, scored.references, scored.references_facts, made)
     say_step("score", f"reference features are written to {path}")
 
 
@@ -112,7 +115,10 @@ def check_index(plan: Plan, index: Index) -> None:
         raise_or_tell(plan, f"{missing} pictures could not be read")
         return
     if not index.panoramas:
-        raise UsageError(f"run_dir={plan.folder}: no panorama of these settings there; make them with stage=generate")
+        other = None if plan.sources else other_precision(plan)
+        advice = "make them with stage=generate" if other is None else f"those there are in {other}: give "
+        advice += "" if other is None else f"backbone.precision={other}"
+        raise UsageError(f"run_dir={plan.folder}: no panorama of these settings there; {advice}")
     if missing:
         raise_or_tell(plan, f"{missing} panoramas or reference images are missing", "make them with stage=generate")
     if len(index.fingerprints) > 1:

@@ -1,8 +1,9 @@
-"""What scoring leaves: study.json, panoramas.csv, replicates.csv, swaps.csv, scores.csv, and checksums of the CSVs.
+"""What scoring leaves: study.json, panoramas.csv, replicates.csv, swaps.csv, scores.csv, and checksums.
 
 They belong together, so all of them are whole on the disk before the first takes its place. The old scores go just
 before that and the new scores.csv comes last: whatever interrupts, there are the old files, the new ones, or no scores.
-`sha256sum -c scores.sha256` says whether one was cut or changed since.
+`sha256sum -c scores.sha256` says whether one was cut or changed since, `references.sha256` the same of the reference
+images that panoramas were held against.
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ SCORE_COLUMNS = ["method", "prompt", "metric", "value", "stderr", "n", "network"
 SWAP_COLUMNS = ["method", "against", "metric", "difference", "stderr", "p", "n", "prompts", "network"]
 REPLICATE_COLUMNS = ["method", "replicate", "metric", "value", "n", "network"]
 PANORAMA_COLUMNS = ["method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file", "key"]
-CHECKSUMS = "scores.sha256"
+CHECKSUMS, REFERENCES = "scores.sha256", "references.sha256"
 # scores.csv goes first: without it nothing else is taken for a scored run.
-DROPPED = ("scores.csv", "replicates.csv", "swaps.csv", CHECKSUMS)
+DROPPED = ("scores.csv", "replicates.csv", "swaps.csv", CHECKSUMS, REFERENCES)
 
 
-def write_scores(folder: Path, study: Study, panoramas: Sequence[Panorama], scored: Scored) -> None:
+def write_scores(folder: Path, study: Study, index: Index, scored: Scored) -> None:
     """Put the files of a scoring pass in place of those of the last one.
 
     Raises:
         Unwritable: the disk is full, ...; the old files are then still there.
     """
     csv = {
-        "panoramas.csv": panoramas_csv(folder, panoramas, scored.rows),
+        "panoramas.csv": panoramas_csv(folder, index.panoramas, scored.rows),
         "replicates.csv": csv_text(scored.replicates, REPLICATE_COLUMNS),
         "swaps.csv": csv_text(scored.swaps, SWAP_COLUMNS),
         "scores.csv": csv_text(scored.scores, SCORE_COLUMNS),
     }
     sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in csv.items())
-    files = {"study.json": json_text(asdict(study)), CHECKSUMS: sums, **csv}
+    references = reference_sums(folder, index)
+    files = {"study.json": json_text(asdict(study)), CHECKSUMS: sums, REFERENCES: references, **csv}
     write_together({folder / name: text for name, text in files.items()}, before=lambda: drop_scores(folder))
 
 
@@ -55,10 +57,24 @@ def drop_scores(folder: Path) -> None:
 
 
 def keep_panoramas(folder: Path, index: Index) -> None:
-    """Bring panoramas.csv up to date after generating; all scores go where a panorama was made anew."""
-    if written_rows(folder / "panoramas.csv") != index.rows:
+    """Bring panoramas.csv up to date after generating; all scores go where a picture was made anew."""
+    if written_rows(folder / "panoramas.csv") != index.rows or not same_references(folder, index):
         drop_scores(folder)
         write_whole(folder / "panoramas.csv", panoramas_csv(folder, index.panoramas))
+
+
+def reference_sums(folder: Path, index: Index) -> str:
+    """A line for each reference image, as `sha256sum` writes it."""
+    lines = [f"{each.record['png_sha256']}  {each.png.relative_to(folder).as_posix()}\n" for each in index.references]
+    return "".join(sorted(lines))
+
+
+def same_references(folder: Path, index: Index) -> bool:
+    """Whether the scores there are of these reference images; so they are where nothing is told of any."""
+    try:
+        return (folder / REFERENCES).read_text() == reference_sums(folder, index)
+    except OSError:  # scored before they were told, or not scored
+        return True
 
 
 def written_rows(path: Path) -> set[tuple[str, str]] | None:
@@ -82,6 +98,8 @@ def read_scores(folder: Path, index: Index) -> tuple[pd.DataFrame, pd.DataFrame]
         raise UsageError(f"run_dir={folder}: not scored yet; run stage=score")
     if written_rows(folder / "panoramas.csv") not in (None, index.rows):
         raise UsageError(f"run_dir={folder}: scores.csv is of other panoramas than those there; run stage=score")
+    if not same_references(folder, index):
+        raise UsageError(f"run_dir={folder}: scores.csv is of other reference images than those there; run stage=score")
     check_whole(folder)
     scores, panoramas = (read_numbers(folder / name) for name in ("scores.csv", "panoramas.csv"))
     if "key" not in panoramas:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.common.environment import environment
-from experiments.common.files import Unwritable, sweep_leftovers, write_json, write_whole
+from experiments.common.files import Unwritable, check_writable, sweep_leftovers, write_json, write_whole
 from experiments.common.progress import say_step
 from experiments.panoramas.index import Index, read_index
 from experiments.panoramas.records import Checksums
@@ -46,16 +46,26 @@ def run_stages(plan: Plan) -> None:
         print(estimate(plan), flush=True)
         return
     check_tracking(plan.tracking)
-    # Written first: a folder that cannot be written is found before minutes of work.
-    write_whole(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(plan.resolved))))
-    write_json(plan.folder / "environment.json", environment())
+    makes = plan.stage in (Stage.all, Stage.generate) and not plan.sources
+    if makes:  # first: a folder that cannot be written is found before minutes of work
+        write_configuration(plan)
+    else:
+        check_writable(plan.folder / "config.yaml")
+    if makes or not (plan.folder / "environment.json").exists():  # else it stays that of the making
+        write_json(plan.folder / "environment.json", environment())
     for folder in filter(None, (plan.folder, plan.shared)):
         sweep_leftovers(folder)
     say_step("run", f"{plan.name} in {plan.folder}")
     with tracked(plan) as tracking:
         work(plan, tracking)
+    if not makes:  # last: what is refused must not change what a finished run says of itself
+        write_configuration(plan)
     tracking.tell()
     print(f"run folder: {plan.folder}", flush=True)
+
+
+def write_configuration(plan: Plan) -> None:
+    write_whole(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(plan.resolved))))
 
 
 def work(plan: Plan, tracking: Tracking) -> None:
@@ -91,10 +101,16 @@ def finish(plan: Plan, before: Mapping[str, Any], index: Index | None = None, tr
     """
     from experiments.panoramas.claims import Claims
     from experiments.stages.score import score
-    from experiments.stages.score_files import keep_panoramas
+    from experiments.stages.score_files import keep_panoramas, written_rows
 
     claims = Claims(plan.folder)
-    with claims.awaited("score", "scores this run folder", plan.stage in (Stage.score, Stage.report)) as claim:
+    ours = None if index is None else index.rows
+
+    def mine_to_do() -> bool:
+        """Whether a process that scores does so without these panoramas: it began with fewer, or only scores."""
+        return plan.stage in (Stage.score, Stage.report) or written_rows(plan.folder / "panoramas.csv") != ours
+
+    with claims.awaited("score", "scores this run folder", mine_to_do) as claim:
         if claim is None:
             print(f"{claims.holder('score')} scores this run folder; nothing is left to do here", file=sys.stderr)
             return

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baselines import METHODS
 from experiments.panoramas.store import Unit, deciding, unit_key
 from experiments.stages.flops import calls, flops
 from syncdiffusion.errors import UsageError
@@ -103,7 +104,7 @@ def expected_work(plan: Plan) -> dict[str, float]:
     every = {unit.label: unit for unit in (*plan.units, *plan.references)}
     try:
         earlier = committed(RESULTS, plan.backbone, device_here(plan.backbone["device"]))
-    except UsageError:  # results that cannot be read: no reason to stop a run
+    except (UsageError, OSError, KeyError, ValueError):  # results that cannot be read: no reason to stop a run
         earlier = []
     for reckon in (
         lambda unit: predict([unit], plan.backbone, earlier) if earlier else None,
@@ -136,6 +137,8 @@ def committed(results: Path, backbone: Mapping[str, Any], device: str) -> list[K
             continue
         for label, mine in panoramas[panoramas["device"] == device].groupby("method"):
             entry = study.row(str(label))
+            if entry.method not in METHODS:  # of a plugin that is not there
+                continue
             found += [KnownTime(entry.method, entry.settings, seconds) for seconds in mine["seconds"]]
     return found
 

@@ -53,7 +53,7 @@ def test_run_folder_is_complete(compose, quiet, known_scores, capsys):
     assert names == {
         *("config.yaml", "environment.json", "study.json", "panoramas"),
         *("panoramas.csv", "scores.csv", "replicates.csv", "comparisons.csv", "table.md", "table.csv", "table.tex"),
-        *("swaps.csv", "scores.sha256"),
+        *("swaps.csv", "scores.sha256", "references.sha256"),
         *("figures", "report", "gallery.png", "comparison.png"),
     }
     panoramas, scores = pd.read_csv(plan.folder / "panoramas.csv"), pd.read_csv(plan.folder / "scores.csv")

@@ -50,6 +50,10 @@ def test_another_run_has_the_same_scores_without_the_squares(compose, tmp_path, 
     for name in ("scores.csv", "replicates.csv", "swaps.csv"):
         assert (second.folder / name).read_bytes() == (first.folder / name).read_bytes()
     assert file.read_bytes() == content
+    assert not [line for line in second.remarks if "reference.features" in line]
+    other = compose(*OPTIONS, f"reference.features={file}", "steps=2", "backbone.precision=bfloat16")
+    (line,) = [line for line in other.remarks if line.startswith(f"reference.features={file}: its images were made")]
+    assert "precision=bfloat16 (there float32), steps=2 (there 3)" in line
     fewer = compose(*OPTIONS, f"reference.features={file}", "prompts.texts=[a city]", f"run_dir={tmp_path / 'third'}")
     generate(fewer)
     score(fewer, read_index(fewer))  # the squares of one prompt alone

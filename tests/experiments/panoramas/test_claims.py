@@ -172,7 +172,7 @@ def test_a_stopped_process_loses_its_claim_and_knows(tmp_path, monkeypatch, hold
 def test_waiting_ends_when_the_holder_is_seen_alive(tmp_path, monkeypatch, capsys, holder):
     monkeypatch.setattr(claims, "LEASE", 1.0)
     process = holder(tmp_path, 1.0)
-    with Claims(tmp_path).awaited("it", "does this", forever=False) as claim:
+    with Claims(tmp_path).awaited("it", "does this", forever=lambda: False) as claim:
         assert claim is None
     assert capsys.readouterr().err.startswith(f"waiting for process {process.pid} on ")
 
@@ -186,7 +186,7 @@ def test_waiting_goes_on_until_the_holder_ends(tmp_path, holder):
 
     threading.Timer(1.0, release).start()
     began = time.monotonic()
-    with Claims(tmp_path).awaited("it", "does this", forever=True) as claim:
+    with Claims(tmp_path).awaited("it", "does this", forever=lambda: True) as claim:
         assert claim is not None and time.monotonic() - began >= 0.9
 
 

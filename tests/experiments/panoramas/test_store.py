@@ -3,15 +3,18 @@
 import errno
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from baselines import METHODS
 from experiments.common.files import write_whole
-from experiments.panoramas.records import made, read_whole
-from experiments.panoramas.store import Unit, save_panorama, slug, unit_key
+from experiments.panoramas.records import Checksums, made, read_whole
+from experiments.panoramas.store import Picture, Unit, look, places_of, save_panorama, settle, slug, unit_key
+from experiments.plan import plugins
 from syncdiffusion.errors import UsageError
 
 MODEL = {"id": "m", "revision": None, "fingerprint": "f", "precision": "float32"}
@@ -67,6 +70,33 @@ def test_keys_of_rings_alone_have_changed_since_rings_are_decoded_as_rings():
             for each in (content, content | {"decoder": "circular"})
         )
         assert unit_key(Unit("label", method, settings, "hills", 3), MODEL) == now != before
+
+
+def test_what_a_method_is_made_of_decides_the_picture_too(monkeypatch):
+    """A raised version; the content of a plugin's file, of a method or of a loss."""
+    plain, pulled = unit_key(UNIT, MODEL), Unit("label", "syncdiffusion", {"loss": "mine"}, "hills", 3)
+    before, keys = unit_key(pulled, MODEL), []
+    monkeypatch.setitem(METHODS, "multidiffusion", replace(METHODS["multidiffusion"], version=2))
+    keys.append(unit_key(UNIT, MODEL))
+    for code in ("a", "b"):
+        monkeypatch.setitem(plugins._code, ("method", "multidiffusion"), code)
+        monkeypatch.setitem(plugins._code, ("loss", "mine"), code)
+        keys.append(unit_key(UNIT, MODEL))
+        assert unit_key(pulled, MODEL) != before
+    assert len({plain, *keys}) == 4
+
+
+def test_a_record_says_of_its_place_what_the_run_does(tmp_path):
+    """Another run's id of the same prompt goes, and none is left where the run has none."""
+    picture, shared = Picture(saved(tmp_path / "a"), (UNIT,)), tmp_path / "shared"
+    for ids in ({"hills": "first"}, {"hills": "second"}, {}):
+        folder = tmp_path / f"run-{len(ids)}-{ids.get('hills')}"
+        places = places_of(picture, folder, shared, MODEL, ids)
+        before = places_of(picture, tmp_path / "a", shared, MODEL, {"hills": "old"})
+        assert settle([*before, *places], picture.key, Checksums()) is not None
+        assert read_whole(UNIT.png(folder)).get("prompt_id") == ids.get("hills")
+        assert look(places, picture.key, Checksums()).lacking == ()
+    assert "prompt_id" not in read_whole(places[-1].png)  # the shared one
 
 
 def test_saved_panorama_is_found_again(tmp_path):

@@ -106,3 +106,12 @@ def test_prompts_may_be_chosen_as_json(tmp_path):
 def test_the_embedded_model_tells_its_words():
     known = known_words(EMBEDDED_FOLDER)
     assert known is not None and {"mountain", "lighthouse", "anime", "of"} <= known and "cat" not in known
+
+
+def test_a_mark_within_a_prompt_ends_no_line(tmp_path):
+    """U+2028 parts lines of a text, not of a file; Windows' and the last line's ends are no part of a prompt."""
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("a lake\u2028at dawn\r\na city\n".encode())
+    assert [line.prompt for line in read_prompts(str(path))] == ["a lake\u2028at dawn", "a city"]
+    path.write_bytes('{"prompt": "a lake\u2028at dawn"}\n'.encode())
+    assert [line.prompt for line in read_prompts(str(path))] == ["a lake\u2028at dawn"]

@@ -17,7 +17,8 @@ from experiments.panoramas.index import read_index
 from experiments.results.study import read_results, study_of
 from experiments.stages.generate import generate
 from experiments.stages.score import score
-from experiments.stages.score_files import keep_panoramas
+from experiments.stages.score_files import keep_panoramas, read_scores
+from syncdiffusion.errors import UsageError
 
 OPTIONS = ["reference.count=2", "metrics.giqa_neighbours=2", "metrics.metrics=[fid,kid,giqa]"]
 
@@ -117,3 +118,31 @@ def test_time_left_is_told_at_the_pace_of_late(monkeypatch):
     assert lines[0].startswith("score: 103/200 images; ")
     # six lines ago 10 images less were done
     assert lines[-1] == "score: 139/200 images; 5 min 05 s left"
+
+
+def test_scores_go_where_a_reference_image_was_made_anew(compose, shown):
+    plan = compose(*OPTIONS)
+    generate(plan)
+    score(plan, read_index(plan))
+    other = compose(*OPTIONS, "reference.settings.steps=2")
+    generate(other)
+    with pytest.raises(UsageError, match="scores.csv is of other reference images than those there; run stage=score"):
+        read_scores(plan.folder, read_index(other))
+    keep_panoramas(plan.folder, read_index(other))
+    assert not (plan.folder / "scores.csv").exists()
+    score(other, read_index(other))
+    read_scores(plan.folder, read_index(other))
+
+
+def test_precision_of_other_panoramas_is_named(compose, tiny_settings):
+    """What `auto` means on a machine without a GPU is not what the others of a run have made."""
+    plan = compose("backbone.precision=bfloat16")
+    generate(plan)
+    other = compose()  # auto: float32 here
+    assert other.backbone["precision"] == "float32"
+    with pytest.raises(UsageError, match="no panorama of these settings there; .* give backbone.precision=bfloat16$"):
+        score(other, read_index(other))
+    changed = compose("prompts.texts=[hills by the sea,a lake]")
+    with pytest.raises(UsageError, match="^backbone.precision=auto: float32 here, .* in bfloat16; give"):
+        generate(changed)
+    assert generate(compose("backbone.precision=float32", "reference.count=0", "seeds.count=1")) == 4

@@ -21,7 +21,7 @@ from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan
 
 TABLES = ["panoramas.csv", "replicates.csv", "scores.csv", "swaps.csv"]
-SET = {"study.json", "scores.sha256", *TABLES}
+SET = {"study.json", "scores.sha256", "references.sha256", *TABLES}
 SMALLER = ["prompts.texts=[hills by the sea]"]  # half the panoramas: every file of the set differs
 
 

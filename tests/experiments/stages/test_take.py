@@ -136,3 +136,24 @@ def test_a_run_of_this_repository_is_taken_with_its_costs(compose, folder):
     assert (results.panoramas["seconds"] > 0).all() and results.study.reference_count == 2
     assert set(results.study.prompts) == set(made.prompts)
     assert set(results.scores["metric"]) == {"kid", "giqa"}  # nobody knows where windows met
+
+
+def test_a_run_folder_of_two_settings_is_refused(compose, folder):
+    """Gone on with at other settings, it holds pictures of both; scored as one method they would be nobody's."""
+    from experiments.stages.generate import generate
+
+    generate(compose("reference.count=0"))
+    (compose().folder / "config.yaml").write_text("")
+    assert plan_of(compose().folder, f"run_dir={folder.parent / 'again'}").units
+    generate(compose("reference.count=0", "seeds.count=1", "method.steps=2"))
+    with pytest.raises(UsageError, match="multidiffusion holds pictures made with steps=[23] and [23]; take those"):
+        plan_of(compose().folder, f"run_dir={folder.parent / 'again'}")
+
+
+def test_what_is_refused_changes_nothing_that_a_finished_run_says(compose, known_scores):
+    plan = compose("tracking=disabled", "metrics.metrics=[seam_score]", "reference.count=0")
+    run(plan)
+    before = digests(plan.folder)
+    with pytest.raises(UsageError, match="scores.csv is of other panoramas"):
+        run(compose("tracking=disabled", "seeds.count=1", "stage=report"))
+    assert digests(plan.folder) == before

@@ -8,7 +8,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pandas as pd
 
 from experiments.panoramas import claims
 from experiments.panoramas.claims import Claims
@@ -18,6 +21,7 @@ from experiments.panoramas.store import unit_key
 from experiments.plan.plan import Plan
 from experiments.stages import generate
 from experiments.stages.generate import model_facts, share
+from experiments.stages.score_files import keep_panoramas
 from experiments.stages.sequence import finish, run, versions_of_scores
 from tests.experiments.composing import compose_plan
 from tests.experiments.panoramas.test_claims import foreign
@@ -186,9 +190,26 @@ def test_scores_of_fewer_panoramas_are_not_up_to_date(compose, known_scores):
     assert not few.items() & versions_of_scores(plan.folder).items()
 
 
+def test_whoever_has_more_panoramas_waits_for_one_that_scores_fewer(compose, known_scores, monkeypatch):
+    monkeypatch.setattr(claims, "LEASE", 1.0)
+    fewer, plan = compose("tracking=disabled", "seeds.count=1"), compose("tracking=disabled")
+    generate.generate(fewer)
+    with ThreadPoolExecutor() as pool:
+        with Claims(plan.folder).held("score") as claim:
+            assert claim is not None
+            keep_panoramas(plan.folder, read_index(fewer))  # as the one that scores has done
+            waiting = pool.submit(run, plan)
+            time.sleep(3)  # several touches of the claim: its holder is seen to be alive
+            assert not waiting.done()
+        waiting.result(timeout=60)
+    assert len(pd.read_csv(plan.folder / "panoramas.csv")) == len(plan.units) and (plan.folder / "scores.csv").exists()
+
+
 def test_while_another_scores_the_others_end(compose, known_scores, monkeypatch, capsys):
     monkeypatch.setattr(claims, "LEASE", 1.0)
     plan = compose("tracking=disabled")
+    generate.generate(plan)
+    keep_panoramas(plan.folder, read_index(plan))
     with Claims(plan.folder).held("score") as claim:
         assert claim is not None
         run(plan)
