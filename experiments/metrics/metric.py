@@ -28,6 +28,7 @@ class Metric:
     note: the sentence that a table explains it with, where its name says nothing to a reader of the paper.
     depends_on_n: it depends on how many images there are (recall rises), so n stands beside it and unequal n do not
     compare.
+    flips: of a set, yet the mean of a number of each image, whose differences are tested as a panorama's are.
     multiple_of: another metric that it is a fixed multiple of: it is not tested again.
     unit: what a table divides it by. highest: of a row the highest is shown, not the mean.
     published_as: the name it has in results/published, "" for its own. ambiguous: what keeps a published number of this
@@ -42,6 +43,7 @@ class Metric:
     per_panorama: bool
     note: str = ""
     depends_on_n: bool = False
+    flips: bool = False
     multiple_of: str = ""
     unit: float = 1
     highest: bool = False

@@ -24,7 +24,8 @@ INK, PAPER, BLANK = "#1c1c1c", "#ffffff", "#e4e4e4"
 def write_gallery(folder: Path, units: Sequence[Unit], titles: dict[str, str]) -> Path:
     """Draw gallery.png; `titles` maps each label to its column's heading.
 
-    Of more than MOST_ROWS rows the first seeds of every prompt are shown. A panorama that is not there stays blank.
+    Of more than MOST_ROWS rows the first seeds of every prompt are shown, of more prompts the first ones. A panorama
+    that is not there stays blank.
     """
     from PIL import Image, ImageDraw
 
@@ -100,7 +101,7 @@ def choose_rows(units: Sequence[Unit]) -> list[tuple[str, int]]:
         if unit.seed not in seeds.setdefault(unit.prompt, []):
             seeds[unit.prompt].append(unit.seed)
     each = max(1, MOST_ROWS // len(seeds))
-    return [(prompt, seed) for prompt, known in seeds.items() for seed in known[:each]]
+    return [(prompt, seed) for prompt, known in seeds.items() for seed in known[:each]][:MOST_ROWS]
 
 
 def open_image(folder: Path, unit: Unit) -> Image | None:

@@ -23,6 +23,8 @@ SET_TEST = (  # of metrics of sets
     "p: of the difference being zero where it has a standard error; of the others of swapping labels, which asks "
     "whether the two sets differ in any way."
 )
+FLIPPED = " Precision and Mean-GIQA, means of a number of each image, are tested as panoramas are."
+BY_PROMPT = f"†: p ≤ {ALPHA} after Holm over the tests of a metric on all prompts."
 EMBEDDED = "The embedded miniature is not Stable Diffusion: never quote its numbers as the paper's."
 
 
@@ -135,7 +137,8 @@ def dagger_note(results: Results, there: list[Metric], compared: pd.DataFrame) -
     # A number without an error has no test of its own: the labels' asks more than whether the numbers differ.
     known = set(whole.loc[whole["low"].notna(), "metric"])
     of_labels = [metric.display for metric in there if metric.name in tested - known]
-    of_numbers = [metric.display for metric in there if not metric.per_panorama and metric.name in tested & known]
+    flipped = {metric.name for metric in there if metric.per_panorama or (metric.flips and study.shared_noise)}
+    of_numbers = [metric.display for metric in there if metric.name in (tested & known) - flipped]
     if of_numbers:
         how += f"; {', '.join(of_numbers)}: of the difference and its standard error"
     if of_labels:
@@ -174,7 +177,7 @@ def difference_note(results: Results) -> str:
     else:
         of_sets = (
             f"Of {sets}: the sets' numbers over the n pairs, ± half of a 95 % t interval where there is a standard "
-            f"error. {SET_TEST}"
+            f"error. {SET_TEST}{FLIPPED if any(metric.flips for metric in metrics_of(results)) else ''}"
         )
     return (
         "Difference: mean over n pairs of the same prompt and noise, ± half-width of its 95 % t interval; p of a "

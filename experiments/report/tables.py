@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from experiments.common.files import write_whole
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS
-from experiments.report.notes import difference_note, gain_note, notes_of, sentence, set_names
+from experiments.report.notes import BY_PROMPT, difference_note, gain_note, notes_of, sentence, set_names
 from experiments.report.sheet import Sheet, printed
 from experiments.report.sheets import comparison_sheet, gain_sheet, prompt_sheet, replicate_sheet, score_sheet
 from experiments.report.typeset import latex_table, markdown_table, markdown_text
 from experiments.results.gain import gains_kept
-from experiments.results.numbers import ALPHA, comparisons, main_table, metrics_of, titles
+from experiments.results.numbers import comparisons, main_table, metrics_of, titles
 from experiments.results.study import Results
 
 if TYPE_CHECKING:
@@ -114,11 +114,8 @@ def prompt_parts(results: Results, compared: pd.DataFrame) -> list[str]:
     if len(study.prompts) < 2 or not metrics:
         return []
     sets = set_names(results)
-    parts = [
-        "## By prompt",
-        f"Mean ± half-width of the 95 % t interval; bold: best of the row; †: p ≤ {ALPHA} after Holm over "
-        f"the tests of a metric's own table.{f' {sets} of a prompt stand in scores.csv.' if sets else ''}",
-    ]
+    of_sets = f" {sets} of a prompt stand in scores.csv." if sets else ""
+    parts = ["## By prompt", f"Mean ± half-width of the 95 % t interval; bold: best of the row; {BY_PROMPT}{of_sets}"]
     for metric in metrics:
         sheet = prompt_sheet(results, compared, metric)
         parts += [f"### {sheet.name}", markdown_sheet(sheet)]

@@ -80,9 +80,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if math.isfinite(share) else NOTHING
 
 
+JOINERS = "\u200c\u200d"  # of Persian words, of emoji
+
+
 def one_line(text: str) -> str:
-    """Without line breaks, control and invisible characters."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    """Without line breaks, control and invisible characters, but for those that join and part letters.
+
+    >>> one_line("a\\u200b lake\\n at dawn"), one_line("\\u06cc\\u200c\\u062e") == "\\u06cc\\u200c\\u062e"
+    ('a lake at dawn', True)
+    """
+    return " ".join("".join(each if each.isprintable() or each in JOINERS else " " for each in text).split())
 
 
 def markdown_text(text: str) -> str:

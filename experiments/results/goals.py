@@ -100,7 +100,8 @@ def unet_calls(results: Results, row: Row) -> float:
 
 def _paired(results: Results, metric: str, labels: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
     """Of each prompt the values of each label, by seed, where all of them have one."""
-    table = results.panoramas.pivot(index=["prompt", "seed"], columns="method", values=metric)[list(labels)].dropna()
+    table = results.panoramas.pivot(index=["prompt", "seed"], columns="method", values=metric)
+    table = table.reindex(columns=list(labels)).dropna()
     return [tuple(each.to_numpy().T) for _, each in table.groupby(level="prompt")]
 
 

@@ -112,7 +112,7 @@ def main_table(results: Results, compared: pd.DataFrame, prompt: str = ALL_PROMP
     lines = []
     for metric in (*metrics_of(results), *COSTS.values()):
         found = {row.label: estimate(results, row.label, metric, prompt) for row in results.study.rows}
-        best = best_labels(metric, found)
+        best = best_labels(metric, found) if comparable(results, metric) else set()
         for row in results.study.rows:
             each = found[row.label]
             made = how_measured(results, row.label, metric, each.n)
@@ -126,6 +126,13 @@ def main_table(results: Results, compared: pd.DataFrame, prompt: str = ALL_PROMP
                 | {"published_elsewhere": [(other, why) for other, why in apart if why]}
             )
     return pd.DataFrame(lines).sort_values("method", key=lambda c: c.map(list(heading).index), kind="stable")
+
+
+def comparable(results: Results, metric: Metric) -> bool:
+    """Whether rows can be told apart by a metric: not by costs on several devices, nor by memory on a CPU, where it is
+    the whole process's and stays what it once was."""
+    devices = set(results.panoramas["device"].dropna())
+    return metric.name not in COSTS or (len(devices) < 2 and not (metric.highest and "cpu" in devices))
 
 
 def best_labels(metric: Metric, found: dict[str, TableNumber]) -> set[str]:

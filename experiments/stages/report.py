@@ -26,9 +26,10 @@ def report(plan: Plan, index: Index) -> str:
     read_scores(plan.folder, index)  # refuses scores of other panoramas
     keep_headings(plan)
     units, headings = [each.unit for each in index.panoramas], titles_of(plan)
+    table = rebuild(plan.folder, page=True)  # first: pictures take time and memory, and no number should wait for them
     write_gallery(plan.folder, units, headings)
     write_comparison(plan.folder, units, headings)
-    return rebuild(plan.folder, page=True)
+    return table
 
 
 def titles_of(plan: Plan) -> dict[str, str]:

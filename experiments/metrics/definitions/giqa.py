@@ -74,7 +74,7 @@ METRIC = SetMetric(
     name="giqa",
     place=30,
     measurement=INCEPTION,
-    column=Metric("giqa", "Mean-GIQA", "higher", per_panorama=False),
+    column=Metric("giqa", "Mean-GIQA", "higher", per_panorama=False, flips=True),
     enough=_enough,
     estimate=_estimate,
     compare=_compare,

@@ -35,7 +35,7 @@ METRIC = SetMetric(
     name="precision",
     place=26,
     measurement=INCEPTION,
-    column=Metric("precision", "Precision", "higher", per_panorama=False),
+    column=Metric("precision", "Precision", "higher", per_panorama=False, flips=True),
     enough=lambda x, y, config: two_of_each(x, y, config) and len(y) > config.manifold_neighbours,
     estimate=_estimate,
     compare=_compare,

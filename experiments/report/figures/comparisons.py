@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 Point = tuple[Interval, Interval]  # across and up
 
 FRONT_FROM = 4  # rows; with fewer the eye needs no help
+MOST_PROMPTS = 60  # of one figure, which a page must hold
 LONGEST_PROMPT = 50  # characters to a line, of which there are two at most
 
 
@@ -159,14 +160,19 @@ def prompts_figure(results: Results) -> Figure | None:
     against, panoramas, shown = results.study.compare_with, results.panoramas, coherence_metric()
     labels = [row.label for row in rows_there(results) if row.label != against]
     prompts = [prompt for prompt in results.study.prompts if (panoramas["prompt"] == prompt).any()]
+    left_out = len(prompts) - MOST_PROMPTS
+    prompts = prompts[:MOST_PROMPTS]
     if shown not in panoramas or not any(difference(results, label, shown) for label in labels):
         return None
     lines: list[str | None] = [*prompts, *([None] if len(prompts) > 1 else [])]  # None: all prompts together
     figure = new_figure(TWO_COLUMNS, 26 + len(lines) * (3 + 3.2 * len(labels)))
     axes = figure.subplots()
+    named: set[str] = set()  # a row may have no pair of the first prompt
     for height, prompt in enumerate(lines):
         for place, label in enumerate(labels):
-            draw_differences(axes, height + (place - (len(labels) - 1) / 2) * 0.7 / len(labels), results, label, prompt)
+            at = height + (place - (len(labels) - 1) / 2) * 0.7 / len(labels)
+            if draw_differences(axes, at, results, label, prompt, named=label not in named):
+                named.add(label)
     if None in lines:
         axes.axhline(len(prompts) - 0.5, color="#404040", linewidth=0.6)
     title, colour = short(titles(results.study)[against]), marks(results.study)[against][0]
@@ -178,25 +184,33 @@ def prompts_figure(results: Results) -> Figure | None:
     axes.set_xlabel(f"Δ {METRICS[shown].display} to {title}\n← more coherent than {title}   |   less coherent →")
     legend(figure, axes)
     what = f"A dot is a seed: the same prompt and noise as {title}'s; marks: means with 95 % intervals"
+    if not results.study.shared_noise:
+        what = f"Differences of means to {title} on the same prompts, each row of its own noise, with 95 % intervals"
+    if left_out > 0:
+        what += f"; {left_out} more prompts are among `all prompts` alone"
     caption(figure, f"{what}; {about(results, panoramas_each(results, [*labels, against]))}")
     return figure
 
 
-def draw_differences(axes: Axes, height: float, results: Results, label: str, prompt: str | None) -> None:
-    """One row's differences at one height: dots of the seeds, the mean and its interval; `prompt` None for all."""
+def draw_differences(axes: Axes, height: float, results: Results, label: str, prompt: str | None, named: bool) -> bool:
+    """One row's differences at one height: dots of the seeds, the mean and its interval; whether there are any.
+
+    prompt: None for all. named: whether the legend takes the row's name from here.
+    """
     colour, marker = marks(results.study)[label]
     found = difference(results, label, coherence_metric(), prompt)
     if found is None:
-        return
-    if prompt is not None:
+        return False
+    if prompt is not None and results.study.shared_noise:
         a, b = paired_values(results.panoramas, label, results.study.compare_with, coherence_metric(), prompt)
         dots = {"color": colour, "markersize": 4.5, "markeredgewidth": 0, "alpha": 0.45}
         axes.plot(a - b, np.full(len(a), height - 0.07), ".", **dots)
     height += 0.07
     axes.plot([found.low, found.high], [height, height], color=colour, linewidth=1.4, solid_capstyle="butt")
-    name = titles(results.study)[label] if prompt == results.study.prompts[0] else None
+    name = titles(results.study)[label] if named else None
     edge = {"markeredgecolor": "white", "markeredgewidth": 0.6}
     axes.plot(found.mean, height, marker, color=colour, markersize=5.5, label=name and short(name), **edge)
+    return True
 
 
 def wrapped(prompt: str) -> str:

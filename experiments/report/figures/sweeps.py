@@ -79,7 +79,8 @@ def paired_figure(results: Results, setting: str) -> Figure | None:
     legend(figure, panels[0])
     of_sets = [METRICS[metric].display for metric in found if not METRICS[metric].per_panorama]
     blocks = f" ({', '.join(of_sets)}: on the same block of seeds)" if of_sets and results.swaps is None else ""
-    what = f"Δ: difference to {short(titles(results.study)[against])} on the same prompt and noise{blocks}"
+    common = "prompt and noise" if results.study.shared_noise else "prompts, each row of its own noise"
+    what = f"Δ: difference to {short(titles(results.study)[against])} on the same {common}{blocks}"
     caption(figure, f"{what}; means with 95 % intervals; {about(results, panoramas_each(results, labels))}")
     return figure
 

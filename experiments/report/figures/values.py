@@ -12,7 +12,7 @@ from baselines import facts
 from experiments.metrics.catalogue import METRICS
 from experiments.report.page.overlay import windows_of
 from experiments.results.inference import Interval, mean_interval, paired_comparison, paired_replicates, paired_values
-from experiments.results.numbers import COSTS, INTERVAL, estimate, swap_comparison
+from experiments.results.numbers import COSTS, INTERVAL, STDERR, estimate, swap_comparison, without_pairs
 from experiments.results.study import Results, Row, Study
 
 LEAST_REPLICATES = 3  # with two the t interval is thirteen standard errors wide on either side
@@ -54,27 +54,32 @@ def headline_metric() -> str:
 def value_of(results: Results, label: str, metric: str) -> Interval | None:
     """A row's value with its 95 % interval; None where it was not measured.
 
-    Per-panorama metrics and seconds: the mean over panoramas. Set-level metrics: the number of the whole set, as wide
-    as the t interval of its replicates, or, where those are too few, as 1.96 of its standard errors on either side.
+    Per-panorama metrics and seconds: the mean over panoramas. Set-level metrics: the number of the whole set, with 1.96
+    of its standard errors on either side; where it has none, as wide as the t interval of its replicates.
     """
     found = estimate(results, label, (METRICS | COSTS)[metric])
     if not np.isfinite(found.value):
         return None
     if found.kind == INTERVAL:
         return Interval(found.value, found.low, found.high, found.n)
-    frame = results.replicates
-    blocks = mean_interval(frame.loc[(frame["method"] == label) & (frame["metric"] == metric), "value"])
-    half = blocks.half_width if blocks.n >= LEAST_REPLICATES else NORMAL * found.plus_minus
+    half = NORMAL * found.plus_minus
+    if found.kind != STDERR:
+        frame = results.replicates
+        blocks = mean_interval(frame.loc[(frame["method"] == label) & (frame["metric"] == metric), "value"])
+        half = blocks.half_width if blocks.n >= LEAST_REPLICATES else np.nan
     return Interval(found.value, found.value - half, found.value + half, found.n)
 
 
 def difference(results: Results, label: str, metric: str, prompt: str | None = None) -> Interval | None:
-    """A row less the row compared with, pair by pair; None without pairs.
+    """A row less the row compared with, pair by pair; None where there is nothing to compare.
 
-    Per-panorama metrics: the same prompt and noise. Set-level metrics: the difference of the whole sets as label swaps
-    found it, else replicates, three at least.
+    Per-panorama metrics: the same prompt and noise; where noise is not shared, prompt by prompt. Set-level metrics: the
+    difference of the whole sets as label swaps found it, else replicates, three at least.
     """
     against = results.study.compare_with
+    if METRICS[metric].per_panorama and not results.study.shared_noise:
+        apart = without_pairs(results, label, against, METRICS[metric], prompt)
+        return Interval(apart.difference, apart.low, apart.high, apart.n) if apart.n else None
     if METRICS[metric].per_panorama:
         pairs = paired_values(results.panoramas, label, against, metric, prompt)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.catalogue import METRICS
-from experiments.report.notes import EMBEDDED, closing, one_picture
+from experiments.report.notes import EMBEDDED, apart, closing, one_picture, seeds_told
 from experiments.report.page.overlay import windows_of
 from experiments.results.numbers import titles
 from experiments.results.study import Results, Row, Study
@@ -39,6 +39,9 @@ def page_content(
     }
 
 
+SAMPLERS = {"ddim": "DDIM", "ddpm": "DDPM", "euler": "Euler", "dpmpp": "DPM-Solver++ 2M"}
+
+
 def facts_shown(results: Results) -> list[tuple[str, str]]:
     """The header: (name, value) of what a reader must know beside the numbers."""
     study, canvas = results.study, results.study.canvas
@@ -61,12 +64,25 @@ def facts_shown(results: Results) -> list[tuple[str, str]]:
             f"{canvas['height']}×{canvas['width']} px, windows of {canvas['window']} px every "
             f"{canvas['stride']} latent cells",
         ),
-        ("sampling", f"{canvas['steps']} DDIM steps, guidance scale {canvas['guidance_scale']:g}"),
+        ("sampling", f"{canvas['steps']} steps, guidance scale {canvas['guidance_scale']:g}; {samplers(study)}"),
+        *([("at settings of their own", "; ".join(titled))] if (titled := apart(study)) else []),
         *counts_shown(study, str(most) if least == most else f"{least} to {most}"),
         *([("reference", f"{study.reference_count} squares per prompt")] if study.reference_count else []),
         *rings_shown(study),
         ("metric networks", study.networks),
     ]
+
+
+def samplers(study: Study) -> str:
+    """By whom each row was sampled: of a setting that came later the older rows had what there was, DDIM."""
+    rows: dict[str, list[str]] = {}
+    for row, title in zip(study.rows, titles(study).values(), strict=True):
+        name = str(row.settings.get("sampler", "ddim"))
+        rows.setdefault(SAMPLERS.get(name, name), []).append(title)
+    if len(rows) == 1:
+        return next(iter(rows))
+    most = max(rows, key=lambda name: len(rows[name]))
+    return ", ".join([most, *(f"{name}: {', '.join(its)}" for name, its in rows.items() if name != most)])
 
 
 def rings_shown(study: Study) -> list[tuple[str, str]]:
@@ -81,7 +97,7 @@ def counts_shown(study: Study, panoramas: str) -> list[tuple[str, str]]:
         return [("prompt", study.prompts[0]), ("seed", str(study.seeds["first"]))]
     return [
         ("prompts", str(len(study.prompts))),
-        ("seeds", f"{study.seeds['count']} per prompt, from {study.seeds['first']}"),
+        ("seeds", f"{seeds_told(study)}, from {study.seeds['first']}"),
         ("panoramas per method", panoramas),
     ]
 

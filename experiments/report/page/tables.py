@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.catalogue import ALL_PROMPTS
-from experiments.report.notes import difference_note, meaning_notes
+from experiments.report.notes import BY_PROMPT, difference_note, meaning_notes
 from experiments.report.sheet import WORD, Sheet, SheetCell
 from experiments.report.sheets import ARROWS, comparison_sheet, score_sheet
 from experiments.results.numbers import main_table, no_comparisons
@@ -31,7 +31,8 @@ def table_sections(folder: Path, results: Results) -> list[dict[str, Any]]:
     prompts = results.study.prompts
     if len(prompts) > 1:
         sheets = [score_sheet(results, main_table(results, known, each), each) for each in prompts]
-        sections.append(section("by-prompt", "Prompt by prompt", ["As above, of one prompt."], sheets))
+        note = f"As above, of one prompt, but for {BY_PROMPT} Sets are not tested by prompt."
+        sections.append(section("by-prompt", "Prompt by prompt", [note], sheets))
     if compared is not None and len(compared):
         sheets = [comparison_sheet(rows, results.study) for _, rows in compared.groupby("prompt", sort=False)]
         sections.append(section("comparisons", "Compared pair by pair", [difference_note(results)], sheets))

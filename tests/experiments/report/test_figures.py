@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from experiments.report.figures.style import (
     place_labels,
 )
 from experiments.report.figures.sweeps import cost_figure, curves_figure, paired_figure
-from experiments.report.figures.values import scale_of, swept_axis, swept_settings, value_of
+from experiments.report.figures.values import difference, scale_of, swept_axis, swept_settings, value_of
+from experiments.results.numbers import comparisons
 from experiments.results.study import Results, read_results
 from syncdiffusion.geometry.windows import place_windows
 from tests.experiments.composing import REPOSITORY
@@ -252,14 +254,44 @@ def test_unfinished_and_small_runs_are_drawn_as_far_as_they_go():
     assert figures_of(synthetic_results("experiment=panorama")) == {}
 
 
-def test_kid_is_as_wide_as_its_replicates_say_else_its_standard_error(skip):
-    blocks = skip.replicates.query("method == 'first_n=3' and metric == 'kid'")["value"].to_numpy()
+def test_kid_is_as_wide_as_its_standard_error_says_else_its_replicates(skip):
+    """As in the tables; of results of a former version, which have none, the replicates tell."""
     value = skip.scores.query("method == 'first_n=3' and metric == 'kid'")["value"].item()
-    found = value_of(skip, "first_n=3", "kid")
+    assert value_of(skip, "first_n=3", "kid").high == pytest.approx(value + 1.96 * 0.004)
+    blocks = skip.replicates.query("method == 'first_n=3' and metric == 'kid'")["value"].to_numpy()
+    bare = Results(skip.study, skip.panoramas, skip.scores.assign(stderr=np.nan), skip.replicates)
+    found = value_of(bare, "first_n=3", "kid")
     half = stats.t.ppf(0.975, len(blocks) - 1) * blocks.std(ddof=1) / np.sqrt(len(blocks))
     assert (found.mean, found.low, found.high) == pytest.approx((value, value - half, value + half))
-    few = Results(skip.study, skip.panoramas, skip.scores, skip.replicates[skip.replicates["replicate"] < 2])
-    assert value_of(few, "first_n=3", "kid").high == pytest.approx(value + 1.96 * 0.004)
+    few = Results(bare.study, bare.panoramas, bare.scores, bare.replicates[bare.replicates["replicate"] < 2])
+    assert np.isnan(value_of(few, "first_n=3", "kid").high)
+
+
+def test_figures_draw_no_pairs_where_noise_is_not_shared(table1):
+    """The tables' Welch intervals, no dots, and captions that claim nothing of one noise; every row has its name."""
+    apart = replace(table1, study=replace(table1.study, shared_noise=False))
+    table = comparisons(apart).set_index(["prompt", "method", "metric"])
+    for prompt in (None, table1.study.prompts[0]):
+        found = difference(apart, "multidiffusion", "intra_lpips", prompt)
+        line = table.loc[(prompt or "all", "multidiffusion", "intra_lpips")]
+        assert (found.mean, found.low, found.high, found.n) == tuple(line[["difference", "low", "high", "n"]])
+    first = table1.study.prompts[0]
+    lacking = (table1.panoramas["method"] == "multidiffusion") & (table1.panoramas["prompt"] == first)
+    figure = prompts_figure(replace(apart, panoramas=table1.panoramas[~lacking]))
+    axes = figure.axes[0]
+    assert not [line for line in axes.lines if line.get_marker() == "."]
+    texts = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "each row of its own noise" in texts and "same prompt and noise" not in texts
+    labels = [line.get_label() for line in axes.lines]
+    assert {"MultiDiffusion", "Blended latent diffusion"} <= set(labels) and labels.count("MultiDiffusion") == 1
+
+
+def test_of_very_many_prompts_the_first_are_drawn():
+    texts = ",".join(f"p{i}" for i in range(70))
+    many = synthetic_results("experiment=table1", "seeds.count=1", f"prompts.texts=[{texts}]")
+    figure = prompts_figure(many)
+    assert len(figure.axes[0].get_yticks()) == 61
+    assert "10 more prompts are among" in " ".join(text.get_text() for text in figure.findobj(Text))
 
 
 def test_labels_keep_clear_of_points_and_each_other():

@@ -134,3 +134,10 @@ def test_the_command_reads_a_committed_folder(capsys):
     assert "| UNet calls, share of MultiDiffusion's | ≤ 0.4 | 1 | missed |" in told
     assert "gain in Intra-LPIPS | ≥ 0.95 |" in told
     assert main(["results/mini/approximations"]) == 2
+
+
+def test_a_row_without_panoramas_is_told_in_a_line():
+    made = results(0.3)
+    unfinished = replace(made, panoramas=made.panoramas[made.panoramas["method"] != "multidiffusion"])
+    with pytest.raises(UsageError, match=f"^row={ROW}: no panorama has an Intra-LPIPS by all three methods"):
+        goals(unfinished, ROW)

@@ -115,6 +115,8 @@ def test_gallery_shows_the_first_seeds_of_every_prompt():
     assert len(rows) == 5 * (gallery.MOST_ROWS // 5)
     assert {prompt for prompt, _ in rows} == {f"p{i}" for i in range(5)}
     assert rows[:2] == [("p0", 0), ("p0", 1)]
+    many = choose_rows(units(["a"], [f"p{i}" for i in range(1000)], range(2)))
+    assert many == [(f"p{i}", 0) for i in range(gallery.MOST_ROWS)]
 
 
 def test_comparison_stacks_the_methods_of_each_prompts_first_seed(tmp_path):
