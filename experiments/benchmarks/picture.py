@@ -1,4 +1,5 @@
-"""The rows of a sweep as a figure: seconds and peak memory over the values of the setting, a line for each sampler."""
+"""The rows of a sweep as a figure: seconds over the values of the setting, a line for each sampler; of a GPU also peak
+memory."""
 
 from __future__ import annotations
 
@@ -33,8 +34,10 @@ def write_sweep_figure(folder: Path, name: str, rows: Sequence[Mapping[str, Any]
 
 def sweep_figure(rows: Sequence[Mapping[str, Any]], over: str, device: str) -> Figure:
     figure = new_figure(TWO_COLUMNS, 62)
-    panels = figure.subplots(1, len(PANELS))
-    for axes, (column, (title, unit)) in zip(panels, PANELS.items(), strict=True):
+    # A CPU's peak is the process's, which keeps what the sampler before took: it tells samplers apart by no means.
+    shown = {name: panel for name, panel in PANELS.items() if name == "seconds" or rows[0]["device"] != "cpu"}
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (column, (title, unit)) in zip(panels, shown.items(), strict=True):
         for sampler in dict.fromkeys(row["sampler"] for row in rows):
             mine = [row for row in rows if row["sampler"] == sampler]
             x = [row[over] / row["height"] if over == "width" else row[over] for row in mine]
