@@ -146,7 +146,8 @@ class Backbone:
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.dtype)
         scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.dtype)
         scheduler.set_timesteps(count)
-        if float(scheduler.alphas_cumprod[int(scheduler.timesteps[0])]) == 0:  # x0 of noise alone: nothing over nothing
+        whole = scheduler.config.rescale_betas_zero_snr
+        if whole and float(scheduler.alphas_cumprod[int(scheduler.timesteps[0])]) == 0:  # x0 of noise alone is 0 / 0
             raise UsageError(
                 "scheduler: rescale_betas_zero_snr with timestep_spacing=trailing begins at a step without any signal, "
                 "of which no noise can be told; use timestep_spacing=leading"
