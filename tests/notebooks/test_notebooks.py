@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -78,3 +79,14 @@ def test_notebook_is_clean(name):
     for cell in read(name).cells:
         assert "execution" not in cell.metadata
         assert cell.source.strip() and len(cell.source.splitlines()) <= 22
+
+
+@pytest.mark.parametrize(("name", "folder"), [("tables", "table1"), ("ablations", "ablation_skip")])
+def test_what_a_notebook_shows_are_the_committed_results(name, folder):
+    """Run it again where this fails: `jupyter execute --inplace`. To four digits, as it shows them."""
+    outputs = [output for cell in read(name).cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = set(re.findall(r"-?\d\.\d+", "\n".join(map(text_of, outputs))))
+    compared = pd.read_csv(REPOSITORY / "results" / "mini" / folder / "comparisons.csv")
+    lines = compared[(compared["prompt"] == "all") & (compared["metric"] == "intra_lpips")]
+    wanted = {f"{value:.4f}" for name in ("difference", "low", "high", "p_holm") for value in lines[name].dropna()}
+    assert len(wanted) > 4 and {value for value in wanted if value != "-0.0000"} <= shown
