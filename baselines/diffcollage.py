@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
-from syncdiffusion.geometry.sizes import check_pixels
+from syncdiffusion.geometry.sizes import check_one_row, check_pixels
 from syncdiffusion.method import Corners, Method
 from syncdiffusion.method_settings import StartSettings, window_batch_setting
 from syncdiffusion.settings import setting
@@ -93,8 +93,7 @@ def corners(settings: DiffCollageSettings, square: Square) -> Corners:
     if 2 * half != square.window:
         raise UsageError(f"diffcollage: halves windows, and this model's have {square.window} cells; use another model")
     width = check_pixels("width", settings.width, square.factor, square.window, half)
-    if settings.height != square.pixels:
-        raise UsageError(f"height={settings.height}: a chain of windows is one window high; use {square.pixels}")
+    check_one_row(settings.height, square.pixels)
     if settings.ring and width < 3 * half:
         raise UsageError(f"width={settings.width}: a ring has three windows; use {3 * half * square.factor} or more")
     return tuple((0, left) for left in range(0, width if settings.ring else width - half, half))
