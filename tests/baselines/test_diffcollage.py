@@ -77,7 +77,7 @@ def test_calls_are_counted(tiny, monkeypatch, ring):
     ("changes", "told"),
     [
         ({"width": 72}, "width=72: "),
-        ({"height": 128}, "height=128: a chain"),
+        ({"height": 128}, "height=128: this method.s windows lie in one row; use 64"),
         ({"width": 64, "ring": True}, "width=64"),
     ],
 )
