@@ -193,9 +193,9 @@ def open_studio(plan: Plan, model: ModelFacts) -> Studio:
     from syncdiffusion.memory import keep_freed_memory
 
     keep_freed_memory()
-    say_step("generate", f"loading the model {model['id']}")
+    device = device_here(plan.backbone["device"])
+    say_step("generate", f"loading the model {model['id']}, in {model['precision']} on {device}")
     backbone = open_backbone(plan.backbone)
-    say_step("generate", f"on {device_name(backbone)} in {backbone.precision}")
     if backbone.fingerprint != model["fingerprint"]:
         raise UsageError(f"backbone: the files of {model['id']} have changed since this run began; start it again")
     common = {

@@ -180,7 +180,7 @@ def test_what_takes_long_is_said_before_it_begins(tiny_settings, tmp_path):
         f"run: run in {name}",
         "generate: 2 panoramas and 1 reference image to make, 0 there",
         "generate: loading libraries",
-        f"generate: loading the model {Path(compose_plan(words).backbone['path']).name}",
+        f"generate: loading the model {Path(compose_plan(words).backbone['path']).name}, in float32 on cpu",
     ]
     assert told[4].startswith("[1/3] multidiffusion, seed 0, 'hills'") and told[-1].startswith("[3/3] ")
 
