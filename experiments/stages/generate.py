@@ -84,17 +84,17 @@ def generate(plan: Plan, checksums: Checksums | None = None, listener: Callable[
     absent = {picture for picture, each in found.items() if each is None}
     if absent:
         check_precision(plan)
-    seconds = defaultdict(list)
-    here = device_here(plan.backbone["device"]) if absent else ""
-    for picture, each in found.items():
-        if each is not None and each.record["device"] == here:
-            seconds[picture.label].append(each.record["seconds"])
     for line in plan.remarks:
         say_step("generate", line)
     say_step("generate", f"{counted(plan, absent)} to make, {len(found) - len(absent)} there")
     if absent:  # before any claim is held: what is imported ends at once when it is interrupted
         load_libraries("generate")
         tell_unknown_words(plan)
+    seconds = defaultdict(list)
+    here = device_here(plan.backbone["device"]) if absent else ""
+    for picture, each in found.items():
+        if each is not None and each.record["device"] == here:
+            seconds[picture.label].append(each.record["seconds"])
     known = {label: sum(each) / len(each) for label, each in seconds.items()}
     work = functools.partial(expected_work, plan)
     labels = (picture.label for picture in absent)
