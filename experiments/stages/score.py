@@ -116,8 +116,9 @@ def check_index(plan: Plan, index: Index) -> None:
         return
     if not index.panoramas:
         other = None if plan.sources else other_precision(plan)
-        advice = "make them with stage=generate" if other is None else f"those there are in {other}: give "
-        advice += "" if other is None else f"backbone.precision={other}"
+        advice = "make them with stage=generate"
+        if other is not None:
+            advice = f"those there are in {other}: give backbone.precision={other}"
         raise UsageError(f"run_dir={plan.folder}: no panorama of these settings there; {advice}")
     if missing:
         raise_or_tell(plan, f"{missing} panoramas or reference images are missing", "make them with stage=generate")
