@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import pandas as pd
 import pytest
 
 from experiments.panoramas.store import Unit
@@ -130,7 +131,14 @@ def test_rates_of_another_model_of_the_same_name_are_not_taken(monkeypatch):
     """The miniature that was trained anew is no longer the one that the committed results are of."""
     plan = compose_plan(["experiment=demo", "backbone.precision=float32", "backbone.device=cpu"])
     measured = expected_work(plan)
-    assert measured.keys() == {*plan.labels, "stable_diffusion"} and 80 < measured["syncdiffusion"] < 100  # seconds
+    # The mean of what the committed results have of these settings in float32 (heldout widens gradients), by any label.
+    folders = {"demo": "syncdiffusion", "ablation_weight": "weight=20"}
+    seconds = [
+        pd.read_csv(RESULTS / "mini" / folder / "panoramas.csv").query("method == @label")["seconds"]
+        for folder, label in folders.items()
+    ]
+    assert measured.keys() == {*plan.labels, "stable_diffusion"}
+    assert measured["syncdiffusion"] == pytest.approx(pd.concat(seconds).mean(), rel=1e-9)
     monkeypatch.setattr(models, "fingerprint", lambda *words: "another")
     assert committed(RESULTS, plan.backbone, "cpu") == []
     every = {unit.label: unit for unit in (*plan.units, *plan.references)}
