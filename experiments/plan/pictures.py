@@ -153,10 +153,10 @@ def check_one_making(source: Path, pictures: Sequence[GivenPicture]) -> None:
         made = deciding(str(record.get("method")), record["settings"])
         made |= {f"backbone.{name}": model.get(name) for name in ("fingerprint", "precision")}
         before = first.setdefault(each.method, made)
-        for name in before:
-            if made.get(name) != before[name]:
+        for name in {**before, **made}:  # a setting that came later is told only where it is not as it always was
+            if made.get(name) != before.get(name):
                 raise UsageError(
-                    f"pictures={source}: {each.method} holds pictures made with {name}={before[name]} and "
+                    f"pictures={source}: {each.method} holds pictures made with {name}={before.get(name)} and "
                     f"{made.get(name)}; take those of one run into a folder of their own"
                 )
 

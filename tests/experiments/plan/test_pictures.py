@@ -167,3 +167,16 @@ def test_noise_makes_pairs(tmp_path):
         shared(*own, chosen=True)
     untold = ("a", 0, ""), ("b", 0, "")
     assert shared(*untold, chosen=True) and not shared(*untold)
+
+
+def test_a_setting_that_only_later_records_tell_parts_pictures_too(tmp_path):
+    """At the value of old, such as DDIM's, a record's settings are as if it were not there."""
+    record = {"prompt": LAKE, "method": "multidiffusion", "model": {"fingerprint": "f", "precision": "float32"}}
+    for seed, settings in enumerate(({"steps": 3}, {"steps": 3, "sampler": "ddim"}, {"steps": 3, "sampler": "euler"})):
+        draw(tmp_path / "a" / LAKE / f"{seed}.png").with_suffix(".json").write_text(
+            json.dumps(record | {"settings": settings})
+        )
+        if seed == 1:
+            assert len(read_given(tmp_path, {}).pictures) == 2
+    with pytest.raises(UsageError, match="a holds pictures made with sampler=None and euler; take those of one run"):
+        read_given(tmp_path, {})
