@@ -17,22 +17,31 @@ from experiments.results.study import Results
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_PROMPTS = 60  # one by one: of a thousand prompts the tables alone would take tens of megabytes of the page
 TEXTS = {"prompt": str, "method": str, "against": str}  # also one that reads "10" or "null"
 
 
 def table_sections(folder: Path, results: Results) -> list[dict[str, Any]]:
-    """The whole set with what others published, several prompts one by one, and folder/comparisons.csv if any."""
+    """The whole set with what others published, several prompts one by one, and folder/comparisons.csv if any.
+
+    Of more than MOST_PROMPTS prompts the tables of all together alone; a note says where the others' numbers are.
+    """
     compared = read_comparisons(folder)
     known = no_comparisons() if compared is None else compared
     whole = main_table(results, known)
     sheet = score_sheet(results, whole)
     notes = [*meaning_notes(results, whole, known), *(f"[{each}] {text}" for each, text in sheet.footnotes.items())]
-    sections = [section("results", "Results", notes, [sheet])]
     prompts = results.study.prompts
-    if len(prompts) > 1:
+    one_by_one = len(prompts) <= MOST_PROMPTS
+    if not one_by_one:
+        notes.append(f"Numbers of each of the {len(prompts)} prompts are in scores.csv and comparisons.csv, not here.")
+    sections = [section("results", "Results", notes, [sheet])]
+    if len(prompts) > 1 and one_by_one:
         sheets = [score_sheet(results, main_table(results, known, each), each) for each in prompts]
         note = f"As above, of one prompt, but for {BY_PROMPT} Sets are not tested by prompt."
         sections.append(section("by-prompt", "Prompt by prompt", [note], sheets))
+    if compared is not None and not one_by_one:
+        compared = compared[compared["prompt"] == ALL_PROMPTS]
     if compared is not None and len(compared):
         sheets = [comparison_sheet(rows, results.study) for _, rows in compared.groupby("prompt", sort=False)]
         sections.append(section("comparisons", "Compared pair by pair", [difference_note(results)], sheets))

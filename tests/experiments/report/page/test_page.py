@@ -17,7 +17,7 @@ from experiments.report.page.pictures import write_image
 from experiments.report.page.tables import table_sections
 from experiments.report.tables import write_tables
 from experiments.results.study import Row, read_results
-from tests.experiments.report.page.run_folders import PROMPTS, picture, ring_run, with_seeds
+from tests.experiments.report.page.run_folders import COMPARISONS, PROMPTS, picture, ring_run, with_seeds
 from tests.experiments.synthetic import synthetic_results, write_results
 
 
@@ -140,6 +140,20 @@ def test_anchor_is_the_chosen_one_and_only_where_a_method_has_one():
     assert windows_of(replace(row, settings=settings), CANVAS)["anchors"] == []
     assert windows_of(replace(row, method="stable_diffusion", settings={"height": 128, "width": 768}), CANVAS) is None
     assert windows_of(replace(row, method="a plugin that is not there"), CANVAS) is None
+
+
+def test_of_very_many_prompts_the_tables_of_all_together_alone(run, tmp_path, monkeypatch):
+    results = run[1]
+    of_one = f"{PROMPTS[0]},multidiffusion,syncdiffusion,intra_lpips,2,0.06,0.04,0.08,0.5,,0.5\n"
+    (tmp_path / "comparisons.csv").write_text(COMPARISONS + of_one)
+    few = table_sections(tmp_path, results)
+    assert [len(section["tables"]) for section in few] == [1, len(PROMPTS), 2]
+    monkeypatch.setattr("experiments.report.page.tables.MOST_PROMPTS", len(PROMPTS) - 1)
+    many = table_sections(tmp_path, results)
+    assert [section["id"] for section in many] == ["results", "comparisons"]
+    assert many[0]["tables"] == few[0]["tables"] and many[1]["tables"] == few[2]["tables"][:1]
+    said = f"Numbers of each of the {len(PROMPTS)} prompts are in scores.csv and comparisons.csv, not here."
+    assert said in many[0]["notes"] and said not in few[0]["notes"]
 
 
 def test_main_table_holds_means_with_their_intervals(run):
