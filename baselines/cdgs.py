@@ -6,15 +6,17 @@ predictions averaged where windows overlap, and two things are added:
 
 1. Resampling. A step is taken `repeats` times; after each but the last its way is gone back with fresh noise,
    x <- sqrt(a) · x + sqrt(1 - a) · z,  a = alpha_bar / alpha_bar'. Not in the first step, nor in the last.
-2. Pruning, between a tenth and nine tenths of the steps, at a step's last repeat. What each window of a candidate
-   foresees is brought up to noise again by DDIM inversion over T / 20 steps; the score is the Euclidean norm of all
-   changes of the predicted noise on the way, averaged over windows. Low is good: likely windows have straight paths.
-   With r = min(1, (deviation / mean / 0.15)^2) of a panorama's scores, the best 1 - r · (1 - keep) of its candidates
-   stay and take the others' places in turn.
+2. Pruning, between a tenth and nine tenths of the steps, before a step's way is gone back for the last time, so that
+   what is there twice parts again. What each window of a candidate foresees is brought up to noise again by DDIM
+   inversion over T / 20 steps; the score is the Euclidean norm of all changes of the predicted noise on the way,
+   averaged over windows. Low is good: likely windows have straight paths. With r = min(1, (deviation / mean / 0.15)^2)
+   of a panorama's scores, the best 1 - r · (1 - keep) of its candidates, cut to a whole number, stay and take the
+   others' places in turn.
 
-The panorama is the candidate that was best at the last pruning. `candidates` and `repeats` for images are not
-known; the defaults are this project's. The released toy repeats the first and last step without going back, which
-takes them too often. Windows overlap by half, as in the paper. The paper's formula for the score, an aggregate of
+The panorama is what came of the candidate that was best at the last pruning. `candidates` and `repeats` for images are
+not known; the defaults are this project's. The released toy repeats the first and last step without going back, which
+takes them too often; it samples by DDPM; and its inversion ends a prediction earlier, where below 40 steps nothing
+changes and all scores are 0. Windows overlap by half, as in the paper. The paper's formula for the score, an aggregate of
 exponentials, contradicts its own text; the toy example's is followed.
 """
 
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from baselines.blended_latent import corners, hop_of
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
+from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Method
 from syncdiffusion.method_settings import SamplingSettings, window_batch_setting
 from syncdiffusion.settings import setting
@@ -49,13 +52,20 @@ class CdgsSettings(SamplingSettings):
     keep: float = setting(0.2, "least share of the candidates that a pruning leaves", above=0, most=1)
     window_batch: int | str = window_batch_setting()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates > 1 and self.repeats < 2:
+            raise UsageError(
+                f"repeats={self.repeats}: of several candidates none is pruned without going back; use 2, or candidates=1"
+            )
+
     def repeated(self, index: int) -> int:
         """How often step `index` is taken."""
         return self.repeats if 0 < index < self.steps - 1 else 1
 
     def prunes(self, index: int) -> bool:
-        """Whether step `index` ends with a pruning."""
-        return self.candidates > 1 and 0.1 * self.steps < index < 0.9 * self.steps
+        """Whether step `index` has a pruning, before its last repeat."""
+        return self.candidates > 1 and self.repeated(index) > 1 and 0.1 * self.steps < index < 0.9 * self.steps
 
     @property
     def climb(self) -> int:
@@ -93,15 +103,16 @@ def sample(task: Task, settings: CdgsSettings) -> Tensor:
     def canvas(step: Step, x: Tensor) -> Tensor:
         nonlocal taken
         taken += 1
-        if taken < settings.repeated(step.index):
-            share = task.signal(step) / task.signal_after(step)
-            return noised(x, fresh(count), share)
+        again = settings.repeated(step.index) - taken
+        if again:
+            x = pruned(x) if again == 1 and settings.prunes(step.index) else x
+            return noised(x, fresh(count), task.signal(step) / task.signal_after(step))
         taken = 0
         each = x.unflatten(0, (-1, count))
         first = task.told(step, each[:, 0])
-        x = torch.cat([first[:, None], each[:, 1:]], dim=1).flatten(0, 1)
-        if not settings.prunes(step.index):
-            return x
+        return torch.cat([first[:, None], each[:, 1:]], dim=1).flatten(0, 1)
+
+    def pruned(x: Tensor) -> Tensor:
         scores = roughness(task, windows, foreseen, settings.climb, count)
         chosen = torch.stack([survivors(each, settings.keep) for each in scores.cpu()]).to(x.device)
         rows = (torch.arange(len(chosen), device=x.device)[:, None] * count + chosen).flatten()
@@ -140,7 +151,7 @@ def survivors(scores: Tensor, keep: float) -> torch.Tensor:
 
     ratio = float(scores.std() / scores.mean()) if len(scores) > 1 and scores.mean() > 0 else 0.0
     share = 1 - min(1.0, (ratio / SPREAD) ** 2) * (1 - keep)
-    best = scores.argsort(stable=True)[: max(1, round(share * len(scores)))]
+    best = scores.argsort(stable=True)[: max(1, int(round(share * len(scores), 6)))]  # 0.75 · 4 is 3, not 2.999...
     return best[torch.arange(len(scores)) % len(best)]
 
 
@@ -161,4 +172,5 @@ METHOD = Method(
     corners=corners,
     source="ICLR 2026, arXiv 2601.00126, after its toy example: several canvases, resampled and pruned on the way",
     mark=("#6699cc", "X"),
+    version=2,  # 1 pruned after the last repeat, which left copies alike for a while
 )

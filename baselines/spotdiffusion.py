@@ -6,7 +6,8 @@ at one place twice, and the steps that follow smooth it.
 
 The official code rolls the canvas instead of moving the windows, and never rolls it back, so that its picture is a
 random rotation of this one; it draws the shifts from the global generator, here each panorama has a generator of its
-own. Columns that no window covers are zero there; here such a width is refused. As the windows go around the edge, left
+own. Columns that no window covers are zero there; here such a width is refused. Rows of windows would never meet, since
+shifts go sideways alone: a higher canvas is refused, too. As the windows go around the edge, left
 and right end of the latents meet, and the canvas is decoded as the ring that it is.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
-from syncdiffusion.geometry.sizes import check_pixels, window_corners
+from syncdiffusion.geometry.sizes import check_one_row, check_pixels, window_corners
 from syncdiffusion.method import Corners, Method
 from syncdiffusion.method_settings import JointSettings, StartSettings, window_batch_setting
 
@@ -29,17 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpotDiffusionSettings(StartSettings, JointSettings):
-    """Settings of one SpotDiffusion panorama; height and width are multiples of the model's square."""
+    """Settings of one SpotDiffusion panorama, one window high; its width is a multiple of the model's square."""
 
     window_batch: int | str = window_batch_setting()
 
 
 def sample(task: Task, settings: SpotDiffusionSettings) -> Tensor:
-    """Denoised canvases [n, c, h, w]; UsageError for a canvas that squares do not tile."""
+    """Denoised canvases [n, c, h, w]; UsageError for a canvas that squares do not tile in one row."""
     import torch
 
     from syncdiffusion.joint.loop import denoise
 
+    check_one_row(settings.height, task.backbone.window * task.backbone.factor)
     tiles = task.windows(stride=task.backbone.window)
     generators = task.generators("shift")
     shifts = [0] * len(generators)
@@ -54,12 +56,10 @@ def sample(task: Task, settings: SpotDiffusionSettings) -> Tensor:
 
 
 def corners(settings: Any, square: Square) -> Corners:
-    """The squares side by side, before any shift; UsageError where they do not fill the canvas."""
-    height, width = (
-        check_pixels(name, getattr(settings, name), square.factor, square.window, square.window)
-        for name in ("height", "width")
-    )
-    return window_corners(height, width, square.window, square.window)
+    """The squares side by side, before any shift; UsageError where they do not fill the canvas, or it is higher."""
+    check_one_row(settings.height, square.pixels)
+    width = check_pixels("width", settings.width, square.factor, square.window, square.window)
+    return window_corners(square.window, width, square.window, square.window)
 
 
 def calls(settings: SpotDiffusionSettings, square: Square) -> NetworkCalls:

@@ -6,10 +6,11 @@ window further on, so that what was a border is now in the middle of a window. R
 
     x = sqrt(alpha_bar) · z + sqrt(1 - alpha_bar) · fresh noise,    z <- x denoised to the end, window by window
 
-where alpha_bar belongs to a share of the schedule that falls from `highest` to `lowest`; the first `noise_rounds`
+where alpha_bar belongs to a share of the schedule that falls from `highest` evenly toward `lowest`, which one round more
+would take; the first `noise_rounds`
 rounds start from noise alone. The last `refined` rounds start at twice the share and change windows from the middle on:
 after step i of N, cells whose mask, a triangle from 0 at a window's sides to 1 in its middle, is below 1 - i / N, are
-put back to what was there, z with the same noise at that step's level.
+put back to what was there, z with the same noise at that step's level (the released code draws another for that).
 
 The paper projects views of a sphere to a picture; here all is done in latents, where windows are plain cuts and nothing
 is resampled, decoded or encoded. The released code's rounds, shares and mask are the defaults; it solves with 25 steps
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from baselines.spotdiffusion import corners
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
+from syncdiffusion.geometry.sizes import check_one_row
 from syncdiffusion.method import Method
 from syncdiffusion.method_settings import JointSettings, whole_steps, window_batch_setting
 from syncdiffusion.settings import setting
@@ -42,11 +44,11 @@ Keep = Callable[["Step", "Tensor", float], "Tensor"]  # (step, canvas, share of 
 
 @dataclass(frozen=True)
 class StochSyncSettings(JointSettings):
-    """Settings of one StochSync panorama; height and width are multiples of the model's square."""
+    """Settings of one StochSync panorama, one window high; its width is a multiple of the model's square."""
 
     rounds: int = setting(25, "how often the panorama is denoised to the end", least=1)
     highest: float = setting(0.9, "share of the schedule that the first round takes", above=0, most=1)
-    lowest: float = setting(0.27, "share of the schedule that the last round takes", above=0, most=1)
+    lowest: float = setting(0.27, "share of the schedule that a round after the last would take", above=0, most=1)
     noise_rounds: int = setting(2, "rounds, the first ones, that start from noise alone", least=1)
     refined: int = setting(2, "rounds, the last ones, that change the middle of windows first", least=0)
     window_batch: int | str = window_batch_setting()
@@ -59,13 +61,13 @@ class StochSyncSettings(JointSettings):
         """How many steps round `index` takes, the last ones of the schedule."""
         if index < self.noise_rounds:
             return self.steps
-        share = self.highest + (self.lowest - self.highest) * index / max(1, self.rounds - 1)
+        share = self.highest + (self.lowest - self.highest) * index / self.rounds
         share = min(1.0, 2 * share) if self.is_refined(index) else share
         return max(1, whole_steps(share, self.steps))
 
 
 def sample(task: Task, settings: StochSyncSettings) -> Tensor:
-    """Denoised canvases [n, c, h, w]; UsageError for a canvas that squares do not tile.
+    """Denoised canvases [n, c, h, w]; UsageError for a canvas that squares do not tile in one row.
 
     `on_step` is told of the steps of all rounds, numbered through.
     """
@@ -73,6 +75,7 @@ def sample(task: Task, settings: StochSyncSettings) -> Tensor:
     from syncdiffusion.joint.noise import draw_normal, noised
     from syncdiffusion.joint.task import Step
 
+    check_one_row(settings.height, task.backbone.window * task.backbone.factor)
     tiles = task.windows(stride=task.backbone.window)
     generators, quiet = task.generators("rounds"), task.quiet()
     number, total = 0, sum(map(settings.length, range(settings.rounds)))
@@ -129,4 +132,5 @@ METHOD = Method(
     mark=("#dd77aa", "8"),
     moving=True,
     closed=lambda settings: True,
+    version=2,  # 1 reached `lowest` in the last round
 )

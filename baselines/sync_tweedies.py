@@ -10,11 +10,12 @@ That is the paper's case 2. Windows that start from one canvas of noise and lie 
 then this is MultiDiffusion: DDIM is linear. What tells them apart is
 
 1. attention, in the first `attend` share of the steps: in self-attention a window sees its left and right neighbour as
-   well, and the result is averaged with attention to the middle window alone, weight `reference`;
+   well; in the first `middle` share of them the result is averaged with attention to the middle window alone, weight
+   `reference`;
 2. `shared_start=false`: windows start from noise of their own.
 
-Defaults are the released code's: 0.2 of the steps, weights 1:1, and a stride of 8; the stride's default here is the one
-that all methods are compared at. In the released code the first and last window of an open canvas are neighbours
+Defaults are the released code's: neighbours in all steps, the middle window in 0.2 of them (`ref_attention_end`),
+weights 1:1, and a stride of 8; the stride's default here is the one that all methods are compared at. In the released code the first and last window of an open canvas are neighbours
 (`around=true` here). It puts words of praise before the prompt; here the prompt is the prompt. It decodes every window
 and averages pixels; here the mean of the latents is decoded whole, as for all methods. Its option to stop averaging
 before the last step fails, and is left out.
@@ -46,7 +47,8 @@ class SyncTweediesSettings(StartSettings):
 
     stride: int = stride_setting()
     loop_closure: str = loop_closure_setting()
-    attend: float = setting(0.2, "share of the steps, the first ones, in which windows see each other", least=0, most=1)
+    attend: float = setting(1.0, "share of the steps, the first ones, in which windows see neighbours", least=0, most=1)
+    middle: float = setting(0.2, "share of them, the first ones, that see the middle window too", least=0, most=1)
     reference: float = setting(1.0, "weight of attention to the middle window; the neighbours' is 1", least=0)
     around: bool = setting(False, "the first and the last window see each other, also on an open canvas")
     shared_start: bool = setting(True, "windows start from one canvas of noise; false: each from its own")
@@ -69,7 +71,8 @@ def sample(task: Task, settings: SyncTweediesSettings) -> Tensor:
     windows = task.windows(settings.stride, settings.loop_closure)
     check_one_row(settings.height, task.backbone.window * task.backbone.factor)
     whole = whole_panoramas(task, windows)
-    rule = neighbours(windows, settings.around or settings.loop_closure != "off", settings.reference)
+    around = settings.around or settings.loop_closure != "off"
+    with_middle, alone = (neighbours(windows, around, weight) for weight in (settings.reference, 0.0))
     own = windows.crop(task.noise)
     if not settings.shared_start:
         own = task.begin(draw_normal(task.generators("windows"), own.shape[1:]).to(own), windows)
@@ -78,8 +81,10 @@ def sample(task: Task, settings: SyncTweediesSettings) -> Tensor:
         return own
 
     def predict(step: Step, placed: Windows, views: Tensor) -> Tensor:
-        if step.index >= first_steps(settings.attend, step.count):
+        seeing = first_steps(settings.attend, step.count)
+        if step.index >= seeing:
             return whole.predict_noise(step, placed, views)
+        rule = with_middle if step.index < first_steps(settings.middle, seeing) else alone
         with attending(task.backbone.unet, placed, rule):
             return whole.predict_noise(step, placed, views)
 
@@ -103,4 +108,5 @@ METHOD = Method(
     source="NeurIPS 2024, arXiv 2403.14370: foreseen windows averaged, attention to neighbours and the middle window",
     mark=("#999933", "D"),
     own_latents=True,
+    version=2,  # 1 had no neighbours once the middle window was left out
 )

@@ -182,6 +182,11 @@ class StartSettings(SamplingSettings):
         for name in ("start_strength", "mask"):
             if self.start_image is None and getattr(self, name) is not None:
                 raise UsageError(f"{name}={getattr(self, name)}: needs a picture; give start_image=FILE as well")
+        if self.jump_n_sample > 1 and self.steps_taken <= self.jump_length:
+            raise UsageError(
+                f"jump_n_sample={self.jump_n_sample}: never goes back, since {self.steps_taken} steps are taken and a jump "
+                f"is {self.jump_length} long; use a jump_length below {self.steps_taken}"
+            )
         if not self.steps_taken:
             least = f"{1 / self.steps:.2g}"
             raise UsageError(

@@ -26,7 +26,7 @@ class Metric:
 
     better: "lower" or "higher". per_panorama: a mean over panoramas, else a number of the whole set.
     note: the sentence that a table explains it with, where its name says nothing to a reader of the paper.
-    depends_on_n: it depends on how many images there are (recall rises), so n stands beside it and unequal n do not
+    depends_on_n: it depends on how many images there are (FID falls), so n stands beside it and unequal n do not
     compare.
     flips: of a set, yet the mean of a number of each image, whose differences are tested as a panorama's are.
     multiple_of: another metric that it is a fixed multiple of: it is not tested again.

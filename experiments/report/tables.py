@@ -100,8 +100,7 @@ def replicate_part(results: Results) -> list[str]:
         "its 95 % t interval; all blocks share the reference images."
     )
     text += "".join(
-        f" {metric.display} is {'larger' if metric.better == 'lower' else 'smaller'} here than over the whole set, "
-        "since n is smaller."
+        f" {metric.display} depends on n, which is smaller here: it does not compare with that of the whole set."
         for metric in depending
     )
     return ["## Replicates", markdown_sheet(sheet), text]

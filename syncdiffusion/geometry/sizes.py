@@ -102,7 +102,9 @@ def choose_anchors(anchor: int | str | None, windows: int) -> tuple[int, ...]:
 
 
 def choose_anchor(anchor: int | None, windows: int) -> int:
-    """The anchor's number; for None the one half of them come before, which is the centre of an odd number of columns.
+    """The anchor's number; for None the one that half of them come before, as in the released code.
+
+    That is the centre of an odd number of rows and columns. With an even number of rows it lies at the left edge.
 
     Raises:
         UsageError: no such window.

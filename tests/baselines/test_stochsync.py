@@ -48,9 +48,9 @@ def literal(tiny, seed: int, settings: StochSyncSettings, lengths: list[int]) ->
 
 
 CASES = [
-    ({}, [4, 2, 1, 2]),  # shares .9, .69, .48, .27 of four steps; the first is noise, the last is refined: 2 · .27
-    ({"highest": 1.0, "lowest": 0.5, "rounds": 3, "refined": 0, "noise_rounds": 2}, [4, 4, 2]),
-    ({"height": 128, "rounds": 2, "lowest": 0.8}, [4, 4]),
+    ({}, [4, 2, 2, 3]),  # shares .9, .74, .59, .43 of four steps; the first is noise, the last is refined: 2 · .43
+    ({"highest": 1.0, "lowest": 0.4, "rounds": 3, "refined": 0, "noise_rounds": 2}, [4, 4, 2]),
+    ({"width": 64, "rounds": 2, "lowest": 0.8}, [4, 4]),
 ]
 
 
@@ -67,8 +67,9 @@ def test_it_equals_the_literal_loop(tiny, changes, lengths):
 
 def test_the_released_schedule():
     lengths = [StochSyncSettings().length(k) for k in range(25)]
-    assert lengths[:2] == [50, 50] and lengths[-2:] == [29, 27]  # t = 296 and 270, doubled
-    assert lengths[2:23] == sorted(lengths[2:23], reverse=True) and (lengths[2], lengths[22]) == (42, 16)
+    # t = 900 - 630 k / 25 of round k, max_steps being 25; those of the last two, 320 and 295, are doubled.
+    assert lengths[:2] == [50, 50] and lengths[-2:] == [32, 29]
+    assert lengths[2:23] == [int((900 - 630 * k / 25) / 20) for k in range(2, 23)]
 
 
 def test_one_round_is_one_sample_of_every_square(tiny):
@@ -97,5 +98,7 @@ def test_calls_and_refusals(tiny, monkeypatch):
     chosen = StochSyncSettings(**{**CANVAS, "width": 160})
     with pytest.raises(UsageError, match="^width=160: .*nearest that they can: "):
         METHOD.corners(chosen, Square(8, 8))
+    with pytest.raises(UsageError, match="^height=128: .* use 64"):
+        METHOD.generate(tiny, [PROMPT], [0], StochSyncSettings(**{**CANVAS, "height": 128}))
     with pytest.raises(UsageError, match="^width=160: "):
         METHOD.generate(tiny, [PROMPT], [0], chosen)

@@ -1,5 +1,7 @@
 """SyncTweedies against a literal loop, its attention against softmax written out, and MultiDiffusion as its limit."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -83,19 +85,45 @@ def test_attention_to_neighbours_equals_softmax_written_out(tiny, around, refere
             torch.testing.assert_close(ours[group * count + i], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_attention_changes_the_panorama_in_the_first_steps(tiny):
+def test_neighbours_are_seen_in_all_steps_and_the_middle_window_in_the_first(tiny, monkeypatch):
+    """What each call of a self-attention layer is told, step by step; a window has 4 tokens or fewer, neighbours 3."""
+    rules = []
+
+    def told(windows, around, reference):
+        return reference
+
+    @contextmanager
+    def entered(unet, windows, rule):
+        rules.append(rule)
+        yield
+
+    monkeypatch.setattr("syncdiffusion.joint.attention.neighbours", told)
+    monkeypatch.setattr("syncdiffusion.joint.attention.attending", entered)
+
+    def of(**changes):
+        rules.clear()
+        METHOD.sample_latents(tiny, [PROMPT], [1], SyncTweediesSettings(**{**CANVAS, "steps": 10, **changes}))
+        return list(rules)
+
+    assert of() == [1.0] * 2 + [0.0] * 8  # the released code's ref_weight, t > 800 of 1000, in ten steps
+    assert of(reference=0.5, middle=0.5) == [0.5] * 5 + [0.0] * 5
+    assert of(attend=0.4, middle=1.0) == [1.0] * 4 and of(attend=0.0) == []
+
+
+def test_attention_changes_the_panorama(tiny):
     def sampled(**changes):
         return METHOD.sample_latents(tiny, [PROMPT], [1], SyncTweediesSettings(**{**CANVAS, **changes}))
 
     none = sampled(attend=0.0)
-    assert (sampled() - none).abs().max() > 1e-3  # a fifth of four steps is the first
-    assert torch.equal(sampled(), sampled(attend=0.25))
-    assert (sampled() - sampled(attend=1.0)).abs().max() > 1e-4  # and no other
+    assert (sampled() - none).abs().max() > 1e-3
+    assert torch.equal(sampled(), sampled(middle=0.25))  # a fifth of four steps is the first
+    assert (sampled() - sampled(attend=0.25)).abs().max() > 1e-4  # the neighbours are seen in the others, too
+    assert (sampled() - sampled(middle=1.0)).abs().max() > 1e-4
     assert (sampled(around=True) - sampled()).abs().max() > 1e-5
-    ring = {"loop_closure": "full", "attend": 1.0}  # whose first window and last are neighbours, whatever was asked
+    ring = {"loop_closure": "full"}  # whose first window and last are neighbours, whatever was asked
     assert torch.equal(sampled(**ring), sampled(**ring, around=True))
     # A window that is its own neighbour and the middle one sees itself, four times over.
-    torch.testing.assert_close(sampled(width=64, attend=1.0), sampled(width=64, attend=0.0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(sampled(width=64, middle=1.0), sampled(width=64, attend=0.0), atol=1e-4, rtol=0)
 
 
 def test_company_changes_no_panorama(tiny):
