@@ -16,8 +16,8 @@ predictions averaged where windows overlap, and two things are added:
 The panorama is what came of the candidate that was best at the last pruning. `candidates` and `repeats` for images are
 not known; the defaults are this project's. The released toy repeats the first and last step without going back, which
 takes them too often; it samples by DDPM; and its inversion ends a prediction earlier, where below 40 steps nothing
-changes and all scores are 0. Windows overlap by half, as in the paper. The paper's formula for the score, an aggregate of
-exponentials, contradicts its own text; the toy example's is followed.
+changes and all scores are 0. Windows overlap by half, as in the paper. The paper's formula for the score, an aggregate
+of exponentials, contradicts its own text; the toy example's is followed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CdgsSettings(SamplingSettings):
         super().__post_init__()
         if self.candidates > 1 and self.repeats < 2:
             raise UsageError(
-                f"repeats={self.repeats}: of several candidates none is pruned without going back; use 2, or candidates=1"
+                f"repeats={self.repeats}: without going back no candidate is pruned; use 2, or candidates=1"
             )
 
     def repeated(self, index: int) -> int:

@@ -6,9 +6,9 @@ at one place twice, and the steps that follow smooth it.
 
 The official code rolls the canvas instead of moving the windows, and never rolls it back, so that its picture is a
 random rotation of this one; it draws the shifts from the global generator, here each panorama has a generator of its
-own. Columns that no window covers are zero there; here such a width is refused. Rows of windows would never meet, since
-shifts go sideways alone: a higher canvas is refused, too. As the windows go around the edge, left
-and right end of the latents meet, and the canvas is decoded as the ring that it is.
+own. Columns that no window covers are zero there; here such a width is refused. Rows of windows would never meet,
+since shifts go sideways alone: a higher canvas is refused, too. As the windows go around the edge, left and right end
+of the latents meet, and the canvas is decoded as the ring that it is.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ window further on, so that what was a border is now in the middle of a window. R
 
     x = sqrt(alpha_bar) · z + sqrt(1 - alpha_bar) · fresh noise,    z <- x denoised to the end, window by window
 
-where alpha_bar belongs to a share of the schedule that falls from `highest` evenly toward `lowest`, which one round more
-would take; the first `noise_rounds`
-rounds start from noise alone. The last `refined` rounds start at twice the share and change windows from the middle on:
-after step i of N, cells whose mask, a triangle from 0 at a window's sides to 1 in its middle, is below 1 - i / N, are
-put back to what was there, z with the same noise at that step's level (the released code draws another for that).
+where alpha_bar belongs to a share of the schedule that falls from `highest` evenly toward `lowest`, which one round
+more would take; the first `noise_rounds` rounds start from noise alone. The last `refined` rounds start at twice the
+share and change windows from the middle on: after step i of N, cells whose mask, a triangle from 0 at a window's sides
+to 1 in its middle, is below 1 - i / N, are put back to what was there, z with the same noise at that step's level (the
+released code draws another for that).
 
 The paper projects views of a sphere to a picture; here all is done in latents, where windows are plain cuts and nothing
 is resampled, decoded or encoded. The released code's rounds, shares and mask are the defaults; it solves with 25 steps

@@ -15,10 +15,10 @@ then this is MultiDiffusion: DDIM is linear. What tells them apart is
 2. `shared_start=false`: windows start from noise of their own.
 
 Defaults are the released code's: neighbours in all steps, the middle window in 0.2 of them (`ref_attention_end`),
-weights 1:1, and a stride of 8; the stride's default here is the one that all methods are compared at. In the released code the first and last window of an open canvas are neighbours
-(`around=true` here). It puts words of praise before the prompt; here the prompt is the prompt. It decodes every window
-and averages pixels; here the mean of the latents is decoded whole, as for all methods. Its option to stop averaging
-before the last step fails, and is left out.
+weights 1:1, and a stride of 8; the stride's default here is the one that all methods are compared at. In the released
+code the first and last window of an open canvas are neighbours (`around=true` here). It puts words of praise before
+the prompt; here the prompt is the prompt. It decodes every window and averages pixels; here the mean of the latents is
+decoded whole, as for all methods. Its option to stop averaging before the last step fails, and is left out.
 
 All windows of a panorama go through the UNet in one pass, so there is no `window_batch`.
 """

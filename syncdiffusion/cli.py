@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -30,7 +31,7 @@ from syncdiffusion.backbones.sampling import sampling_defaults
 from syncdiffusion.command_line import Parser
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import EMBEDDED, check_files
+from syncdiffusion.files import EMBEDDED, check_files, place_of
 from syncdiffusion.method_settings import without_effect
 from syncdiffusion.picture import check_out, png_with_record, record_of, save
 from syncdiffusion.prompts import WORDS_FILE, checked_prompt, unknown_words_line
@@ -43,11 +44,6 @@ if TYPE_CHECKING:
 
 OPTIONS = ("height", "width", "steps", "guidance_scale", "stride", "negative_prompt")  # settings with one of their own
 LITERALS = {"null": None, "none": None, "true": True, "false": False}
-
-
-def expanded(text: str) -> Path:
-    """A path whose ~ is the home folder; of `--out=~/x.png` no shell makes it that."""
-    return Path(text).expanduser()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     say("prompt", nargs="?", help="what the panorama shows, in any script; quote it. The words that the "
         f"embedded miniature knows: {EMBEDDED_FOLDER / WORDS_FILE}")  # fmt: skip
     say("--prompt", dest="named_prompt", metavar="TEXT", help="the same, as an option")
-    say("-o", "--out", type=expanded, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
+    say("-o", "--out", type=place_of, default=Path("panorama.png"), metavar="FILE.png", help="default: panorama.png")
     say("--force", action="store_true", help="overwrite FILE.png where it exists")
     say("--method", default="syncdiffusion", choices=sorted([*METHODS, *PRESETS]), help="default: syncdiffusion")
     say("--seed", type=int, default=0, help="0 or more; with the prompt it fixes the initial noise (default: 0)")
@@ -236,6 +232,8 @@ def make(arguments: argparse.Namespace) -> Path:
     if arguments.seed < 0:
         raise UsageError(f"--seed {arguments.seed}: use 0 or more")
     chosen = chosen_settings(method, arguments)
+    if isinstance(chosen.get("negative_prompt"), str) and chosen["negative_prompt"].strip():
+        checked_prompt(chosen["negative_prompt"], "negative_prompt")
     check_files(method.settings(**chosen))  # refuses bad values before the model is loaded
     source, adapters = find_model(arguments.model), chosen_adapters(arguments)
     adapters.record()  # their files are there
@@ -247,6 +245,7 @@ def make(arguments: argparse.Namespace) -> Path:
     backbone = open_backbone(arguments)
     square = Square(backbone.window, backbone.factor)
     settings = method.settings(**{**suited_settings(method, square, source), **chosen})
+    method.corners(settings, square)  # refuses a canvas that windows cannot cover, before anything is made for it
     if (idle := without_effect(settings)) is not None:
         print(idle, file=sys.stderr, flush=True)
     size = f"{settings.height}x{settings.width} px, {settings.steps_taken} steps"
@@ -298,6 +297,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit status. words: its arguments, the process's own for None."""
     # Threads that wait must sleep, not spin: beside another busy process spinning makes small models 80 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file need not be UTF-8
     downloads = logging.getLogger("syncdiffusion")  # weights that are fetched are told of
     handler = logging.StreamHandler()
     downloads.addHandler(handler)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,9 +59,9 @@ def read_pickled(path: Path, device: torch.device | str = "cpu") -> Any:
         raise ValueError("holds no weights") from None
 
 
-def place_of(value: str) -> Path:
-    """Where the file of a setting lies; `~` is the user's home."""
-    return Path(value).expanduser()
+def place_of(value: str | Path) -> Path:
+    """Where the file of a setting lies; `~` is the user's home. Of a user who is not known the name stays as it is."""
+    return Path(os.path.expanduser(value))  # Path.expanduser fails there
 
 
 def controlnet_place(value: str) -> Path:
@@ -97,15 +98,16 @@ def _told(name: str, value: Any, facts: Facts) -> Any:
     if isinstance(value, list | tuple):
         return [_told(name, each, facts) for each in value]
     path = place_of(value)
+    shown = path.name.encode(errors="surrogateescape").decode(errors="replace")  # a record is UTF-8, names need not be
     try:
         if facts.names is None:
-            return {"name": path.name, "sha256": content_of(path)}
+            return {"name": shown, "sha256": content_of(path)}
         files = facts.names(value)
         if files is None:
             return value
         # Of several files that together say something: what is in each, in their order.
         digests = "\n".join(map(content_of, files))
-        return {"name": path.name, "sha256": hashlib.sha256(digests.encode()).hexdigest()}
+        return {"name": shown, "sha256": hashlib.sha256(digests.encode()).hexdigest()}
     except OSError as error:
         raise _unreadable(name, value if facts.names is None else error.filename, error) from None
 
@@ -148,10 +150,22 @@ def open_picture(name: str, value: str, opaque: bool = False) -> Image:
                     raise UsageError(
                         f"{name}={value}: is transparent ({picture.mode}); save it in black and white alone"
                     )
-                return ImageOps.exif_transpose(picture).convert("RGB")
+                return _of_8_bits(name, value, ImageOps.exif_transpose(picture)).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split()).replace(repr(data), "it")
             raise UsageError(f"{name}={value}: is no picture ({reason}); give a PNG or a JPEG") from None
+
+
+def _of_8_bits(name: str, value: str, picture: Image) -> Image:
+    """The picture itself, or of 16 bits in greyscale its upper 8, where Pillow would cut all that is above 255."""
+    if picture.mode.startswith("I;16"):
+        import numpy as np
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(picture.convert("I")) / 257).round().astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise UsageError(f"{name}={value}: has {picture.mode} numbers of 32 bits for pixels; save it in 8 or 16 bits")
+    return picture
 
 
 def pixels_of(picture: Image, device: torch.device | str, dtype: torch.dtype) -> Tensor:

@@ -184,8 +184,8 @@ class StartSettings(SamplingSettings):
                 raise UsageError(f"{name}={getattr(self, name)}: needs a picture; give start_image=FILE as well")
         if self.jump_n_sample > 1 and self.steps_taken <= self.jump_length:
             raise UsageError(
-                f"jump_n_sample={self.jump_n_sample}: never goes back, since {self.steps_taken} steps are taken and a jump "
-                f"is {self.jump_length} long; use a jump_length below {self.steps_taken}"
+                f"jump_n_sample={self.jump_n_sample}: never goes back: only {self.steps_taken} steps are taken, and a "
+                f"jump is {self.jump_length} long; use a jump_length below {self.steps_taken}"
             )
         if not self.steps_taken:
             least = f"{1 / self.steps:.2g}"

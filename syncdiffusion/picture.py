@@ -86,11 +86,11 @@ def check_out(out: Path, force: bool) -> None:
     """
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: the picture is a PNG; give a name that ends in .png")
-    if out.is_dir():
-        raise UsageError(f"--out {out}: is a folder; give a file in it")
-    if out.exists() and not force:
-        raise UsageError(f"--out {out}: exists already; give another name, or --force to overwrite it")
     try:
+        if out.is_dir():
+            raise UsageError(f"--out {out}: is a folder; give a file in it")
+        if out.exists() and not force:
+            raise UsageError(f"--out {out}: exists already; give another name, or --force to overwrite it")
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
             pass

@@ -124,6 +124,11 @@ def encoded(
         prompt_embeds=prompt_embeds,
         negative_prompt_embeds=negative_prompt_embeds,
     )
+    if positive.shape != negative.shape:
+        raise UsageError(
+            f"{'prompt_embeds' if negative_prompt_embeds is None else 'negative_prompt_embeds'}: the prompt has "
+            f"{positive.shape[1]} tokens, the negative one {negative.shape[1]}; give both as embeddings of one shape"
+        )
     return [text for text in texts for _ in range(each)], (positive, negative)
 
 

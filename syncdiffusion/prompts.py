@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from syncdiffusion.backbones.model_files import configurations
 from syncdiffusion.errors import UsageError
 
 WORDS_FILE = "words.txt"
@@ -40,14 +41,14 @@ def words_of(text: str) -> list[str]:
 def known_words(source: Path | str) -> frozenset[str] | None:
     """The words that a model was trained on, as its folder tells; None where it does not.
 
-    source: the model's folder, or a hub id.
+    source: the model's folder or single file, or a hub id.
 
     Raises:
         UsageError: a file that is no text.
     """
     if isinstance(source, str):
         return None
-    path = source / WORDS_FILE
+    path = configurations(source) / WORDS_FILE
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -72,5 +73,5 @@ def unknown_words_line(source: Path | str, prompts: Iterable[str]) -> str | None
     more = f" and {len(strange) - MOST_TOLD} more" if len(strange) > MOST_TOLD else ""
     return (
         f"this model was not trained on: {named}{more}; the picture cannot follow them. "
-        f"The words that it knows: {Path(source) / WORDS_FILE}"
+        f"The words that it knows: {configurations(Path(source)) / WORDS_FILE}"
     )

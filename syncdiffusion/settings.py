@@ -119,9 +119,9 @@ def _is_allowed(value: Any, facts: Facts) -> bool:
         return True
     if isinstance(value, str):
         return not facts.choices or value in facts.choices
-    number = float(value)
+    number = value if isinstance(value, int) else float(value)  # a whole number may be beyond float's range
     return (
-        math.isfinite(number)
+        (isinstance(number, int) or math.isfinite(number))
         and (facts.least is None or number >= facts.least)
         and (facts.most is None or number <= facts.most)
         and (facts.above is None or number > facts.above)

@@ -1,9 +1,9 @@
 """What to measure, and with which networks: the `metrics` section of a run's configuration."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 from syncdiffusion.settings import Facts, facts_of, setting
 
 
@@ -76,10 +76,10 @@ def check_networks(config: MetricsConfig) -> None:
     check_config(config)
     if "hps" in config.metrics and config.hps_file is None:
         raise UsageError("metrics.hps_file=null: the metric hps needs HPSv2's checkpoint; give metrics.hps_file=FILE")
-    if config.hps_file is not None and not Path(config.hps_file).expanduser().is_file():
+    if config.hps_file is not None and not place_of(config.hps_file).is_file():
         raise UsageError(f"metrics.hps_file={config.hps_file}: no such file; give HPSv2's checkpoint")
-    if config.clip_folder is not None and not Path(config.clip_folder).expanduser().is_dir():
+    if config.clip_folder is not None and not place_of(config.clip_folder).is_dir():
         raise UsageError(f"metrics.clip_folder={config.clip_folder}: no such folder; give an open_clip folder")
     is_path = config.dino.startswith(("/", "~", "."))
-    if is_path and not Path(config.dino).expanduser().is_dir():
+    if is_path and not place_of(config.dino).is_dir():
         raise UsageError(f"metrics.dino={config.dino}: no such folder; give a DINOv2 folder or a hub repository")

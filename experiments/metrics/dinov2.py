@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from experiments.metrics.inception import FeatureNetwork
 from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 
 if TYPE_CHECKING:
     from transformers import Dinov2Model
@@ -30,7 +30,7 @@ def load_dinov2(source: str, device: torch.device) -> FeatureNetwork:
     Raises:
         UsageError: a folder without them; when first looked through, weights that cannot be had.
     """
-    folder = Path(source).expanduser()
+    folder = place_of(source)
     is_folder = folder.is_dir()
     if is_folder and not (folder / "config.json").is_file():
         raise UsageError(f"metrics.dino={source}: no config.json there; name a DINOv2 folder in transformers' layout")

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from experiments.metrics.dinov2 import load_dinov2
 from experiments.metrics.dists import DistsNetwork, find_dists
 from experiments.metrics.inception import FeatureNetwork, load_inception
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 from syncdiffusion.perceptual.clip import MINI_CLIP
 from syncdiffusion.perceptual.distances import load_perceptual, network_label
 
@@ -67,7 +67,7 @@ def _pairs(name: str, device: torch.device) -> PairNetwork:
 def _clip(config: MetricsConfig, device: torch.device) -> ClipNetwork:
     if config.networks == "paper" and config.clip_folder is None:
         return openai_clip(device)
-    return folder_clip(Path(config.clip_folder or MINI_CLIP).expanduser(), device)
+    return folder_clip(place_of(config.clip_folder or MINI_CLIP), device)
 
 
 def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
@@ -77,7 +77,7 @@ def _inception(config: MetricsConfig, device: torch.device) -> FeatureNetwork:
         if config.networks == "paper":
             raise
         logger.warning("%s; FID, KID and GIQA use the mini-CLIP's image tower", error)
-    clip = folder_clip(Path(config.clip_folder or MINI_CLIP).expanduser(), device)
+    clip = folder_clip(place_of(config.clip_folder or MINI_CLIP), device)
     return FeatureNetwork(f"{clip.network} image tower, not Inception", clip.embed_images, clip.fingerprint)
 
 
@@ -90,7 +90,7 @@ def _dists(config: MetricsConfig, device: torch.device) -> DistsNetwork:
 
 
 def _hps(config: MetricsConfig, device: torch.device) -> ClipNetwork:
-    return preference_clip(None if config.hps_file is None else Path(config.hps_file).expanduser(), device)
+    return preference_clip(None if config.hps_file is None else place_of(config.hps_file), device)
 
 
 LOADERS: dict[str, Loader] = {

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from experiments.common.command_line import error_line
 from experiments.plan.words import MULTIRUN
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 
 COMMON = "hydra.job.config.override_dirname.exclude_keys"  # Hydra's own setting: what a job's folder is not named by
 TIME_RAN_OUT = "Slurm's time ran out more often than hydra.launcher.max_num_timeout allows"
@@ -36,7 +37,7 @@ class SweepStart(Callback):
     """Tells the jobs, wherever they run, which settings they have in common and where the sweep's own files lie."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir).expanduser().resolve()
+        folder = place_of(config.hydra.sweep.dir).resolve()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

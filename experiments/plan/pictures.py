@@ -18,6 +18,7 @@ from typing import Any
 from experiments.panoramas.store import deciding, slug
 from experiments.plan.prompt_file import read_prompts
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 REFERENCE = "reference"  # in place of a method: what sets are compared with
@@ -100,7 +101,7 @@ def reference_folder(source: Path, texts: Mapping[str, str]) -> tuple[GivenPictu
     Raises:
         UsageError: none there.
     """
-    source = source.expanduser()
+    source = place_of(source)
     if (source / "panoramas" / "stable_diffusion").is_dir():
         source = source / "panoramas" / "stable_diffusion"
     elif (source / REFERENCE).is_dir():
@@ -177,7 +178,7 @@ def from_csv(path: Path) -> list[GivenPicture]:
     for number, line in enumerate(read_csv(path, COLUMNS, (NOISE,)), start=2):
         if not re.fullmatch(r"[0-9]{1,18}", line["seed"].strip()):
             raise UsageError(f"pictures={path}, line {number}: seed '{line['seed']}' is no whole number from 0 on")
-        file = path.parent / Path(line["file"]).expanduser()
+        file = path.parent / place_of(line["file"])
         found.append(GivenPicture(file, line["method"], line["prompt"], int(line["seed"]), line.get(NOISE) or ""))
     return found
 

@@ -25,7 +25,7 @@ from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, configurations,
 from syncdiffusion.conditioning.layout import layout_for
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import EMBEDDED, check_files
+from syncdiffusion.files import EMBEDDED, check_files, place_of
 from syncdiffusion.geometry.sizes import choose_anchors
 from syncdiffusion.method_settings import without_effect
 from syncdiffusion.settings import AUTO, PRECISION_NAMES, label_of
@@ -125,7 +125,7 @@ def plan_run(cfg: DictConfig) -> Plan:
     return Plan(
         name=cfg.name,
         folder=folder_of(cfg),
-        shared=None if cfg.shared_dir is None else Path(cfg.shared_dir).expanduser(),
+        shared=None if cfg.shared_dir is None else place_of(cfg.shared_dir),
         stage=cfg.stage,
         strict=cfg.strict,
         dry_run=cfg.dry_run,
@@ -173,7 +173,7 @@ def folder_of(cfg: DictConfig) -> Path:
     """The run folder; UsageError where it is none, for a run would fill the current one."""
     if not str(cfg.run_dir).strip() or not str(cfg.name).strip():
         raise UsageError("run_dir: is empty; give run_dir=FOLDER and a name")
-    return Path(cfg.run_dir).expanduser()
+    return place_of(cfg.run_dir)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -299,7 +299,7 @@ def check_folder(backbone: DictConfig) -> None:
         raise UsageError("backbone.path=null: give the model's folder, backbone.path=FOLDER")
     if backbone.path is None and backbone.model_id != EMBEDDED:
         return
-    given = EMBEDDED_FOLDER if backbone.path is None else Path(backbone.path).expanduser()
+    given = EMBEDDED_FOLDER if backbone.path is None else place_of(backbone.path)
     folder = configurations(given)
     if given.is_file():
         with naming_path(backbone):

@@ -28,7 +28,7 @@ from experiments.plan.prompts import check_prompts, ids_of
 from experiments.plan.references import features_file, saved_references
 from experiments.plan.schema import BackboneSchema, ReferenceSchema, RunSchema, SeedsSchema
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import content_of
+from syncdiffusion.files import content_of, place_of
 
 CHOICE = "pictures"  # the file of conf/backbone that stands for no model
 SECTIONS = "name run_dir stage strict shared_dir plugins compare_with pictures shared_noise metrics tracking".split()
@@ -52,7 +52,7 @@ Size = tuple[int, int]  # height, width
 def plan_pictures(cfg: DictConfig) -> Plan:
     """Raises UsageError for a folder that cannot be read, or a setting that says how pictures would be made."""
     check_unmade(cfg)
-    source = Path(cfg.pictures).expanduser()
+    source = place_of(cfg.pictures)
     texts = short_names(cfg)
     given = with_references(cfg, read_given(source, texts), texts)
     every = [*given.pictures, *given.references]
@@ -80,7 +80,7 @@ def plan_pictures(cfg: DictConfig) -> Plan:
     return Plan(
         name=cfg.name,
         folder=folder_of(cfg),
-        shared=None if cfg.shared_dir is None else Path(cfg.shared_dir).expanduser(),
+        shared=None if cfg.shared_dir is None else place_of(cfg.shared_dir),
         stage=cfg.stage,
         strict=cfg.strict,
         dry_run=cfg.dry_run,

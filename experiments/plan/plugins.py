@@ -18,7 +18,7 @@ from typing import Any
 
 import baselines
 from syncdiffusion.errors import UsageError
-from syncdiffusion.files import content_of
+from syncdiffusion.files import content_of, place_of
 from syncdiffusion.method import Method
 from syncdiffusion.perceptual.catalogue import ImageLoss, register_loss
 from syncdiffusion.settings import each_of
@@ -65,7 +65,7 @@ def load_plugins(files: Sequence[str]) -> None:
         UsageError: no such file, one that fails, one without METHOD, METRIC or LOSS, or with a name that is taken.
     """
     for name in files:
-        path = Path(name).expanduser().resolve()
+        path = place_of(name).resolve()
         if path not in _loaded:
             digest = content_of(path) if path.is_file() else ""  # before it runs: of the code that does
             _loaded[path] = _run(name, path)

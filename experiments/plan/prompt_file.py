@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 from syncdiffusion.prompts import checked_prompt
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -33,7 +33,7 @@ def read_prompts(name: str) -> list[Line]:
     """
     try:
         # Not splitlines, which also parts at marks that stand within a prompt, as U+2028.
-        lines = Path(name).expanduser().read_text(encoding="utf-8-sig").split("\n")
+        lines = place_of(name).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise UsageError(f"prompt_file={name}: not UTF-8 text; save it as UTF-8") from None
     except OSError as error:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from experiments.panoramas.index import named_model
 from experiments.panoramas.store import deciding, with_contents
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 
 
 def check_made(cfg: DictConfig) -> None:
@@ -23,7 +24,7 @@ def check_made(cfg: DictConfig) -> None:
 
 
 def features_file(cfg: DictConfig) -> Path | None:
-    return None if cfg.reference.features is None else Path(cfg.reference.features).expanduser()
+    return None if cfg.reference.features is None else place_of(cfg.reference.features)
 
 
 def made_by(method: str, settings: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -234,11 +234,11 @@ def suited(method: str, setting: str, *, _root_: DictConfig) -> Any:
     from baselines import METHODS
     from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
     from syncdiffusion.backbones.sampling import EVERY_METHOD, sampling_defaults
-    from syncdiffusion.files import EMBEDDED
+    from syncdiffusion.files import EMBEDDED, place_of
 
     backbone = _root_.backbone
     folder = EMBEDDED_FOLDER if backbone.model_id == EMBEDDED else None
-    folder = folder if backbone.path is None else Path(backbone.path).expanduser()
+    folder = folder if backbone.path is None else place_of(backbone.path)
     # SyncDiffusion's settings hold all that methods share.
     settings = METHODS["syncdiffusion" if method == EVERY_METHOD else method].settings
     default = {each.name: each.default for each in fields(settings)}[setting]

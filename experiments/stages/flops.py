@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.common.architectures import PUBLISHED, Architecture
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER
 from syncdiffusion.cost import NetworkCalls, Square
-from syncdiffusion.files import EMBEDDED
+from syncdiffusion.files import EMBEDDED, place_of
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def architecture_of(backbone: Mapping[str, Any]) -> Architecture | None:
     if backbone["path"] is None and backbone["model_id"] != EMBEDDED:
         unet, vae = (_from_cache(backbone, f"{part}/config.json") for part in ("unet", "vae"))
     else:
-        folder = EMBEDDED_FOLDER if backbone["path"] is None else Path(backbone["path"]).expanduser()
+        folder = EMBEDDED_FOLDER if backbone["path"] is None else place_of(backbone["path"])
         unet, vae = (folder / part / "config.json" for part in ("unet", "vae"))
     if unet is None or vae is None:
         name = backbone["model_id"].lower()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.progress import say_step
@@ -15,6 +14,7 @@ from experiments.plan.plan import naming_path
 from syncdiffusion.backbones.adapters import adapters_of
 from syncdiffusion.backbones.model_files import find_model, fingerprint
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 from syncdiffusion.prompts import unknown_words_line
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def model_facts(config: Mapping[str, Any]) -> ModelFacts:
 
 def source_of(config: Mapping[str, Any]) -> str:
     """The folder, hub id or "embedded" that a `backbone` section names."""
-    return config["model_id"] if config["path"] is None else str(Path(config["path"]).expanduser())
+    return config["model_id"] if config["path"] is None else str(place_of(config["path"]))
 
 
 def unknown_words(config: Mapping[str, Any], prompts: Sequence[str]) -> str | None:

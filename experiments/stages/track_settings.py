@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 
 PUBLIC_SERVERS = {"api.wandb.ai", "api.forge.coreweave.com"}
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # that WANDB_MODE may be
@@ -40,7 +41,7 @@ def logged_in() -> bool:
     server = os.environ.get("WANDB_BASE_URL")
     wanted = {urlsplit(server).hostname} if server else PUBLIC_SERVERS
     try:
-        return bool(wanted & netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser()).hosts.keys())
+        return bool(wanted & netrc.netrc(place_of(os.environ.get("NETRC", "~/.netrc"))).hosts.keys())
     except (OSError, netrc.NetrcParseError):
         return False
 
@@ -101,7 +102,7 @@ def check_folders(run_folder: Path) -> None:
         UsageError: names the folder and who chose it.
     """
     chosen = {"run_dir": run_folder / "wandb"} | {
-        name: Path(os.environ[name]).expanduser() for name in OWN_FOLDERS if os.environ.get(name)
+        name: place_of(os.environ[name]) for name in OWN_FOLDERS if os.environ.get(name)
     }
     for setting, folder in chosen.items():
         try:

@@ -87,8 +87,11 @@ def _file_of(kind: str, name: str) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What a file of weights holds, tensors alone unpacked."""
-    return load_file(path) if path.suffix == ".safetensors" else read_pickled(path)
+    """What a file of weights holds, tensors alone unpacked; ValueError where they have no names."""
+    found = load_file(path) if path.suffix == ".safetensors" else read_pickled(path)
+    if not isinstance(found, Mapping):
+        raise ValueError("holds no weights by name")
+    return dict(found)
 
 
 def replace_attention(unet: Any, weights: Mapping[str, Any]) -> None:

@@ -146,13 +146,17 @@ class Backbone:
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(self.dtype)
         scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.to(self.dtype)
         scheduler.set_timesteps(count)
-        whole = scheduler.config.rescale_betas_zero_snr
-        if whole and float(scheduler.alphas_cumprod[int(scheduler.timesteps[0])]) == 0:  # x0 of noise alone is 0 / 0
+        self.check_signal(float(scheduler.timesteps[0]))
+        return scheduler
+
+    def check_signal(self, first: float) -> None:
+        """UsageError for a schedule that begins at this timestep without any signal: x0 of noise alone is 0 / 0."""
+        whole = self.scheduler.config.rescale_betas_zero_snr
+        if whole and float(self.scheduler.alphas_cumprod[int(first)]) == 0:
             raise UsageError(
                 "scheduler: rescale_betas_zero_snr with timestep_spacing=trailing begins at a step without any signal, "
                 "of which no noise can be told; use timestep_spacing=leading"
             )
-        return scheduler
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:

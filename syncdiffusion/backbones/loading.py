@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, hf_hub_download
+from safetensors import SafetensorError
 
 from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
 from syncdiffusion.backbones.adapting import adapt
@@ -48,8 +49,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device={name}: not usable here ({reason}); use auto, cpu or cuda") from None
     return device
@@ -210,7 +213,7 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
             second = network(transformers.CLIPTextModelWithProjection, "text_encoder_2", dtype=torch.float32)
             parts |= {"text_encoder_2": second, **_told_of_empty(index)}
         return check_kind(parts, shown)
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, *NO_PICKLE) as error:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError, *NO_PICKLE) as error:
         reason = _reason(error)
         if silent:
             reason = f"{constants.ENDPOINT} does not answer, and the hub's cache does not hold it"

@@ -33,7 +33,13 @@ def find_model(model_id: str = EMBEDDED) -> Path | str:
     Raises:
         UsageError: no such folder, a folder without a model, a file without its configurations.
     """
-    if Path(model_id).is_file():
+    try:
+        is_file = Path(model_id).is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise UsageError(
+            f"backbone.model_id={model_id}: cannot be read ({error.strerror}); give a folder or a hub id"
+        ) from None
+    if is_file:
         return _find_file(model_id)
     if model_id != EMBEDDED and not Path(model_id).is_dir():
         if not of_hubs_form(model_id):

@@ -11,7 +11,8 @@ A layout is YAML or JSON:
       - prompt: a photo of a forest
         mask: forest.png                                  # white inside; its path from the layout's folder
 
-A setting may also name a folder of layouts: each panorama takes the one whose background is its prompt.
+A setting may also name a folder of layouts: each panorama takes the one whose background is its prompt, else the first
+that leaves it out.
 
 Regions are cells of the latent canvas. As in MultiDiffusion's region-based code (Bar-Tal et al., ICML 2023) a mask of
 the picture's size is reduced to the nearest pixel and cut at a half, and the background is what no region covers.
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 
 SUFFIXES = (".yaml", ".yml", ".json")
 SHAPES = ("box", "polygon", "mask")
@@ -70,9 +72,12 @@ class Layout:
             factor: pixels per latent cell.
 
         Raises:
-            UsageError: a mask that cannot be read, of another size or kind; a region that covers no cell; regions that
-                overlap.
+            UsageError: a size of no whole cells; a mask that cannot be read, of another size or kind; a region that
+                covers no cell; regions that overlap.
         """
+        for name, length in (("height", height), ("width", width)):
+            if length % factor:
+                raise UsageError(f"{name}={length}: use a multiple of {factor}, the pixels of a latent cell")
         found = [self._pixels(region, height, width)[::factor, ::factor] for region in self.regions]
         for region, cells in zip(self.regions, found, strict=True):
             if not cells.any():
@@ -92,15 +97,15 @@ class Layout:
         """Pixels of a region, booleans [height, width]."""
         if region.mask is None:
             return inside(region.corners, height, width)
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         where = f"layout={self.path}: {region.name}: mask={region.mask}"
         try:
             with Image.open(region.mask) as picture:
                 picture.load()
                 mode, size, values = picture.mode, picture.size, np.asarray(picture)
-        except (OSError, UnidentifiedImageError) as error:
-            reason = getattr(error, "strerror", None) or "not a picture"
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = getattr(error, "strerror", None) or "not a picture that can be opened"
             raise UsageError(f"{where}: cannot be read ({reason}); give a PNG") from None
         if mode not in ("1", "L"):
             raise UsageError(f"{where}: is {mode}; save it in greyscale (L), or in black and white (1), white inside")
@@ -144,7 +149,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"layout={path}: cannot be read ({error.strerror}); give a YAML or JSON file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # no UTF-8, or a date that is none
         raise UsageError(f"layout={path}: is neither YAML nor JSON ({' '.join(str(error).split())})") from None
     if not isinstance(content, Mapping):
         raise UsageError(f"layout={path}: must hold `background` and `regions`")
@@ -166,7 +171,7 @@ def _region(path: Path, number: int, content: Any) -> Region:
     if given == ["mask"]:
         if not _is_text(value):
             raise UsageError(f"{where}: mask={value}: give an image file")
-        return Region(name, prompt, mask=path.parent / Path(value).expanduser())
+        return Region(name, prompt, mask=path.parent / place_of(value))
     if given == ["box"]:
         left, top, right, bottom = _numbers(f"{where}: box={value}", [value], 4, "left, top, right, bottom")[0]
         if left >= right or top >= bottom:
@@ -204,7 +209,7 @@ def layout_files(path: str) -> list[Path]:
     Raises:
         UsageError: a folder without any.
     """
-    place = Path(path).expanduser()
+    place = place_of(path)
     if not place.is_dir():
         return [place]
     found = sorted(each for each in place.iterdir() if each.suffix in SUFFIXES)
@@ -225,9 +230,10 @@ def layout_for(path: str, prompt: str) -> Layout:
         UsageError: none of the folder's is for it; a file that is for another prompt; or as `read_layout`.
     """
     layouts = read_layouts(path)
-    for layout in layouts:
-        if layout.background in (None, prompt):
-            return layout
+    for background in (prompt, None):  # one that is the prompt's own before one that is for any
+        for layout in layouts:
+            if layout.background == background:
+                return layout
     backgrounds = [f"'{layout.background}'" for layout in layouts]
     if len(backgrounds) > 1:
         raise UsageError(

@@ -40,11 +40,13 @@ class Regions:
     text: embeddings of their prompts, [n, P, tokens, d], 0 where a canvas has fewer.
     cells: whose each latent cell is, booleans [n, P, h, w].
     bootstrapping: share of the steps, from the first on.
+    counts: how many each canvas has.
     """
 
     text: Tensor
     cells: Tensor
     bootstrapping: float
+    counts: tuple[int, ...]
     _colours: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -62,7 +64,7 @@ class Regions:
             texts.append(backbone.encode_prompts(found.prompts(prompt)))
             cells.append(torch.from_numpy(found.cells(height, width, backbone.factor)).to(backbone.device))
         pad = torch.nn.utils.rnn.pad_sequence
-        return cls(pad(texts, batch_first=True), pad(cells, batch_first=True), bootstrapping)
+        return cls(pad(texts, batch_first=True), pad(cells, batch_first=True), bootstrapping, tuple(map(len, cells)))
 
     def at(self, task: Task, step: Step, windows: Windows, common: Conditioning) -> WindowConditioning:
         """What the UNet is told of the windows at a step; `common` has what all regions of a canvas share."""
@@ -79,12 +81,14 @@ class Regions:
 
     def _noised(self, task: Task, step: Step, windows: Windows) -> Tensor:
         """Constant colours at the step's level of noise, one for each window and region: [n, N, P, c, s, s]."""
-        count, regions = len(windows), self.text.shape[1]
         drawn = []
         for i, (prompt, seed) in enumerate(zip(task.prompts, task.seeds, strict=True)):
             # The step in the stream's name: whoever asks for it, in whatever order, sees the same colours.
             generator = noise_generator(prompt, seed, f"bootstrapping {step.index}")
-            drawn.append(self._palettes(task)[i, torch.randint(COLOURS, (count, regions), generator=generator)])
+            # As many as the canvas has regions: what it is made together with draws none of its colours.
+            chosen = torch.randint(COLOURS, (len(windows), self.counts[i]), generator=generator)
+            chosen = torch.nn.functional.pad(chosen, (0, self.text.shape[1] - self.counts[i]))
+            drawn.append(self._palettes(task)[i, chosen])
         return noised(torch.stack(drawn), windows.crop(task.pure_noise)[:, :, None], task.signal(step))
 
     def _palettes(self, task: Task) -> Tensor:

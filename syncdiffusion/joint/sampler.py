@@ -183,7 +183,7 @@ def new_sampler(backbone: Backbone, name: str, steps: int, generators: Sequence[
     """The sampler of that name on a model's schedule.
 
     Raises:
-        UsageError: more steps than the model was trained on.
+        UsageError: more steps than the model was trained on; a schedule that begins without any signal.
     """
     from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
@@ -202,4 +202,5 @@ def new_sampler(backbone: Backbone, name: str, steps: int, generators: Sequence[
     if steps > most:
         raise UsageError(f"steps={steps}: with sampler={name} this model's schedule has {most}; use 1 to {most}")
     scheduler.set_timesteps(steps)
+    backbone.check_signal(float(scheduler.timesteps[0]))
     return Sampler(name, scheduler, generators, backbone.dtype)

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from syncdiffusion.errors import UsageError
+from syncdiffusion.files import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ NETWORKS: dict[str, tuple[Source, ...]] = {
 
 def cache_folder() -> Path:
     """Folder that holds fetched weight files."""
-    return Path(os.environ.get("SYNCDIFFUSION_CACHE") or "~/.cache/syncdiffusion").expanduser()
+    return place_of(os.environ.get("SYNCDIFFUSION_CACHE") or "~/.cache/syncdiffusion")
 
 
 def weight_file(network: str) -> WeightFile:
@@ -205,7 +206,7 @@ def _on_disk(sources: list[Source]) -> WeightFile | None:
         folders = [cache_folder()]
         if isinstance(source, Official):  # torchvision users often have the file already
             torch_home = os.environ.get("TORCH_HOME") or "~/.cache/torch"
-            folders.append(Path(torch_home).expanduser() / "hub" / "checkpoints")
+            folders.append(place_of(torch_home) / "hub" / "checkpoints")
         for folder in folders:
             path = folder / source.filename
             if path.is_file() and _sha256(path).startswith(source.sha256):

@@ -24,6 +24,7 @@ from syncdiffusion.errors import UsageError
 from tests.experiments.composing import compose_plan
 
 REPOSITORY = Path(__file__).parents[2]
+LAYOUT = REPOSITORY / "conf" / "layouts" / "coast.yaml"
 QUICK = ["--method", "multidiffusion", "--steps", "2", "--width", "128", "--device", "cpu"]
 
 
@@ -106,6 +107,11 @@ MISTAKES = [
     (["--steps", "many"], "--steps=many: must be a whole number"),
     (["--method", "blended_latent", "--stride", "4"], "--stride: blended_latent has no such setting"),
     (["--method", "sync"], "argument --method: invalid choice: 'sync' (choose from"),
+    (["--negative-prompt", "caf\udce9"], "negative_prompt: is not UTF-8 text"),
+    (["--steps", "9" * 400], "steps=999"),
+    (["--model", "x" * 300], f"--model {'x' * 300}: cannot be read (File name too long)"),
+    (["--out", f"{'x' * 300}.png"], f"--out {'x' * 300}.png: cannot be written (File name too long)"),
+    (["--set", "start_image=~nobody.here/x.png"], "start_image=~nobody.here/x.png: no such file"),
     (["--seed", "-1"], "--seed -1: use 0 or more"),
     (["--seed", "x"], "argument --seed: invalid int value: 'x'"),
     (["--wide", "5"], "unrecognized arguments: --wide 5"),
@@ -129,6 +135,8 @@ def test_mistakes_are_one_line_before_a_model_is_loaded(command, tmp_path, monke
     ("words", "message"),
     [
         (["--width", "100"], "width=100: windows of 64 px"),
+        (["--width", "100", "--set", f"layout={LAYOUT}"], "width=100: "),
+        (["--device", "meta"], "device=meta: not usable here"),
         (["--precision", "float8"], "precision=float8: use one of"),
         (["--device", "abacus"], "device=abacus: not usable here"),
         (["--set", "anchor=99"], "anchor=99: use 0 to"),
@@ -148,6 +156,21 @@ def test_mistakes_that_the_model_finds(command, tiny_folder, tmp_path, words, me
 def test_a_prompt_that_is_none(command, prompt, message):
     status, _, err = command(prompt)
     assert status == 2 and err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+def test_files_whose_names_are_no_utf8(tiny_folder, tmp_path):
+    """In a process of its own, whose standard output is as strict as it can be."""
+    sketch, out = os.fsdecode(b"caf\xe9.png"), os.fsdecode(b"out\xe9.png")
+    try:
+        Image.new("RGB", (64, 64), "red").save(tmp_path / sketch)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names alone")
+    words = ["a lake", *QUICK, "--model", str(tiny_folder), "--set", "stride=4", "--set", f"start_image={sketch}"]
+    command = [sys.executable, "-m", "syncdiffusion", *words, "-o", out]
+    surroundings = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True)
+    assert done.returncode == 0 and done.stdout == os.fsencode(out) + b"\n", done.stderr
+    assert picture.read_record(tmp_path / out)["settings"]["start_image"]["name"] == "caf\ufffd.png"
 
 
 def test_a_picture_is_overwritten_only_when_told(command, tiny_folder, tmp_path):
@@ -338,3 +361,4 @@ def test_words_that_the_model_was_not_trained_on_are_told_before_it_is_loaded(co
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cli.parser().parse_args(["a lake", "--out=~/lake.png"]).out == tmp_path / "lake.png"
+    assert cli.parser().parse_args(["a lake", "--out=~nobody.here/x.png"]).out == Path("~nobody.here/x.png")

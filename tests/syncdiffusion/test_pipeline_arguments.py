@@ -175,6 +175,12 @@ def test_a_callback_cannot_change_the_texts_of_a_layout(latents, tmp_path):
         call(lambda seen: {"prompt_embeds": 2 * seen["prompt_embeds"]})
 
 
+def test_embeddings_of_other_lengths_are_refused(pipe):
+    positive, negative = pipe.encode_prompt("a lake", torch.device("cpu"), 1, True, "")
+    with pytest.raises(ValueError, match=r"^negative_prompt_embeds: the prompt has \d+ tokens, the negative one 3;"):
+        pipe("a lake", negative_prompt_embeds=negative[:, :3], num_inference_steps=1)
+
+
 REFUSALS = [
     ({"num_inference_steps": 0}, "^num_inference_steps=0: use 1 to 1000$"),
     ({"view_batch_size": 0}, "^view_batch_size=0: use 1 or more"),

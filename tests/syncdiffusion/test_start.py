@@ -186,7 +186,7 @@ def test_every_method_of_one_canvas_goes_back_up_and_its_calls_are_counted(tiny,
 @pytest.mark.parametrize("name", [name for name in JOINT if METHODS[name].own_latents])
 def test_windows_that_keep_latents_of_their_own_do_not_go_back_up(sketch, mask, name):
     with pytest.raises(UsageError, match="^jump_n_sample=2: windows of this method keep latents of their own.*use 1"):
-        settings_of(name, start_image=sketch, mask=mask, jump_n_sample=2)
+        settings_of(name, start_image=sketch, mask=mask, jump_length=2, jump_n_sample=2)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +195,10 @@ def test_windows_that_keep_latents_of_their_own_do_not_go_back_up(sketch, mask, 
         (["start_strength=0.5"], "start_strength=0.5: needs a picture; give start_image=FILE as well"),
         (["mask=SKETCH"], "mask=SKETCH: needs a picture"),
         (["start_image=SKETCH", "method.jump_n_sample=3"], "jump_n_sample=3: is of a mask; give start_image=FILE and"),
+        (
+            ["start_image=SKETCH", "mask=SKETCH", "method.jump_n_sample=3", "steps=10"],
+            "jump_n_sample=3: never goes back: only 10 steps are taken, and a jump is 10 long; use a jump_length below",
+        ),
         (["method.jump_length=3"], "jump_length=3: is of a mask"),
         (["start_image=SKETCH", "start_strength=1.2"], "start_strength=1.2: use a number above 0 and up to 1"),
         (["start_image=SKETCH", "start_strength=0"], "start_strength=0.0: use"),

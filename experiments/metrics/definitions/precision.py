@@ -1,8 +1,9 @@
 """Precision: the share of images that lie in the manifold of the reference's Inception features.
 
 Kynkäänniemi et al., NeurIPS 2019: from 0 to 1, higher: images look like reference ones. It depends on the number of
-reference images (it mostly falls), and rises with `metrics.manifold_neighbours`; a method that makes one good picture again and again has a
-perfect one, so read it beside recall. The paper looks through VGG-16, this through FID's Inception.
+reference images (it mostly falls), and rises with `metrics.manifold_neighbours`; a method that makes one good picture
+again and again has a perfect one, so read it beside recall. The paper looks through VGG-16, this through FID's
+Inception.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Recall: the share of reference images that lie in the manifold of the images' Inception features.
 
-Kynkäänniemi et al., NeurIPS 2019: from 0 to 1, higher: the images vary as the reference does. It depends on the
-number of images, whose balls shrink as they become many (it mostly falls), so compare at equal n; it rises with
-`metrics.manifold_neighbours`. The reference is taken as it is: no standard
-error.
+Kynkäänniemi et al., NeurIPS 2019: from 0 to 1, higher: the images vary as the reference does. It depends on the number
+of images, whose balls shrink as they become many (it mostly falls), so compare at equal n; it rises with
+`metrics.manifold_neighbours`. The reference is taken as it is: no standard error.
 """
 
 from __future__ import annotations

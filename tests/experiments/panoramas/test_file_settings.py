@@ -94,6 +94,18 @@ def test_a_picture_comes_upright_and_in_rgb(tmp_path):
     assert (picture.size, picture.mode) == ((20, 30), "RGB")
 
 
+def test_a_picture_of_16_bits_keeps_its_tones_and_one_of_32_is_refused(tmp_path):
+    """A ramp over all 65,536 values: 257 of them to a level, as the PNG specification reduces depth."""
+    ramp = np.arange(0, 65536, 256, dtype=np.uint16)[None].repeat(2, axis=0)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    found = np.asarray(open_picture("sketch", str(tmp_path / "deep.png")))
+    assert np.array_equal(found[0, :, 0], np.round(ramp[0] / 65535 * 255)) and found.shape == (2, 256, 3)
+    for kind in (np.int32, np.float32):
+        Image.fromarray(ramp.astype(kind)).save(tmp_path / "deeper.tiff")
+        with pytest.raises(UsageError, match="^sketch=.*deeper.tiff: has [IF] numbers of 32 bits.* save it in 8 or"):
+            open_picture("sketch", str(tmp_path / "deeper.tiff"))
+
+
 def test_a_run_keeps_the_file_s_name_and_hash(method, sketch, compose):
     words = ["prompts.texts=[hills]", "seeds.count=1", "reference.count=0", "~baselines.blended_latent"]
     plan = compose(*words, *plain_words(["method=with_files", f"method.sketch={sketch}"]))

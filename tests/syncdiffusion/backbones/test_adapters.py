@@ -239,6 +239,8 @@ def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path, 
     save_file({"a": torch.zeros(16)}, token)  # a letter that the tokenizer has
     save_file({"cat": torch.zeros(17)}, wide)
     torch.save({"cat": Adapters}, code)
+    listed = tmp_path / "listed.pt"
+    torch.save([torch.zeros(16)], listed)
     words_alone, picture = (
         tmp_path / "words.bin",
         tmp_path / "picture.png",
@@ -257,6 +259,7 @@ def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path, 
         (folder, {"lora": str(picture)}, "holds more than weights, or none"),
         (folder, {"lora": "owner/no-such"}, "backbone.lora=owner/no-such"),
         (folder, {"custom_diffusion": str(custom)}, "is another model's"),
+        (folder, {"textual_inversion": str(listed)}, "holds no weights by name"),
         (folder, {"textual_inversion": str(wide)}, "is another model's: its cat has 17 numbers, not 16"),
         (folder, {"textual_inversion": str(token)}, "already in tokenizer vocabulary"),
         (xl_folder, {"textual_inversion": str(token)}, "holds clip_l and clip_g"),

@@ -22,6 +22,7 @@ from syncdiffusion.backbones.loading import choose_precision, load_backbone
 from syncdiffusion.backbones.model_files import EMBEDDED_FOLDER, fingerprint_folder
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise
+from syncdiffusion.joint.sampler import new_sampler
 from syncdiffusion.sync import METHOD, SyncDiffusionSettings
 from tests.metric_networks import library_lpips, load_or_skip
 
@@ -278,6 +279,9 @@ def test_a_schedule_that_begins_without_signal_is_refused(tiny):
     )
     with pytest.raises(UsageError, match="^scheduler: rescale_betas_zero_snr with timestep_spacing=trailing .*use"):
         trailing.steps(5)
+    for name in ("ddpm", "euler", "dpmpp"):  # the latter two have schedules of their own
+        with pytest.raises(UsageError, match="^scheduler: rescale_betas_zero_snr"):
+            new_sampler(trailing, name, 5, [])
     assert float(leading.steps(5).alphas_cumprod[leading.steps(5).timesteps[0]]) > 0
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from syncdiffusion.backbones.loading import load_backbone
 from syncdiffusion.backbones.model_files import fingerprint
+from syncdiffusion.cli import main
 from syncdiffusion.errors import UsageError
 
 # Of the tiny model's parts by diffusers' names: the names that CompVis' code gives them.
@@ -80,6 +81,16 @@ def test_it_is_the_same_model_as_the_folder(single, tiny):
     assert (loaded.window, loaded.factor) == (tiny.window, tiny.factor)
     assert torch.equal(loaded.encode_prompts(["a city"]), tiny.encode_prompts(["a city"]))
     assert loaded.steps(5).timesteps.tolist() == tiny.steps(5).timesteps.tolist()
+
+
+def test_the_command_takes_it_and_finds_the_words_that_it_knows(single, tmp_path, monkeypatch, capsys):
+    (single.with_suffix("") / "words.txt").write_text("lake\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", str(single), "--method", "multidiffusion", "--steps", "1", "--width", "64", "--device", "cpu"]
+    assert main(["lake city", *words, "--out", "one.png"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "one.png\n" and err.startswith("prompt: this model was not trained on: city;")
+    assert f"{single.with_suffix('') / 'words.txt'}" in err.splitlines()[0]
 
 
 def test_its_fingerprint_follows_weights_and_configurations(single):

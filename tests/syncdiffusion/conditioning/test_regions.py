@@ -15,7 +15,7 @@ from PIL import Image
 
 from baselines import METHODS
 from baselines.released.literal import Ddim, cut, decoded, guided_noise, views_of
-from syncdiffusion.conditioning.layout import inside, read_layout
+from syncdiffusion.conditioning.layout import inside, layout_for, read_layout
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.joint.noise import initial_noise, noise_generator
@@ -165,6 +165,32 @@ def test_calls_are_what_the_networks_saw(tiny, monkeypatch, layout, name):
     assert plain.unet < parted.unet < 4 * plain.unet
 
 
+def test_a_panorama_of_a_folder_of_layouts_is_the_same_in_any_company(tiny, tmp_path):
+    """One of two regions beside one of one: also the colours that regions begin against are its own."""
+    for name, count in (("a lake", 1), ("the sea", 2)):
+        regions = [{"prompt": "hills", "box": [0.4 * i, 0.25, 0.4 * i + 0.4, 1]} for i in range(count)]
+        write(tmp_path, {"background": name, "regions": regions}, f"{name}.json")
+    method = METHODS["multidiffusion"]
+    chosen = method.settings(**COMMON, layout=str(tmp_path), bootstrapping=1.0)
+    alone = [method.sample_latents(tiny, [prompt], [SEED], chosen) for prompt in ("a lake", "the sea")]
+    together = method.sample_latents(tiny, ["a lake", "the sea"], [SEED, SEED], chosen)
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)
+
+
+def test_of_a_folder_the_layout_of_that_background_is_taken_before_one_for_any(tmp_path):
+    write(tmp_path, {"regions": [BOX]}, "a.json")
+    write(tmp_path, {"background": "hills", "regions": [BOX]}, "b.json")
+    assert layout_for(str(tmp_path), "hills").path.name == "b.json"
+    assert layout_for(str(tmp_path), "a lake").path.name == "a.json"
+
+
+@pytest.mark.parametrize("change", [{"width": 124}, {"height": 60}])
+def test_sizes_of_no_whole_cells_are_refused(layout, change):
+    ((name, value),) = change.items()
+    with pytest.raises(UsageError, match=f"^{name}={value}: use a multiple of 8"):
+        read_layout(Path(layout)).cells(**{"height": 64, "width": 128, "factor": 8, **change})
+
+
 def test_a_triangle_holds_the_pixels_left_of_its_edges():
     corners = [(0.1, 0.9), (0.5, 0.2), (0.8, 0.95)]
     found = inside(corners, 40, 90)
@@ -231,6 +257,8 @@ def test_files_that_are_no_layout_are_refused_in_one_line(tiny, tmp_path):
     refused(tiny, str(tmp_path / "none.yaml"), "cannot be read .No such file")
     refused(tiny, str(tmp_path), "no layout in that folder")
     (tmp_path / "bad.yaml").write_text("regions: [\n:")
+    refused(tiny, str(tmp_path / "bad.yaml"), "neither YAML nor JSON")
+    (tmp_path / "bad.yaml").write_text("background: 2024-13-45")  # a date to YAML, and none
     refused(tiny, str(tmp_path / "bad.yaml"), "neither YAML nor JSON")
     (tmp_path / "two").mkdir()
     for background in ("a sea", "hills"):
