@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from baselines import METHODS
 from experiments.common.command_line import one_line_errors
 from experiments.common.files import Unwritable
 from experiments.metrics.catalogue import METRICS
@@ -38,6 +39,9 @@ def rebuild(folder: Path, page: bool) -> str:
     unknown = [name for name in results.scores["metric"].unique() if name not in METRICS]
     if unknown:
         raise UsageError(f"{folder}: the metric {unknown[0]} is not known; give its plugin's file, --plugins FILE")
+    strange = [row.method for row in results.study.rows if row.method not in METHODS]
+    if strange and not results.study.made_elsewhere:
+        raise UsageError(f"{folder}: the method {strange[0]} is not known; give its plugin's file, --plugins FILE")
     tell_missing((*results.study.prompts, *titles(results.study).values()))
     text = write_tables(folder, results)
     write_figures(folder, results)

@@ -117,7 +117,8 @@ class Progress:
         if self.count_work is not None and unseen and now - self.began >= WORTH_COUNTING:
             self.work, self.count_work = self.count_work(), None
         if self.bar is None and (now - self.last_line >= self.every or self.done in (count, self.total)):
-            self.say(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {self.time_left(label, 0.0)} left")
+            left = self.time_left(label, 0.0, 1 if any(self.left.values()) else 0)
+            self.say(f"[{self.done}/{self.total}] {what}: {seconds:.1f} s; {left} left")
 
     def say(self, line: str) -> None:
         self.last_line = time.monotonic()

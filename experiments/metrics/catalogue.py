@@ -11,6 +11,8 @@ from syncdiffusion.errors import UsageError
 
 ALL_PROMPTS = "all"  # in a `prompt` column: the whole set
 
+# What a panorama's line in panoramas.csv has beside its numbers.
+COLUMNS = ("method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file", "key")
 DEFINED: dict[str, AnyMetric] = {}  # by their words in metrics.metrics, in the order of tables
 METRICS: dict[str, Metric] = {}  # the numbers that they yield, by name, in the order of tables
 
@@ -26,7 +28,7 @@ def register(metric: AnyMetric) -> AnyMetric:
     if DEFINED.get(metric.name) == metric:
         return metric
     taken = {column: other.name for other in DEFINED.values() for column in (each.name for each in other.columns)}
-    clash = next((each.name for each in metric.columns if each.name in taken), None)
+    clash = next((each.name for each in metric.columns if each.name in taken or each.name in COLUMNS), None)
     if metric.name in DEFINED or clash is not None:
         name = metric.name if metric.name in DEFINED else clash
         raise UsageError(f"plugins: there is a metric {name} already; give the new one another name")

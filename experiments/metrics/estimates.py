@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.results.inference import t_p
+from experiments.results.inference import stratified_error, t_p, unpaired_comparison
 
 SHUFFLES = 499  # of labels within prompts: each asks for both estimates anew
 ROUNDING = 1e-9  # what float64 leaves of two ways that come to the same
@@ -28,13 +28,14 @@ class Difference:
 
     stderr: None where there is no honest one. p: two-sided; of a number without a standard error, of the hypothesis
     that the two labels of each pair, or of all images of a prompt, might as well be swapped. NaN where they are too few
-    for any test.
+    for any test. freedom: degrees of freedom of the error, where they are not those that n and the prompts make.
     """
 
     value: float
     stderr: float | None
     p: float
     n: int
+    freedom: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,18 +102,20 @@ def unpaired_difference(
     """The metric of one set less that of another, of independent images of the same prompts.
 
     stderr: of both estimates together. What they share, the reference images above all, is counted twice, which makes
-    it too large, never too small. p: Student's, of the difference and that error, with as many degrees of freedom as
-    there are images less two for each prompt. Where there is none: the share of SHUFFLES random ways to deal the labels
-    anew among the images of each prompt whose difference is as large or larger, either way round, with the observed one
-    counted among them; each method keeps its number of images of each prompt.
+    it too large, never too small. p: Student's, of the difference and that error, with Welch and Satterthwaite's
+    degrees of freedom, those of each side its images less its prompts. Where there is none: the share of SHUFFLES
+    random ways to deal the labels anew among the images of each prompt whose difference is as large or larger, either
+    way round, with the observed one counted among them; each method keeps its number of images of each prompt.
     """
     mine, other = estimate(ours), estimate(theirs)
     value = mine.value - other.value
     errors = (mine.stderr, other.stderr)
     stderr = None if None in errors else float(np.hypot(*errors))
     if stderr:
-        freedom = len(ours) + len(theirs) - 2 * len(set(ours.prompts))
-        return Difference(value, stderr, t_p(value, stderr, freedom), len(ours) + len(theirs))
+        free = [len(each) - len(set(each.prompts)) for each in (ours, theirs)]
+        parts = [error**4 / count for error, count in zip(errors, free, strict=True) if error and count]
+        freedom = float(stderr**4 / sum(parts)) if parts else 0.0
+        return Difference(value, stderr, t_p(value, stderr, freedom), len(ours) + len(theirs), freedom)
     both = ours.and_also(theirs)
     rng, labels = np.random.default_rng(seed), np.arange(len(both)) < len(ours)
     groups = [np.array([i for i, each in enumerate(both.prompts) if each == p]) for p in dict.fromkeys(both.prompts)]
@@ -125,6 +128,23 @@ def unpaired_difference(
         found = estimate(parts[0]).value - estimate(parts[1]).value
         as_large += abs(found) >= abs(value) * (1 - ROUNDING)
     return Difference(value, stderr, as_large / (SHUFFLES + 1), len(both))
+
+
+def unpaired_means(ours: ImageSet, theirs: ImageSet, numbers: Callable[[ImageSet], np.ndarray]) -> Difference:
+    """The same of a metric that is the mean of `numbers`, one of each image: compared as a panorama's numbers are.
+
+    Every prompt weighs the same, however many images it has of either side. So a method with more images of a prompt
+    that is easy has no advantage.
+    """
+    prompts = [prompt for prompt in dict.fromkeys(ours.prompts) if prompt in theirs.prompts]
+    sides = []
+    for each in (ours, theirs):
+        found, own = numbers(each), np.array(each.prompts)
+        sides.append({prompt: found[own == prompt] for prompt in prompts})
+    compared = unpaired_comparison(*sides)
+    error, freedom = stratified_error([(sides[0][prompt], sides[1][prompt]) for prompt in prompts])
+    stderr = None if np.isnan(error) else error
+    return Difference(compared.difference, stderr, compared.p, compared.n, freedom)
 
 
 def checked_features(generated: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

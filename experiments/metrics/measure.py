@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -83,9 +84,20 @@ class BoundMeasurement:
     def compute(self, file: ImageFile) -> np.ndarray:
         return self.measurement.compute([file], self.through, self.config)[0]
 
-    def row(self, values: np.ndarray) -> dict[str, float | None]:
-        """The columns of one image; None where there is nothing to make them of, such as a pair of crops."""
-        return {name: float(reduce(values)) if values.size else None for name, reduce in self.columns.items()}
+    def row(self, file: Path, values: np.ndarray) -> dict[str, float | None]:
+        """The columns of one image; None where there is nothing to make them of, such as a pair of crops.
+
+        Raises:
+            UsageError: one that is no finite number.
+        """
+        found = {name: float(reduce(values)) if values.size else None for name, reduce in self.columns.items()}
+        for name, value in found.items():
+            if value is not None and not math.isfinite(value):
+                raise UsageError(
+                    f"image {file}: its {name} is no finite number; where there is none, the metric's values are to be "
+                    "an empty array"
+                )
+        return found
 
 
 def measurements(config: MetricsConfig, networks: Networks) -> list[BoundMeasurement]:
@@ -146,8 +158,12 @@ def checked_values(each: BoundMeasurement, file: ImageFile, values: np.ndarray) 
     if np.isfinite(values).all():
         return values
     raise UsageError(
-        f"image {file.item.path}: {each.name} ({each.network}) is no finite number; look at the image and the "
-        "network's weights, or try metrics.device=cpu"
+        f"image {file.item.path}: {each.name} ({each.network}) is no finite number; "
+        + (
+            "where there is none, its values are to be an empty array"
+            if each.through is None
+            else "look at the image and the network's weights, or try metrics.device=cpu"
+        )
     )
 
 
@@ -161,4 +177,6 @@ def cache_key(each: BoundMeasurement, file: ImageFile) -> str:
         "fingerprint": each.fingerprint,
         "parameters": each.measurement.parameters(file.item, each.config),
     }
+    if each.measurement.code:
+        content["code"] = each.measurement.code
     return json.dumps(content, sort_keys=True)

@@ -53,6 +53,10 @@ class Metric:
     coherence: bool = False
     headline: bool = False
 
+    def __post_init__(self) -> None:
+        if self.better not in ("lower", "higher"):
+            raise ValueError(f"better={self.better} of the metric {self.name}: lower or higher")
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -70,6 +74,7 @@ class Measurement:
     network: str | None
     parameters: Callable[[PanoramaImage, MetricsConfig], Mapping[str, Any]]
     compute: Callable[[Sequence[ImageFile], Any, MetricsConfig], Sequence[np.ndarray]]
+    code: str = ""  # of a plugin's, the digest of its file, so that an edited one measures again
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class SetMetric:
     enough: whether (generated, reference) have as many images as it takes.
     estimate: (generated, reference) -> value and standard error.
     compare: (ours, theirs, reference), the first two in pairs -> ours less theirs, with the test by label swaps.
+    numbers: (images, reference) -> a number of each image, of a metric that is their mean (`flips`).
     on_request: only where it is named: not everyone has its network, the time for it, or what it is about.
     """
 
@@ -118,6 +124,7 @@ class SetMetric:
     enough: Callable[[ImageSet, ImageSet, MetricsConfig], bool]
     estimate: Callable[[ImageSet, ImageSet, MetricsConfig], Estimate]
     compare: Callable[[ImageSet, ImageSet, ImageSet, MetricsConfig], Difference]
+    numbers: Callable[[ImageSet, ImageSet, MetricsConfig], np.ndarray] | None = None
     on_request: bool = False
     takes = "more pictures of a method, or more reference images of every prompt (reference.count)"
 
@@ -130,7 +137,8 @@ class SetMetric:
 class PairMetric:
     """A metric of pairs of panoramas of one method and prompt, a number of the whole set; see `pairs`.
 
-    version, network, parameters: as of a Measurement. compute: (seed -> image, pairs of seeds) -> the values of each.
+    version, network, parameters, code: as of a Measurement.
+    compute: (seed -> image, pairs of seeds) -> the values of each.
     """
 
     name: str
@@ -141,6 +149,7 @@ class PairMetric:
     parameters: Callable[[MetricsConfig], Mapping[str, Any]]
     compute: Callable[[Mapping[int, ImageFile], Sequence[tuple[int, int]], Any, MetricsConfig], Sequence[np.ndarray]]
     on_request: bool = False
+    code: str = ""
     takes = "two seeds of a prompt"
 
     @property
@@ -154,7 +163,10 @@ class PairMetric:
         def compute(*words: Any) -> Sequence[np.ndarray]:
             raise NotImplementedError(f"{self.name} is of pairs of images")
 
-        return Measurement(self.name, self.version, self.network, lambda item, config: self.parameters(config), compute)
+        def parameters(item: PanoramaImage, config: MetricsConfig) -> Mapping[str, Any]:
+            return self.parameters(config)
+
+        return Measurement(self.name, self.version, self.network, parameters, compute, self.code)
 
 
 AnyMetric = PanoramaMetric | SetMetric | PairMetric

@@ -104,6 +104,8 @@ def pair_key(bound: BoundMeasurement, first: ImageFile, second: ImageFile) -> st
         "fingerprint": bound.fingerprint,
         "parameters": bound.measurement.parameters(first.item, bound.config),
     }
+    if bound.measurement.code:
+        content["code"] = bound.measurement.code
     return json.dumps(content, sort_keys=True)
 
 
@@ -112,18 +114,16 @@ def pair_mean(found: OfPrompts) -> Estimate | None:
 
     The error is the jackknife's, which leaves out one seed after the other: pairs that share a seed are not
     independent. It is right to too large: of values that behave as distances by half at three seeds, by a fifth at ten.
-    None where no prompt has three seeds; a prompt that has fewer is taken to spread as the others do on the mean.
-    Nothing at all for no pair.
+    None where a prompt has fewer than three seeds, whose spread nothing tells. Nothing at all for no pair.
     """
     there = {prompt: pairs for prompt, pairs in found.items() if pairs}
     if not there:
         return None
     value = float(np.mean([np.mean(list(pairs.values())) for pairs in there.values()]))
-    errors = [each for pairs in there.values() if (each := jackknife(pairs)) is not None]
-    if not errors:
+    errors = [jackknife(pairs) for pairs in there.values()]
+    if None in errors:
         return Estimate(value, None)
-    variance = np.sum(errors) + (len(there) - len(errors)) * np.mean(errors)
-    return Estimate(value, float(np.sqrt(variance)) / len(there))
+    return Estimate(value, float(np.sqrt(sum(errors))) / len(there))
 
 
 def jackknife(pairs: Mapping[Seeds, float]) -> float | None:

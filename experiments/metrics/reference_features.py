@@ -89,6 +89,8 @@ def save_features(
 ) -> None:
     """Write the features of one set of images; made: what is told of their making.
 
+    Of images of different sizes a measurement has no array; it is left out.
+
     Raises:
         Unwritable: the file.
     """
@@ -96,7 +98,7 @@ def save_features(
 
     prompts = next(iter(sets.values())).prompts
     told = {"facts": facts, "prompts": prompts, "made": made or {}}
-    arrays = {name: each.features for name, each in sets.items()}
+    arrays = {name: each.features for name, each in sets.items() if each.features.dtype != object}
     write_whole(path, save(arrays, {"reference": json.dumps(told)}))
 
 

@@ -9,7 +9,15 @@ import numpy as np
 from experiments.metrics.cache import FeatureCache
 from experiments.metrics.catalogue import ALL_PROMPTS, METRICS, pair_metrics, set_metrics
 from experiments.metrics.config import MetricsConfig, check_config
-from experiments.metrics.estimates import Estimate, ImageSet, mean_estimate, stacked, unpaired_difference
+from experiments.metrics.estimates import (
+    Difference,
+    Estimate,
+    ImageSet,
+    mean_estimate,
+    stacked,
+    unpaired_difference,
+    unpaired_means,
+)
 from experiments.metrics.features import alike
 from experiments.metrics.measure import BoundMeasurement, Networks, PanoramaImage, bind, measure, measurements
 from experiments.metrics.metric import SetMetric
@@ -88,7 +96,7 @@ def score_panoramas(
     for item, values in zip(items, measure(items, wanted, cache), strict=True):
         row: CsvLine = {"method": item.method, "prompt": item.prompt, "seed": item.seed}
         for each in wanted:
-            row |= each.row(values[each.name])
+            row |= each.row(item.path, values[each.name])
         rows.append(row)
         for name in needed:
             features[name].append(values[name])
@@ -184,7 +192,7 @@ def _pair_swaps(pairs: Sequence[PairValues], against: str | None, paired: bool) 
                 common = {"method": method, "against": against, "metric": each.metric.column.name}
                 common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
                 prompts = prompts_of_both(each.found[method], each.found[against], paired)
-                rows.append(common | {"prompts": len(prompts), "network": each.network})
+                rows.append(common | {"prompts": len(prompts), "freedom": found.freedom, "network": each.network})
     return rows
 
 
@@ -246,13 +254,22 @@ def _swaps(
             if paired:
                 found = each.metric.compare(first, second, reference, config)
             else:
-                found = unpaired_difference(
-                    first, second, lambda x, metric=each.metric, y=reference: metric.estimate(x, y, config)
-                )
+                found = _without_pairs(each.metric, first, second, reference, config)
             common = {"method": method, "against": against, "metric": each.metric.column.name}
             common |= {"difference": found.value, "stderr": found.stderr, "p": found.p, "n": found.n}
-            rows.append(common | {"prompts": len(set(first.prompts)), "network": each.network})
+            common |= {"prompts": len(set(first.prompts)), "freedom": found.freedom}
+            rows.append(common | {"network": each.network})
     return rows
+
+
+def _without_pairs(
+    metric: SetMetric, first: ImageSet, second: ImageSet, reference: ImageSet, config: MetricsConfig
+) -> Difference:
+    """A set metric of one method less another's where nothing makes pairs of their images."""
+    numbers = metric.numbers
+    if numbers is not None:
+        return unpaired_means(first, second, lambda images: numbers(images, reference, config))
+    return unpaired_difference(first, second, lambda images: metric.estimate(images, reference, config))
 
 
 def _in_pairs(items: Sequence[PanoramaImage], method: str, against: str) -> tuple[list[int], list[int]]:

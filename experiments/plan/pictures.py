@@ -63,12 +63,12 @@ def read_given(source: Path, texts: Mapping[str, str]) -> GivenSet:
         raise UsageError(f"pictures={source}: no such folder or CSV file")
     taken: dict[tuple[str, str, int], Path] = {}
     for each in found:
-        there = taken.setdefault((each.method, each.prompt, each.seed), each.path)
-        if there != each.path:
-            raise UsageError(
-                f"pictures={source}: {there} and {each.path} are both {each.method}, seed {each.seed}, "
-                f"'{each.prompt}'; leave one"
-            )
+        key = (each.method, each.prompt, each.seed)
+        if key in taken:
+            twice = taken[key] == each.path
+            both = f"{each.path} is there twice, as" if twice else f"{taken[key]} and {each.path} are both"
+            raise UsageError(f"pictures={source}: {both} {each.method}, seed {each.seed}, '{each.prompt}'; leave one")
+        taken[key] = each.path
     check_one_making(source, found)
     pictures = tuple(each for each in found if each.method != REFERENCE)
     if not pictures:

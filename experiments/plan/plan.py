@@ -251,7 +251,7 @@ def check_label(setting: str, label: str, taken: Mapping[str, Any]) -> None:
     if label in taken:
         raise UsageError(f"{setting}: the label '{label}' is taken; choose another")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", label):
-        raise UsageError(f"{setting}: a label names a folder; use letters, digits and _ . = + -")
+        raise UsageError(f"{setting}: the label '{label}' names a folder; use letters, digits and _ . = + -")
     if len(label) > LONGEST_LABEL:
         raise UsageError(f"{setting}: a label of {len(label)} characters; use {LONGEST_LABEL} at most")
 

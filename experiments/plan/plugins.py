@@ -11,10 +11,11 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import baselines
 from syncdiffusion.errors import UsageError
@@ -22,6 +23,9 @@ from syncdiffusion.files import content_of, place_of
 from syncdiffusion.method import Method
 from syncdiffusion.perceptual.catalogue import ImageLoss, register_loss
 from syncdiffusion.settings import each_of
+
+if TYPE_CHECKING:
+    from experiments.metrics.metric import AnyMetric
 
 _loaded: dict[Path, ModuleType] = {}
 _code: dict[tuple[str, str], str] = {}  # ("method" or "loss", its name) -> SHA-256 of the file that it came from
@@ -91,6 +95,19 @@ def _run(name: str, path: Path) -> ModuleType:
     return module
 
 
+def of_code(metric: AnyMetric, digest: str) -> AnyMetric:
+    """A plugin's metric whose values are kept under the digest of its file, unless it takes those of another."""
+    from experiments.metrics.catalogue import DEFINED
+    from experiments.metrics.metric import PairMetric
+
+    if isinstance(metric, PairMetric):
+        return replace(metric, code=digest)
+    known = [each.measurement for each in DEFINED.values() if not isinstance(each, PairMetric)]
+    return (
+        metric if metric.measurement in known else replace(metric, measurement=replace(metric.measurement, code=digest))
+    )
+
+
 def _register(name: str, module: ModuleType, digest: str) -> None:
     from experiments.metrics import catalogue
     from experiments.metrics.metric import PairMetric, PanoramaMetric, SetMetric
@@ -114,7 +131,7 @@ def _register(name: str, module: ModuleType, digest: str) -> None:
         register_method(baselines.register(method), choice=True)
         _code["method", method.name] = digest
     if metric is not None:
-        catalogue.register(metric)
+        catalogue.register(of_code(metric, digest))
     if loss is not None:
         register_loss(loss)
         _code["loss", loss.name] = digest

@@ -113,6 +113,11 @@ def prompt_settings(lines: Sequence[Line]) -> list[str]:
     ids: dict[str, str] = {}
     texts: list[str] = []
     for line in lines:
+        if line.prompt in seeds and (line.seed is None) != (not seeds[line.prompt]):
+            raise UsageError(
+                f"prompt_file: '{line.prompt}' has a seed in one line and none in another; give all its lines one, or "
+                "name it once"
+            )
         if line.seed is None or line.prompt not in seeds:
             texts.append(line.prompt)  # twice, where it was typed twice: refused with all other prompts
         if line.name:

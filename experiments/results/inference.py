@@ -159,25 +159,25 @@ def stratified_error(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[f
     """Standard error of the mean over groups of (mean of x - mean of y), and its degrees of freedom (Satterthwaite).
 
     A side of a single value is taken to spread as that side of the others does on the mean; NaN, 0 where none tells.
+    What is so taken hangs on those others, so of one side the errors of both variances add up, the most that they can.
     """
     sides = list(zip(*groups, strict=True))
     pooled = []
     for side in sides:
         free = sum(len(each) - 1 for each in side)
         pooled.append(sum(((each - each.mean()) ** 2).sum() for each in side) / free if free else np.nan)
-    parts, free = [], []
-    for group in groups:
-        for each, common in zip(group, pooled, strict=True):
-            parts.append((each.var(ddof=1) if len(each) > 1 else common) / len(each))
-            free.append(len(each) - 1)
-    total = float(np.sum(parts))
-    if np.isnan(total) or not any(free):
-        return np.nan, 0.0
+    total, below, freedom = 0.0, 0.0, 0
+    for side, common in zip(sides, pooled, strict=True):
+        told = [(each.var(ddof=1) / len(each), len(each) - 1) for each in side if len(each) > 1]
+        free, taken = sum(count for _, count in told), common * sum(len(each) < 2 for each in side)
+        if not free:
+            return np.nan, 0.0
+        total += sum(part for part, _ in told) + (taken if taken else 0.0)
+        below += (np.sqrt(sum(part**2 / count for part, count in told)) + taken / np.sqrt(free)) ** 2
+        freedom += free
     if total == 0:
-        return 0.0, float(sum(free))
-    told = [(part, count) for part, count in zip(parts, free, strict=True) if count]
-    below = sum(part**2 / count for part, count in told)
-    return float(np.sqrt(total)) / len(groups), float(total**2 / below) if below else float(sum(free))
+        return 0.0, float(freedom)
+    return float(np.sqrt(total)) / len(groups), float(total**2 / below) if below else float(freedom)
 
 
 def shuffle_p(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

@@ -261,8 +261,8 @@ def swap_comparison(results: Results, label: str, metric: Metric) -> Comparison 
     """A set-level metric of a row less that of the row compared with, as swapping labels found it; None where nothing
     was swapped.
 
-    The interval is Student's, of as many degrees of freedom as there are pairs less prompts, or without pairs images
-    less two for each prompt; NaN without a standard error.
+    The interval is Student's, of the degrees of freedom that the scores tell, else of as many as there are pairs less
+    prompts, or without pairs images less two for each prompt; NaN without a standard error.
     """
     swaps, against = results.swaps, results.study.compare_with
     if swaps is None:
@@ -272,7 +272,8 @@ def swap_comparison(results: Results, label: str, metric: Metric) -> Comparison 
         return None
     line = found.iloc[0]
     means = line["prompts"] if results.study.shared_noise else 2 * line["prompts"]
-    half = t_half_width(float(line["stderr"]), int(line["n"] - means))
+    told = line.get("freedom", np.nan)  # scored before they were told, or of pairs
+    half = t_half_width(float(line["stderr"]), float(line["n"] - means if np.isnan(told) else told))
     value = float(line["difference"])
     return Comparison(int(line["n"]), value, value - half, value + half, float(line["p"]), np.nan)
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from experiments.panoramas.index import Index
 from experiments.plan.plan import Plan
+from experiments.plan.schema import Stage
 from experiments.rebuild import rebuild
 from experiments.report.gallery import write_comparison, write_gallery
 from experiments.results.numbers import titles
 from experiments.results.study import read_study, study_of, write_study
 from experiments.stages.score_files import read_scores
+from syncdiffusion.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +25,27 @@ def report(plan: Plan, index: Index) -> str:
     Raises:
         UsageError: no scores, damaged ones, or those of panoramas that have been made anew since.
     """
-    read_scores(plan.folder, index)  # refuses scores of other panoramas
+    check_metrics(plan, read_scores(plan.folder, index)[0])  # refuses scores of other panoramas
     keep_headings(plan)
     units, headings = [each.unit for each in index.panoramas], titles_of(plan)
     table = rebuild(plan.folder, page=True)  # first: pictures take time and memory, and no number should wait for them
     write_gallery(plan.folder, units, headings)
     write_comparison(plan.folder, units, headings)
     return table
+
+
+def check_metrics(plan: Plan, scores: pd.DataFrame) -> None:
+    """UsageError where others were scored than the plan names: a report shows what there is."""
+    from experiments.metrics.catalogue import DEFINED
+
+    wanted = plan.metrics["metrics"]
+    columns = {column.name for name in wanted for column in DEFINED[name].columns}
+    others = [name for name in scores["metric"].unique() if name not in columns]
+    if plan.stage is Stage.report and others:
+        raise UsageError(
+            f"metrics.metrics=[{','.join(wanted)}]: {others[0]} was scored as well, and stage=report shows what was; "
+            "run stage=score with these, then stage=report"
+        )
 
 
 def titles_of(plan: Plan) -> dict[str, str]:

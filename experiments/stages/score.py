@@ -107,6 +107,9 @@ def keep_features(plan: Plan, index: Index, scored: Scored) -> None:
     made = {} if plan.sources else made_by(first.method, first.settings, plan.backbone)
     save_features(path, scored.references, scored.references_facts, made)
     say_step("score", f"reference features are written to {path}")
+    left = [name for name, each in scored.references.items() if each.features.dtype == object]
+    if left:
+        print(f"score: not in it: {', '.join(left)}, as reference pictures have different sizes", file=sys.stderr)
 
 
 def check_index(plan: Plan, index: Index) -> None:
@@ -121,7 +124,11 @@ def check_index(plan: Plan, index: Index) -> None:
             advice = f"those there are in {other}: give backbone.precision={other}"
         raise UsageError(f"run_dir={plan.folder}: no panorama of these settings there; {advice}")
     if missing:
-        raise_or_tell(plan, f"{missing} panoramas or reference images are missing", "make them with stage=generate")
+        raise_or_tell(
+            plan,
+            f"{missing} panoramas or reference images are missing, or of other settings or code",
+            "make them with stage=generate",
+        )
     if len(index.fingerprints) > 1:
         raise UsageError(f"run_dir={plan.folder}: panoramas of two models; make them anew with stage=generate")
 

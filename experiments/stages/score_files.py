@@ -9,12 +9,14 @@ images that panoramas were held against.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.files import discard, json_text, write_together, write_whole
+from experiments.metrics.catalogue import COLUMNS
 from experiments.panoramas.index import Index, Panorama
 from experiments.results.study import Study, read_numbers
 from syncdiffusion.errors import UsageError
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
     from experiments.metrics.score import Scored
 
 SCORE_COLUMNS = ["method", "prompt", "metric", "value", "stderr", "n", "network"]
-SWAP_COLUMNS = ["method", "against", "metric", "difference", "stderr", "p", "n", "prompts", "network"]
+SWAP_COLUMNS = ["method", "against", "metric", "difference", "stderr", "p", "n", "prompts", "freedom", "network"]
 REPLICATE_COLUMNS = ["method", "replicate", "metric", "value", "n", "network"]
-PANORAMA_COLUMNS = ["method", "prompt", "seed", "seconds", "peak_memory_bytes", "device", "file", "key"]
+PANORAMA_COLUMNS = list(COLUMNS)
 CHECKSUMS, REFERENCES = "scores.sha256", "references.sha256"
 # scores.csv goes first: without it nothing else is taken for a scored run.
 DROPPED = ("scores.csv", "replicates.csv", "swaps.csv", CHECKSUMS, REFERENCES)
@@ -59,6 +61,12 @@ def drop_scores(folder: Path) -> None:
 def keep_panoramas(folder: Path, index: Index) -> None:
     """Bring panoramas.csv up to date after generating; all scores go where a picture was made anew."""
     if written_rows(folder / "panoramas.csv") != index.rows or not same_references(folder, index):
+        if (folder / "scores.csv").exists():
+            print(
+                f"the scores in {folder} are of other panoramas than those there now, and are dropped; tables and "
+                "figures there are of them until the run is scored and reported",
+                file=sys.stderr,
+            )
         drop_scores(folder)
         write_whole(folder / "panoramas.csv", panoramas_csv(folder, index.panoramas))
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from syncdiffusion.errors import UsageError
 from syncdiffusion.files import open_picture, pixels_of
 from syncdiffusion.joint.finite import always_finite
 from syncdiffusion.joint.task import Step, Task
@@ -220,7 +221,10 @@ def goal_features(
         UsageError: words that the loss does not understand, a file that is no picture.
     """
     if toward is not None:
-        features = loss.features_of(toward, prompts)
+        try:
+            features = loss.features_of(toward, prompts)
+        except ValueError as error:  # words that a loss of a plugin cannot read
+            raise UsageError(f"toward={toward}: the loss cannot read it ({error}); give words that it reads") from None
     elif toward_picture is not None:
         square = read_square(toward_picture, backbone.window * backbone.factor)
         square = square.to(backbone.device, backbone.dtype)

@@ -1,5 +1,6 @@
 """Everything that is shown follows from four files, to the byte."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -178,6 +179,18 @@ def test_numbers_are_read_back_exactly(tmp_path):
 def test_missing_file_is_told_by_its_name(tmp_path):
     with pytest.raises(UsageError, match="nowhere: no study.json there"):
         read_results(tmp_path / "nowhere")
+
+
+def test_a_method_of_a_plugin_that_is_not_given_is_named(tmp_path, capsys, no_figures):
+    """Its mark in figures and the windows on its page would be lost."""
+    folder = write_files(tmp_path / "run")
+    study = json.loads((folder / "study.json").read_text())
+    study["rows"][0]["method"] = "my_method"
+    (folder / "study.json").write_text(json.dumps(study))
+    assert main([str(folder)]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "the method my_method is not known; give its plugin's file, --plugins FILE" in told
+    assert not (folder / "table.md").exists()
 
 
 def test_a_metric_of_a_plugin_that_is_not_given_is_named(tmp_path, capsys, no_figures):

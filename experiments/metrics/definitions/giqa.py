@@ -60,9 +60,12 @@ def _enough(generated: ImageSet, reference: ImageSet, config: MetricsConfig) -> 
     return len(reference) - most >= config.giqa_neighbours
 
 
+def _scores(generated: ImageSet, reference: ImageSet, config: MetricsConfig) -> np.ndarray:
+    return giqa_scores(generated.features, reference.features, config.giqa_neighbours)
+
+
 def _estimate(generated: ImageSet, reference: ImageSet, config: MetricsConfig) -> Estimate:
-    scores = giqa_scores(generated.features, reference.features, config.giqa_neighbours)
-    return stratified_mean(scores, generated.prompts)
+    return stratified_mean(_scores(generated, reference, config), generated.prompts)
 
 
 def _compare(a: ImageSet, b: ImageSet, reference: ImageSet, config: MetricsConfig) -> Difference:
@@ -78,4 +81,5 @@ METRIC = SetMetric(
     enough=_enough,
     estimate=_estimate,
     compare=_compare,
+    numbers=_scores,
 )

@@ -2,7 +2,7 @@
 
 The kernel of two panoramas is the mean of KID's kernel over their squares. So a panorama is one draw: two squares of
 one panorama are no pair of draws, which would make the estimate biased, and the standard error is that of new
-panoramas. It estimates what KID estimates, with less noise.
+panoramas. It estimates nearly what KID estimates, whose squares begin anywhere, with less noise.
 """
 
 from __future__ import annotations

@@ -40,4 +40,5 @@ METRIC = SetMetric(
     enough=lambda x, y, config: two_of_each(x, y, config) and len(y) > config.manifold_neighbours,
     estimate=_estimate,
     compare=_compare,
+    numbers=_covered,
 )

@@ -1,8 +1,8 @@
 """Region CLIP score: 100 x cosine between each region of a layout and its own prompt. High: each is what it is to be.
 
 This project's own metric, for panoramas with a layout (`syncdiffusion.conditioning.layout`). A region is looked at in
-the smallest square that holds its bounding box, as far as the picture goes: surroundings are seen with it, as in a
-photograph. The background has no score of its own here: the CLIP score's crop is of the whole panorama. A panorama
+the smallest square that holds its bounding box: surroundings are seen with it, as in a photograph. Of a region that is
+wider than the picture is high CLIP sees the middle, a square as high as the picture: its preprocessing cuts the sides. The background has no score of its own here: the CLIP score's crop is of the whole panorama. A panorama
 without a layout has none.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NOTE = (
     "The region CLIP score is this project's own metric: the CLIP score of each region of a layout with the region's "
-    "own prompt, their mean."
+    "own prompt, their mean; of a region wider than the picture is high, of its middle."
 )
 
 

@@ -113,7 +113,7 @@ def test_its_error_is_that_of_new_seeds():
 def test_pairs_of_shared_noise_cancel_what_noise_does_to_both():
     rng = np.random.default_rng(1)
     noise = {pair: 10 * rng.standard_normal() for pair in partners(range(8))}
-    a = {"p": {pair: value + 1 for pair, value in noise.items()}, "q": {(0, 1): 5.0}}
+    a = {"p": {pair: value + 1 for pair, value in noise.items()}, "q": {(0, 1): 5.0}}  # q has no partner
     paired, apart = (pair_difference(a, {"p": noise}, shared) for shared in (True, False))
     assert paired.value == pytest.approx(apart.value) == pytest.approx(1)
     assert paired.stderr < 1e-9 < apart.stderr and (paired.n, apart.n) == (8, 16)
@@ -137,12 +137,13 @@ def test_lpips_is_the_librarys(tmp_path):
     assert ours == pytest.approx(float(theirs), rel=1e-4)  # float32 through thirteen convolutions
 
 
-def test_a_prompt_of_two_seeds_is_taken_to_spread_as_the_others_do():
+def test_a_prompt_of_two_seeds_tells_no_spread_and_none_is_taken_for_it():
     """Jackknife by hand: without one of three seeds one pair is left, so that the means are 6, 2 and 1."""
     three = {(0, 1): 1.0, (0, 2): 2.0, (1, 2): 6.0}
     alone = pair_mean({"p": three})
     variance = 2 / 3 * sum((each - 3) ** 2 for each in (1, 2, 6))
     assert alone.value == 3 and alone.stderr == pytest.approx(variance**0.5)
     both = pair_mean({"p": three, "q": {(0, 1): 5.0}})
-    assert both.value == 4 and both.stderr == pytest.approx((2 * variance) ** 0.5 / 2)
-    assert pair_mean({"q": {(0, 1): 5.0}}).stderr is None
+    assert both.value == 4 and both.stderr is None
+    again = pair_mean({"p": three, "q": {pair: value + 1 for pair, value in three.items()}})
+    assert again.value == 3.5 and again.stderr == pytest.approx((2 * variance) ** 0.5 / 2)

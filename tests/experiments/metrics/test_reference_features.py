@@ -35,6 +35,14 @@ def bound() -> BoundMeasurement:
     return BoundMeasurement(INCEPTION, MetricsConfig(crop=64), FeatureNetwork("moments", moments, "abc"))
 
 
+def test_of_images_of_different_sizes_what_has_no_array_is_left_out(tmp_path):
+    uneven = np.empty(2, dtype=object)
+    uneven[:] = [np.ones((2, 3)), np.ones((3, 3))]
+    sets = {"whole": ImageSet(np.ones((2, 3)), ("p", "p")), "grid": ImageSet(uneven, ("p", "p"))}
+    save_features(tmp_path / "squares.safetensors", sets, {"whole": {}, "grid": {}})
+    assert set(read_features(tmp_path / "squares.safetensors").sets) == {"whole"}
+
+
 def test_another_run_has_the_same_scores_without_the_squares(compose, tmp_path, capsys):
     file = tmp_path / "features" / "squares.safetensors"
     first = compose(*OPTIONS, "reference.count=3", f"reference.features={file}")

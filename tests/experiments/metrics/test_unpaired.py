@@ -7,14 +7,17 @@ import pytest
 from scipy import stats
 
 from experiments.metrics.definitions.kid import kid
-from experiments.metrics.estimates import Estimate, ImageSet, unpaired_difference
+from experiments.metrics.estimates import Estimate, ImageSet, unpaired_difference, unpaired_means
+from experiments.results.inference import stratified_error
 
 
 def test_kid_of_unpaired_sets_is_as_by_hand():
-    """By Student of SciPy, 20 images less two for each of two prompts; equal sets differ by nothing."""
-    prompts = ("p",) * 5 + ("q",) * 5
+    """By Student of SciPy with the degrees of freedom of Welch and Satterthwaite; equal sets differ by nothing."""
     rng = np.random.default_rng(0)
-    x, y, z = (ImageSet(rng.standard_normal((10, 3)) + shift, prompts) for shift in (0, 0.1, 1))
+    x, y, z = (
+        ImageSet(rng.standard_normal((2 * n, 3)) + shift, ("p",) * n + ("q",) * n)
+        for shift, n in ((0, 5), (0.1, 5), (1, 12))
+    )
 
     def estimate(each):
         return kid(each.features, x.features, each.prompts, x.prompts)
@@ -24,7 +27,31 @@ def test_kid_of_unpaired_sets_is_as_by_hand():
     far, ours, theirs = unpaired_difference(z, y, estimate), estimate(z), estimate(y)
     assert far.value == ours.value - theirs.value
     error = (ours.stderr**2 + theirs.stderr**2) ** 0.5
-    assert far.p == pytest.approx(2 * stats.t.sf(abs(far.value) / error, 20 - 2 * 2), rel=1e-9) and 0 < far.p < 0.5
+    freedom = error**4 / (ours.stderr**4 / (24 - 2) + theirs.stderr**4 / (10 - 2))
+    assert far.p == pytest.approx(2 * stats.t.sf(abs(far.value) / error, freedom), rel=1e-9) and 0 < far.p < 0.5
+    assert far.freedom == pytest.approx(freedom)
+
+
+def test_the_mix_of_prompts_is_no_difference_between_methods():
+    """Images of p have numbers around 300, of q around 10, by both methods; one has more of p, the other more of q."""
+    rng = np.random.default_rng(2)
+
+    def images(p: int, q: int):
+        values = np.concatenate([rng.normal(300, 9, p), rng.normal(10, 3, q)])
+        return ImageSet(values[:, None], ("p",) * p + ("q",) * q)
+
+    below = 0
+    for _ in range(200):
+        a, b = images(12, 4), images(4, 12)
+        found = unpaired_means(a, b, lambda each: each.features[:, 0])
+        below += found.p < 0.05
+    assert below / 200 < 0.05 + 4 * (0.05 * 0.95 / 200) ** 0.5 and found.n == 32
+    means = [[s.features[np.array(s.prompts) == name, 0].mean() for name in "pq"] for s in (a, b)]
+    assert found.value == pytest.approx(np.mean(np.subtract(*means)))
+    error, freedom = stratified_error(
+        [tuple(s.features[np.array(s.prompts) == name, 0] for s in (a, b)) for name in "pq"]
+    )
+    assert (found.stderr, found.freedom) == pytest.approx((error, freedom))
 
 
 @pytest.mark.parametrize("shift", [0.3, -0.9])

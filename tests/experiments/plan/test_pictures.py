@@ -87,10 +87,11 @@ def test_a_csv_file_names_files_beside_it(tmp_path):
     [
         ([row("x.png", "a", "first")], "line 2: seed 'first' is no whole number"),
         ([row("x.png", "a"), row("y.png", "a")], "are both a, seed 0"),
+        ([row("x.png", "a"), row("x.png", "a")], "x.png is there twice, as a, seed 0"),
         ([row("x.png", "a", nois="3")], "column 'nois'; the columns are file, method, prompt, seed, and noise"),
         ([{"file": "x.png", "method": "a", "prompt": LAKE}], "column 'seed'"),
         ([row("x.png", "")], "line 2: must have a value"),
-        ([row("x.png", "a/b")], "a label names a folder"),
+        ([row("x.png", "a/b")], "the label 'a/b' names a folder"),
         ([row("x.png", "reference")], "no picture there"),
         ([row("nowhere.png", "a")], "none of 1 files is a picture"),
         ([row("x.png", "a", noise="1"), row("x.png", "b", 1)], "noise is told of some pictures alone"),

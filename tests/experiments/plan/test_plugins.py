@@ -111,6 +111,17 @@ def test_a_metric_from_a_file_is_measured_and_tabled(tiny_settings, tmp_path):
     again = [sys.executable, "-m", "experiments.rebuild", str(tmp_path / "run"), "--plugins", str(path)]
     subprocess.run(again, cwd=REPOSITORY, check=True, capture_output=True)
     assert table.read_bytes() == before
+    # The panoramas are there, and so are their numbers, but by another rule than the file has now.
+    path.write_text(BRIGHTNESS.replace("file.pixels.mean()", "2 * file.pixels.mean()"))
+    done = command(*words, "tracking=disabled", "reference.count=0", "seeds.count=1")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "panoramas.csv").open(newline="") as file:
+        twice = [float(row["brightness"]) for row in csv.DictReader(file)]
+    assert twice == pytest.approx([2 * float(row["brightness"]) for row in rows])
+    path.write_text(BRIGHTNESS.replace("): np.mean", "): lambda values: float('nan')"))
+    done = command(*words, "tracking=disabled", "reference.count=0", "seeds.count=1")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "its brightness is no finite number; where there is none" in last
 
 
 def test_an_edited_method_makes_its_panoramas_anew(plugin, tiny_settings, tmp_path):

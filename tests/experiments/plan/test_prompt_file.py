@@ -58,7 +58,7 @@ def test_text_stays_text(tmp_path):
         ('{"prompt": "a sea", "seed": 6}', "prompts.seeds: 'a sea' has seed 6 twice at seeds.count=2"),
         ('{"prompt": "a sea", "seed": 9, "id": "s"}', "has the ids sea and s; an id names a prompt"),
         ('{"prompt": "a lake", "id": "sea"}', "prompts.ids: 'sea' names two prompts"),
-        ('{"prompt": "a sea"}', "'a sea' is there twice"),
+        ('{"prompt": "a sea"}', "'a sea' has a seed in one line and none in another"),
     ],
 )
 def test_mistakes_are_one_line_with_the_lines_number(tmp_path, line, message):
