@@ -30,7 +30,7 @@ def share_interval(row: np.ndarray, none: np.ndarray, full: np.ndarray, confiden
 
     The interval holds the ratios r at which the mean of (none - row) - r (none - full) is not told apart from zero by
     Student's t over the pairs. So it allows for the uncertainty of the whole gain, and for what both have in common.
-    low and high are NaN where the whole gain is not told apart from zero: the ratios then have no bound on both sides.
+    low and high are NaN where the whole gain is not told apart from zero: ratios then have no bound on both sides.
     """
     from scipy.stats import t
 

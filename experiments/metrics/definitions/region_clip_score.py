@@ -2,8 +2,9 @@
 
 This project's own metric, for panoramas with a layout (`syncdiffusion.conditioning.layout`). A region is looked at in
 the smallest square that holds its bounding box: surroundings are seen with it, as in a photograph. Of a region that is
-wider than the picture is high CLIP sees the middle, a square as high as the picture: its preprocessing cuts the sides. The background has no score of its own here: the CLIP score's crop is of the whole panorama. A panorama
-without a layout has none.
+wider than the picture is high CLIP sees the middle, a square as high as the picture: its preprocessing cuts the sides.
+The background has no score of its own here: the CLIP score's crop is of the whole panorama. A panorama without a
+layout has none.
 """
 
 from __future__ import annotations
