@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.metrics.definitions.seam_score import seam_score
 from experiments.metrics.metric import Measurement, Metric, PanoramaMetric
+from experiments.panoramas.store import MADE_ELSEWHERE
 
 if TYPE_CHECKING:
     from experiments.metrics.config import MetricsConfig
@@ -26,14 +27,19 @@ NOTE = (
 )
 
 
+def _cell(item: PanoramaImage) -> int | None:
+    """Pixels of a latent cell; None of a picture that another tool made."""
+    return None if item.made.get("method") == MADE_ELSEWHERE else item.made.get("factor")
+
+
 def _parameters(item: PanoramaImage, config: MetricsConfig) -> dict[str, Any]:
-    return {"factor": item.made.get("factor")}
+    return {"factor": _cell(item)}
 
 
 def _compute(files: Sequence[ImageFile], network: None, config: MetricsConfig) -> Sequence[np.ndarray]:
     """The score (1,) of each."""
     return [
-        np.array([seam_score(file.pixels, [0], file.item.made.get("factor") or 1, closed=True)], dtype=np.float64)
+        np.array([seam_score(file.pixels, [0], _cell(file.item) or 1, closed=True)], dtype=np.float64)
         for file in files
     ]
 
