@@ -39,8 +39,7 @@ def _parameters(item: PanoramaImage, config: MetricsConfig) -> dict[str, Any]:
 def _compute(files: Sequence[ImageFile], network: None, config: MetricsConfig) -> Sequence[np.ndarray]:
     """The score (1,) of each."""
     return [
-        np.array([seam_score(file.pixels, [0], _cell(file.item) or 1, closed=True)], dtype=np.float64)
-        for file in files
+        np.array([seam_score(file.pixels, [0], _cell(file.item) or 1, closed=True)], dtype=np.float64) for file in files
     ]
 
 

@@ -182,6 +182,9 @@ def draw_cost(axes: Axes, results: Results, setting: str, metric: str) -> None:
     axes.plot(x, mean, color=colour, marker=marker, label=facts(rows[0].method, setting).symbol or setting)
 
 
+ROOM = 0.3  # of a panel's height, which five numbers beneath each other take
+
+
 def add_gain_axis(axes: Axes, compared: float, values: Sequence[Interval | None], metric: str) -> None:
     """On the right: 0 % at the row compared with, 100 % at the best row; none where no row is better."""
     means = [value.mean for value in values if value is not None]
@@ -190,7 +193,9 @@ def add_gain_axis(axes: Axes, compared: float, values: Sequence[Interval | None]
         return
     share = (lambda y: 100 * (compared - y) / (compared - best), lambda s: compared - s * (compared - best) / 100)
     right = axes.secondary_yaxis("right", functions=share)
-    right.set_yticks([0, 25, 50, 75, 100])
+    bottom, top = axes.get_ylim()
+    crowded = abs(compared - best) < ROOM * abs(top - bottom)
+    right.set_yticks([0, 100] if crowded else [0, 25, 50, 75, 100])
     right.set_ylabel("gain kept (%)")
 
 

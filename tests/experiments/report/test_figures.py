@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
 
@@ -27,8 +28,9 @@ from experiments.report.figures.style import (
     overlap,
     place_labels,
 )
-from experiments.report.figures.sweeps import cost_figure, curves_figure, paired_figure
+from experiments.report.figures.sweeps import add_gain_axis, cost_figure, curves_figure, paired_figure
 from experiments.report.figures.values import difference, scale_of, swept_axis, swept_settings, value_of
+from experiments.results.inference import Interval
 from experiments.results.numbers import comparisons
 from experiments.results.study import Results, read_results
 from syncdiffusion.geometry.windows import place_windows
@@ -131,6 +133,14 @@ def test_cost_figure_tells_the_gain_that_is_kept(skip):
     texts = [text.get_text() for text in axes.texts]
     assert sorted(texts) == sorted(["0", "3", "5", "10", "all", "1", "2", "3", "5"])
     assert not any(axes.child_axes for axes in figure.axes[2:])  # CLIP score and KID are no gain
+
+
+@pytest.mark.parametrize(("bottom", "ticks"), [(0.3, [0, 25, 50, 75, 100]), (0.0, [0, 100])])
+def test_the_gain_s_axis_has_as_many_numbers_as_there_is_room_for(bottom, ticks):
+    axes = Figure().subplots()
+    axes.set_ylim(bottom, 0.5)
+    add_gain_axis(axes, 0.45, [Interval(0.35, np.nan, np.nan, 2)], "intra_lpips")  # a half, a fifth of the panel
+    assert list(axes.child_axes[0].get_yticks()) == ticks
 
 
 def test_a_setting_that_costs_the_same_has_no_cost_figure():
