@@ -283,6 +283,8 @@ def open_backbone(arguments: argparse.Namespace) -> Backbone:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     keep_freed_memory()
+    if arguments.device == "meta":  # which serves to count what networks do
+        raise UsageError("device=meta: holds no numbers; use auto, cpu or cuda")
     return load_backbone(
         arguments.model,
         arguments.revision,

@@ -136,7 +136,7 @@ def test_mistakes_are_one_line_before_a_model_is_loaded(command, tmp_path, monke
     [
         (["--width", "100"], "width=100: windows of 64 px"),
         (["--width", "100", "--set", f"layout={LAYOUT}"], "width=100: "),
-        (["--device", "meta"], "device=meta: not usable here"),
+        (["--device", "meta"], "device=meta: holds no numbers"),
         (["--precision", "float8"], "precision=float8: use one of"),
         (["--device", "abacus"], "device=abacus: not usable here"),
         (["--set", "anchor=99"], "anchor=99: use 0 to"),
