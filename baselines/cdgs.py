@@ -29,7 +29,7 @@ from baselines.blended_latent import corners, hop_of
 from syncdiffusion.cost import NetworkCalls, Square, joint_calls
 from syncdiffusion.errors import UsageError
 from syncdiffusion.method import Method
-from syncdiffusion.method_settings import SamplingSettings, window_batch_setting
+from syncdiffusion.method_settings import SamplingSettings, whole_steps, window_batch_setting
 from syncdiffusion.settings import setting
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def survivors(scores: Tensor, keep: float) -> torch.Tensor:
 
     ratio = float(scores.std() / scores.mean()) if len(scores) > 1 and scores.mean() > 0 else 0.0
     share = 1 - min(1.0, (ratio / SPREAD) ** 2) * (1 - keep)
-    best = scores.argsort(stable=True)[: max(1, int(round(share * len(scores), 6)))]  # 0.75 · 4 is 3, not 2.999...
+    best = scores.argsort(stable=True)[: max(1, whole_steps(share, len(scores)))]
     return best[torch.arange(len(scores)) % len(best)]
 
 

@@ -228,7 +228,7 @@ def first_steps(share: float, steps: int) -> int:
 
 
 def whole_steps(share: float, steps: int) -> int:
-    """share · steps, rounded down to a whole number of steps.
+    """share · steps, rounded down to a whole number of them, or of whatever else has a share taken of it.
 
     >>> whole_steps(0.58, 50), whole_steps(0.3, 25)
     (29, 7)
