@@ -145,6 +145,8 @@ def work_off(job: Job, todo: Sequence[Group]) -> int:
                     studio = studio or open_studio(job.plan, job.model)
                     made = make(job, group, missing, studio)
                     count += made
+                    # Now, not after everything else: else the time left would count what others have made.
+                    left = [other for other in left if not made_elsewhere(job, other, claims)]
                     if made < len(missing):
                         left.append(group)
         if len(left) == len(todo):
@@ -153,6 +155,13 @@ def work_off(job: Job, todo: Sequence[Group]) -> int:
         todo = left
     claims.sweep()
     return count
+
+
+def made_elsewhere(job: Job, group: Group, claims: Claims) -> bool:
+    """Whether another process has made all of a group that it was busy with, and let go of it."""
+    with ExitStack() as stack:
+        held = claim_all(group, claims, stack)
+        return held is not None and all([settled(job, picture) for picture in held])
 
 
 def claim_all(group: Group, claims: Claims, stack: ExitStack) -> dict[Picture, SoftFileLease] | None:

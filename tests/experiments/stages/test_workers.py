@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.common.progress import Stand
 from experiments.panoramas import claims
 from experiments.panoramas.claims import Claims
 from experiments.panoramas.index import read_index
@@ -251,6 +253,31 @@ def test_what_others_make_is_waited_for_and_made_where_they_die(compose, monkeyp
     assert generate.generate(plan) == 4
     assert capsys.readouterr().err.count("waiting for 2 panoramas that other processes are making\n") == 1
     assert read_index(plan).missing == () and leftovers(plan.folder, plan.shared) == []
+
+
+def test_what_others_have_made_meanwhile_no_longer_counts_as_left(compose):
+    plan = compose("prompts.texts=[hills]", "reference.count=0")
+    key = unit_key(plan.units[0], model_facts(plan.backbone))
+    generate.generate(plan)
+    made_there = {path: path.read_bytes() for path in plan.shared.rglob(f"{key}.*")}
+    assert {path.suffix for path in made_there} == {".png", ".json"}
+    shutil.rmtree(plan.folder)
+    for path in plan.shared.rglob("panoramas/*/*"):
+        path.unlink()
+    (plan.shared / "claims").mkdir(exist_ok=True)
+    claim = foreign(plan.shared / "claims", claims.LEASE, key)
+    stands = []
+
+    def listener(stand: Stand) -> None:
+        if stand.seconds is not None:
+            stands.append((stand.done, stand.total))
+            if stand.done == 1:  # the other process is done, too
+                for path, content in made_there.items():
+                    path.write_bytes(content)
+                claim.unlink()
+
+    assert generate.generate(plan, listener=listener) == 3
+    assert stands == [(1, 4), (2, 3), (3, 3)]
 
 
 def test_what_was_made_under_a_lost_claim_is_not_published(compose, monkeypatch):
