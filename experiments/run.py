@@ -70,9 +70,13 @@ def tell_help(words: Sequence[str]) -> None:
     from hydra import compose, initialize_config_dir
 
     from experiments.plan.help import help_text
+    from experiments.plan.words import MULTIRUN, parted, sweeps
 
+    settings, _ = parted(words)
+    if not MULTIRUN.isdisjoint(words):
+        settings = [word for word in settings if not sweeps(word)]  # which have no one value to show
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        print(help_text(compose("config", [word for word in words if not word.startswith("-")])), flush=True)
+        print(help_text(compose("config", settings)), flush=True)
 
 
 def load_command() -> None:

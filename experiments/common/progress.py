@@ -24,6 +24,7 @@ class Stand:
     """How far a piece of work is: `done` of `total` runs, and `fraction` (0 to 1) of the one in hand, of kind `label`.
 
     seconds: what the run took that has just ended; None in the middle of one.
+    count: how many runs go together, in hand or just ended.
     """
 
     done: int
@@ -31,6 +32,7 @@ class Stand:
     label: str
     fraction: float
     seconds: float | None = None
+    count: int = 1
 
 
 class Progress:
@@ -63,7 +65,7 @@ class Progress:
             work: gives label -> how much work one run is, in any unit, such as FLOPs; nothing where that is not known.
                 It may take seconds, so it is asked once, between two runs, and only where these take long too.
             title, noun: what a terminal's bar calls the work, and what it counts.
-            listener: is told after every step and every run.
+            listener: is told after every step and every run, and of what others have done.
         """
         from tqdm import tqdm
 
@@ -97,7 +99,7 @@ class Progress:
             self.say(f"[{which}/{self.total}] {what or label}: {100 * fraction:.0f} % of it; {left} left")
         self.part = fraction
         if self.listener is not None and fraction < 1.0:
-            self.listener(Stand(self.done, self.total, label, fraction))
+            self.listener(Stand(self.done, self.total, label, fraction, count=count))
 
     def finish(self, label: str, what: str, seconds: float, count: int = 1) -> None:
         """The `count` runs in hand, called `what`, are done and took `seconds` together."""
@@ -111,7 +113,7 @@ class Progress:
         self.recent.extend([(label, True)] * count)
         self.done, self.part = self.done + count, 0.0
         if self.listener is not None:
-            self.listener(Stand(self.done, self.total, label, 0.0, seconds))
+            self.listener(Stand(self.done, self.total, label, 0.0, seconds, count))
         now = time.monotonic()
         unseen = any(left and name not in self.seconds for name, left in self.left.items())
         if self.count_work is not None and unseen and now - self.began >= WORTH_COUNTING:
@@ -132,6 +134,8 @@ class Progress:
         if self.bar is not None:
             self.bar.total = self.total
             self.bar.refresh()
+        if self.listener is not None:
+            self.listener(Stand(self.done, self.total, label, 0.0))
 
     def time_left(self, label: str, fraction: float, count: int = 1) -> str:
         """Of all that is left, in words; `fraction` of the `count` runs of `label` in hand is done."""

@@ -7,10 +7,13 @@ sweep share one; jobs that differ in `shard` alone work on one folder. A failed 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import re
+import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +41,9 @@ class SweepStart(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = place_of(config.hydra.sweep.dir).resolve()
+        if config.dry_run:  # Hydra writes the sweep's settings somewhere in any case
+            folder = Path(tempfile.mkdtemp(prefix="syncdiffusion-dry-run-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -107,11 +113,15 @@ def agent_settings() -> set[str]:
     if not os.environ.get("WANDB_SWEEP_ID") or not path:
         return set()
     try:
-        return set(yaml.safe_load(Path(path).read_text())) - {"wandb_version"}
+        settings = yaml.safe_load(Path(path).read_text())
+        reason = "" if isinstance(settings, dict) else "holds no settings"
     except OSError as error:
-        raise UsageError(
-            f"WANDB_SWEEP_PARAM_PATH={path}: not readable ({error.strerror}); start the agent anew"
-        ) from None
+        reason = f"not readable, {error.strerror}"
+    except (yaml.YAMLError, UnicodeDecodeError):
+        reason = "no YAML"
+    if reason:
+        raise UsageError(f"WANDB_SWEEP_PARAM_PATH={path}: {reason}; start the agent anew")
+    return set(settings) - {"wandb_version"}
 
 
 def folder_name(settings: list[str]) -> str:

@@ -114,8 +114,8 @@ class ReferenceSchema:
 
 @dataclass
 class TrackingSchema:
-    mode: TrackingMode = setting(TrackingMode.auto, "auto: WANDB_MODE if set, online if logged in, else offline")
-    project: str = setting("syncdiffusion", "the project in W&B")
+    mode: TrackingMode = setting(TrackingMode.disabled, "auto: WANDB_MODE if set, online if logged in, else offline")
+    project: str = setting("${oc.env:WANDB_PROJECT,syncdiffusion}", "the project in W&B")
     entity: str | None = setting(None, "the user or team in W&B", null="your own")
 
 

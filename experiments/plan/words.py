@@ -32,14 +32,23 @@ FOLDERS = (
 )
 GROUPS = ("backbone", "experiment", "method", "metrics", "prompts", "tracking")
 MULTIRUN = {"-m", "--multirun"}
-OPTIONS = {  # Hydra's own
-    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun"),
-    *("--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info"),
+VALUED = {  # Hydra's own options that a value follows
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 }
+INFO = {"--info", "-i"}  # which a value may follow
+OPTIONS = (
+    VALUED
+    | INFO
+    | {
+        *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+        *("--shell-completion", "-sc"),
+    }
+)
+NOT_HERE = {"hydra.run.dir", "hydra.sweep.dir"}
 
 
 def plain_words(words: Sequence[str]) -> list[str]:
-    """The same command line, which Hydra can read.
+    """The same command line, which Hydra can read: its options behind the settings, wherever they were typed.
 
     `prompt=TEXT`, any number of times, and `prompt_file=FILE` (see `read_prompts`) become `prompts.texts=[...]`, with
     `prompts.seeds` and `prompts.ids` where a file has some.
@@ -51,9 +60,11 @@ def plain_words(words: Sequence[str]) -> list[str]:
     kept: list[str] = []
     sweep = not MULTIRUN.isdisjoint(words)
     chosen = None
-    for word in words:
+    settings, options = parted(words)
+    for word in settings:
         setting, equals, text = word.partition("=")
-        check_dashes(word)
+        if setting.lstrip("+~") in NOT_HERE:
+            raise UsageError(f"{word}: the run folder is chosen by run_dir; give run_dir=FOLDER")
         if equals and setting == "prompts":
             chosen = text
         if word == "experiment=null":
@@ -69,14 +80,34 @@ def plain_words(words: Sequence[str]) -> list[str]:
         elif setting == "negative_prompt" and not sweep and not is_quoted(text):
             kept.append(f"{setting}={quoted(text)}")
         else:
-            if equals and not word.startswith("-") and not readable(word):
+            if equals and not readable(word):
                 raise UsageError(unreadable(word))
             kept.append(word)
     if prompts and chosen is not None:
         raise UsageError(f"prompts={chosen}: prompts are typed as well; give the one or the other")
     if prompts:
         kept += ["prompts.name=typed", *prompt_settings(prompts)]
-    return kept
+    return [*kept, *options]
+
+
+def parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Settings, and Hydra's options with their values: between settings argparse would not know them.
+
+    Raises:
+        UsageError: a word with dashes that is no option.
+    """
+    settings: list[str] = []
+    options: list[str] = []
+    before = ""
+    for word in words:
+        if before in VALUED or (before in INFO and not (word.startswith("-") or "=" in word)):
+            options.append(word)
+            before = ""
+            continue
+        check_dashes(word)
+        (options if word.startswith("-") else settings).append(word)
+        before = word
+    return settings, options
 
 
 def overruled(words: Sequence[str]) -> list[str]:
@@ -100,8 +131,8 @@ def overruled(words: Sequence[str]) -> list[str]:
 def check_dashes(word: str) -> None:
     """Refuse a setting with dashes before it, which argparse might take for the beginning of an option of Hydra's."""
     name = word.partition("=")[0]
-    if name.startswith("--") and name not in OPTIONS:
-        setting = name[2:].replace("-", "_")
+    if name.startswith("-") and name not in OPTIONS:
+        setting = name.lstrip("-").replace("-", "_")
         raise UsageError(f"{name}: no such option; settings have no dashes: {setting}=VALUE (--help lists them)")
     if word.startswith("="):
         raise UsageError(f"'{word}': names no setting; write setting=value")
@@ -143,6 +174,11 @@ def is_choice(word: str) -> bool:
     """Whether the value of a word is a name, or names to be swept over."""
     override = OverridesParser.create().parse_overrides([word])[0]
     return override.is_sweep_override() or isinstance(override.value(), str)
+
+
+def sweeps(word: str) -> bool:
+    """Whether a word gives several values, a job each."""
+    return OverridesParser.create().parse_overrides([word])[0].is_sweep_override()
 
 
 def choices(group: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -65,9 +66,9 @@ def keep_headings(plan: Plan) -> None:
 
 
 def summary(scores: pd.DataFrame, panoramas: pd.DataFrame) -> dict[str, float]:
-    """`method/metric` -> value over the whole set, and the cost of each method."""
+    """`method/metric` -> value over the whole set, and the cost of each method; what is not known is left out."""
     found = {f"{row.method}/{row.metric}": row.value for row in scores[scores["prompt"] == "all"].itertuples()}
     for label, rows in panoramas.groupby("method", sort=False):
         found[f"{label}/seconds"] = rows["seconds"].mean()
         found[f"{label}/peak_memory_bytes"] = rows["peak_memory_bytes"].max()
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in found.items() if not math.isnan(value)}

@@ -40,12 +40,16 @@ def run_stages(plan: Plan) -> None:
 
         print(told(plan), flush=True)
         return
+    if plan.dry_run and plan.stage in (Stage.score, Stage.report):
+        print(f"dry run of {plan.name} in {plan.folder}: stage={plan.stage.value} makes no picture", flush=True)
+        return
     if plan.dry_run:
         from experiments.stages.estimate import estimate
 
         print(estimate(plan), flush=True)
         return
-    check_tracking(plan.tracking)
+    if plan.stage is not Stage.score:  # which logs nothing
+        check_tracking(plan.tracking)
     makes = plan.stage in (Stage.all, Stage.generate) and not plan.sources
     if makes:  # first: a folder that cannot be written is found before minutes of work
         write_configuration(plan)

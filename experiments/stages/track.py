@@ -8,13 +8,14 @@ group, because an offline run cannot be resumed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from experiments.plan.plan import Plan
 from experiments.plan.schema import Stage
 from experiments.stages.track_settings import OFF, OFFLINE, OWN_FOLDERS, check_folders, wandb_mode
 from syncdiffusion.errors import UsageError
+from syncdiffusion.signals import exit_status, signal_of
 
 if TYPE_CHECKING:
     import wandb
@@ -33,9 +35,8 @@ if TYPE_CHECKING:
 LOGIN_SECONDS = 20  # how long an unreachable server is waited for
 FINISH_SECONDS = 600  # how long the end waits for what is still to be uploaded
 EVERY = 5.0  # least seconds between two marks of progress inside a panorama
-INTERRUPTED = 130
 ROOM = 4096  # bytes
-LONGEST_TAG = 64  # characters, W&B's own rule
+LONGEST_TAG, LONGEST_NAME = 64, 128  # characters, W&B's own rules
 
 
 class Tracking:
@@ -51,18 +52,19 @@ class Tracking:
     def progress(self, stand: Stand) -> None:
         """How far the making of panoramas is; for `experiments.common.progress.Progress`."""
         now = time.monotonic()
-        if self.run is None or (stand.seconds is None and now - self.last < EVERY):
+        midway = stand.seconds is None and stand.done < stand.total
+        if self.run is None or (midway and now - self.last < EVERY):
             return
         self.last = now
         told = {
             "progress/pictures": stand.done,
             "progress/of": stand.total,
             "progress/step_fraction": stand.fraction,
-            "progress/share": (stand.done + stand.fraction) / max(stand.total, 1),
+            "progress/share": (stand.done + stand.fraction * stand.count) / max(stand.total, 1),
             "progress/seconds": now - self.started,
         }
         if stand.seconds is not None:
-            told[f"progress/seconds_each/{stand.label}"] = stand.seconds
+            told[f"progress/seconds_each/{stand.label}"] = stand.seconds / stand.count
         self.attempt(lambda run: run.log(told))
 
     def results(self, plan: Plan, index: Index) -> None:
@@ -108,7 +110,8 @@ class Tracking:
             return
         if self.offline or self.failed:
             part = "what it has of the run" if self.failed else "offline run"
-            print(f"W&B: {part} in {self.folder}; to upload it: wandb sync {shlex.quote(str(self.folder))}")
+            anew = "; stage=report logs the results anew" if self.failed else ""
+            print(f"W&B: {part} in {self.folder}; to upload it: wandb sync {shlex.quote(str(self.folder))}{anew}")
         elif self.run is not None and self.run.url:
             print(f"W&B: {self.run.url}")
 
@@ -124,6 +127,8 @@ def tracked(plan: Plan) -> Iterator[Tracking]:
     """
     mode = wandb_mode(plan.tracking["mode"])
     if mode == "disabled" or plan.stage is Stage.score:
+        if plan.stage is Stage.score and plan.tracking["mode"] in ("online", "offline"):
+            tell(f"tracking.mode={mode}: stage=score logs nothing; stage=report does")
         yield Tracking()
         return
     check_folders(plan.folder)
@@ -132,8 +137,8 @@ def tracked(plan: Plan) -> Iterator[Tracking]:
         try:
             yield tracking
             status = 0
-        except KeyboardInterrupt:
-            status = INTERRUPTED
+        except KeyboardInterrupt as stop:
+            status = exit_status(signal_of(stop))
             raise
         finally:
             tracking.end(status)
@@ -144,16 +149,18 @@ def begin(plan: Plan, mode: str) -> wandb.Run | None:
     with importing():
         import wandb
 
+    config = config_of(plan)
     try:
-        return start(plan, mode)
+        return start(plan, mode, config)
     except (ValueError, wandb.errors.UsageError) as error:  # pydantic's errors are ValueErrors
-        raise UsageError(f"tracking: W&B refuses a setting ({one_line(error)}); mend it, {OFF}") from error
+        chosen = f"tracking.mode={plan.tracking['mode']}"
+        raise UsageError(f"{chosen}: W&B refuses a setting ({one_line(error)}); mend it, {OFF}") from error
     except Exception as error:
         reason = error
     if mode not in OFFLINE:
         tell(f"tracking.mode={mode}: {one_line(reason)}; kept offline instead")
         try:
-            return start(plan, "offline")
+            return start(plan, "offline", config)
         except Exception as error:
             reason = error
     tell(f"W&B cannot be started ({one_line(reason)}); the run goes on without it")
@@ -173,19 +180,39 @@ def kept_inside(folder: Path) -> Iterator[None]:
             del os.environ[name]
 
 
-def start(plan: Plan, mode: str) -> wandb.Run:
+def config_of(plan: Plan) -> dict[str, Any]:
+    """The plan's settings, what was found for `auto` among them, and the environment that the panoramas were made in.
+
+    Raises:
+        UsageError: environment.json is damaged.
+    """
+    path = plan.folder / "environment.json"
+    try:
+        environment = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path}: is damaged ({error}); remove it, it is written anew") from error
+    return dict(plan.resolved) | {"precision": plan.backbone["precision"], "environment": environment}
+
+
+def start(plan: Plan, mode: str, config: Mapping[str, Any]) -> wandb.Run:
     import wandb
 
+    def unless(variable: str, value: Any) -> Any:
+        """None, by which W&B takes its own environment variable, where that is set."""
+        return None if os.environ.get(variable) else value
+
+    # The jobs of a sweep have a name that ends in that of their folder, and are one group.
+    sweep = plan.name.removesuffix(f" {plan.folder.name}")
     return wandb.init(
         project=plan.tracking["project"],
         entity=plan.tracking["entity"],
-        group=plan.folder.name,
-        name=plan.name,
-        job_type=plan.stage.value,
-        tags=tags_of(plan),
-        dir=str(plan.folder),
+        group=unless("WANDB_RUN_GROUP", shortened(sweep)),
+        name=unless("WANDB_NAME", shortened(plan.name)),
+        job_type=unless("WANDB_JOB_TYPE", plan.stage.value),
+        tags=unless("WANDB_TAGS", tags_of(plan)),
+        dir=unless("WANDB_DIR", str(plan.folder)),
         mode=mode,
-        config=dict(plan.resolved) | {"environment": json.loads((plan.folder / "environment.json").read_text())},
+        config=dict(config),
         settings=wandb.Settings(
             silent=True,
             console="off",
@@ -207,6 +234,12 @@ def tags_of(plan: Plan) -> list[str]:
     words = [plan.name, plan.backbone["name"], plan.resolved["prompts"]["name"], *methods, plan.metrics["networks"]]
     found = [tag for word in words if (tag := str(word).strip()[:LONGEST_TAG])]
     return list(dict.fromkeys(found))
+
+
+def shortened(name: str) -> str:
+    """A name that W&B takes; a digest of the whole stands in place of what is too long."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{digest}"
 
 
 def one_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from experiments.stages.report import summary
 from experiments.stages.score_files import read_scores
 
 if TYPE_CHECKING:
+    import pandas as pd
     import wandb
     from matplotlib.figure import Figure
 
@@ -31,10 +33,13 @@ def content_of(plan: Plan, index: Index) -> dict[str, Any]:
 
     scores, panoramas = read_scores(plan.folder, index)
     results = read_results(plan.folder)
+    compared = comparisons(results)
     content: dict[str, Any] = {
-        "table": result_table(results),
-        "panoramas": wandb.Table(dataframe=panoramas),
-        "scores": wandb.Table(dataframe=scores),
+        "table": result_table(results, compared),
+        "panoramas": whole_table(panoramas),
+        "scores": whole_table(scores),
+        "comparisons": whole_table(compared),
+        "replicates": whole_table(results.replicates),
     }
     for name in ("gallery", "comparison"):
         content[name] = wandb.Image(str(plan.folder / f"{name}.png"))
@@ -44,11 +49,11 @@ def content_of(plan: Plan, index: Index) -> dict[str, Any]:
     return content | dict(summary(scores, panoramas))
 
 
-def result_table(results: Results) -> wandb.Table:
+def result_table(results: Results, compared: pd.DataFrame) -> wandb.Table:
     """The main table: a row per method; each metric with all its digits, and behind it what ± says."""
     import wandb
 
-    sheet = score_sheet(results, main_table(results, comparisons(results)))
+    sheet = score_sheet(results, main_table(results, compared))
     columns: dict[str, list[Any]] = {}
     for place, column in enumerate(sheet.columns):
         cells = [row[place] for row in sheet.rows]
@@ -57,6 +62,13 @@ def result_table(results: Results) -> wandb.Table:
         if any(each is not None for each in spreads):
             columns[f"{column.title} {column.note or '±'}"] = spreads
     return wandb.Table(columns=list(columns), data=[list(row) for row in zip(*columns.values(), strict=True)])
+
+
+def whole_table(frame: pd.DataFrame) -> wandb.Table:
+    """All of a CSV; what is empty there is None, for JSON knows no NaN."""
+    import wandb
+
+    return wandb.Table(dataframe=frame.astype(object).where(frame.notna(), None))
 
 
 def known(value: Any) -> Any:
@@ -74,12 +86,24 @@ def drawn(figure: Figure) -> Any:
 
 
 def pictures(plan: Plan, index: Index) -> Mapping[str, list[wandb.Image]]:
-    """Up to MOST_IMAGES panoramas per method as lists: images inside a wandb.Table are not kept offline."""
+    """Up to MOST_IMAGES panoramas per method as lists: images inside a wandb.Table are not kept offline.
+
+    Where there are more, the first of every prompt come before the second of any.
+    """
     import wandb
 
+    units = [each.unit for each in index.panoramas]
     found: dict[str, list[wandb.Image]] = {}
-    for unit in (each.unit for each in index.panoramas):
-        images = found.setdefault(unit.label, [])
-        if len(images) < MOST_IMAGES:
-            images.append(wandb.Image(open_image(plan.folder, unit), caption=f"{unit.prompt}, seed {unit.seed}"))
+    for label in dict.fromkeys(unit.label for unit in units):
+        own = [unit for unit in units if unit.label == label]
+        turn, seen = {}, Counter[str]()
+        for unit in own:
+            turn[unit] = seen[unit.prompt]
+            seen[unit.prompt] += 1
+        chosen = set(sorted(own, key=turn.__getitem__)[:MOST_IMAGES])
+        found[label] = [
+            wandb.Image(open_image(plan.folder, unit), caption=f"{unit.prompt}, seed {unit.seed}")
+            for unit in own
+            if unit in chosen
+        ]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import netrc
 import os
@@ -24,26 +25,40 @@ OFF = "or switch it off with tracking=disabled"
 
 
 def wandb_mode(mode: str) -> str:
-    """What `auto` means here: WANDB_MODE where it is set, online under a sweep's agent or a login, else offline."""
+    """What `auto` means here: WANDB_MODE where it is set, what `wandb offline` or `wandb disabled` left here, online
+    under a sweep's agent or a login, else offline."""
     if mode != "auto":
         return mode
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
     if os.environ.get("WANDB_SWEEP_ID"):  # its agent has a server and waits for this run to appear there
         return "online"
-    return "online" if logged_in() else "offline"
+    kept = kept_setting("mode")
+    return kept if kept in ("offline", "disabled") else "online" if logged_in() else "offline"
 
 
 def logged_in() -> bool:
     """Whether `wandb login` (its netrc entry) or WANDB_API_KEY is there; asks no server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    server = os.environ.get("WANDB_BASE_URL")
+    server = os.environ.get("WANDB_BASE_URL") or kept_setting("base_url")
     wanted = {urlsplit(server).hostname} if server else PUBLIC_SERVERS
     try:
         return bool(wanted & netrc.netrc(place_of(os.environ.get("NETRC", "~/.netrc"))).hosts.keys())
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def kept_setting(name: str) -> str | None:
+    """What W&B's own commands (`wandb login --host`, `wandb offline`) have kept, in the current folder or for all."""
+    found = configparser.ConfigParser(interpolation=None)
+    local = ".wandb" if Path(".wandb").is_dir() else "wandb"
+    system = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
+    try:  # the later file counts
+        found.read([place_of(system) / "settings", place_of(os.environ.get("WANDB_DIR") or ".") / local / "settings"])
+    except (configparser.Error, OSError, ValueError):
+        return None
+    return found.get("default", name, fallback=None)
 
 
 def check_tracking(tracking: Mapping[str, Any]) -> None:
@@ -101,9 +116,9 @@ def check_folders(run_folder: Path) -> None:
     Raises:
         UsageError: names the folder and who chose it.
     """
-    chosen = {"run_dir": run_folder / "wandb"} | {
-        name: place_of(os.environ[name]) for name in OWN_FOLDERS if os.environ.get(name)
-    }
+    own = os.environ.get("WANDB_DIR")
+    chosen = {"WANDB_DIR": place_of(own)} if own else {"run_dir": run_folder / "wandb"}
+    chosen |= {name: place_of(os.environ[name]) for name in OWN_FOLDERS if os.environ.get(name)}
     for setting, folder in chosen.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)

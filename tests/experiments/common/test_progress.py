@@ -149,6 +149,19 @@ def test_a_listener_is_told_every_step_and_every_run():
     ]
 
 
+def test_the_listener_is_told_of_runs_that_go_together_and_of_others(monkeypatch):
+    told = []
+    progress = Progress(["one"] * 4, {}, io.StringIO(), listener=told.append, **NAMES)
+    progress.step("one", 0.5, count=2)
+    progress.finish("one", "it", 5.0, count=2)
+    progress.skip("one")
+    assert told == [
+        Stand(0, 4, "one", 0.5, count=2),
+        Stand(2, 4, "one", 0.0, 5.0, count=2),
+        Stand(2, 3, "one", 0.0),
+    ]
+
+
 def test_a_line_does_not_run_into_a_bar(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)

@@ -193,6 +193,31 @@ def test_a_folder_that_cannot_be_made(command, tmp_path):
     assert err.startswith("error: run_dir: cannot make") and err.count("\n") == 1
 
 
+def test_a_dry_run_of_a_sweep_leaves_nothing(command, tmp_path):
+    status, plans, err = command("dry_run=true", "-m", "steps=3,4")
+    assert (status, err, [plan.folder.name for plan in plans]) == (0, "", ["steps=3", "steps=4"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [("", "holds no settings"), ("[1", "no YAML"), (None, "not readable, No such file")]
+)
+def test_an_agents_file_that_is_none(command, monkeypatch, tmp_path, content, told):
+    path = tmp_path / "settings.yaml"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "it")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(path))
+    status, plans, err = command("steps=3")
+    assert (status, plans) == (2, [])
+    assert err.startswith(f"error: WANDB_SWEEP_PARAM_PATH={path}: {told}") and err.count("\n") == 1
+
+
+def test_without_a_tracking_group_nothing_is_tracked(command):
+    _, (plan,), _ = command("~tracking", "experiment=panorama")
+    assert plan.tracking["mode"] == "disabled"
+
+
 def test_a_launcher_launches_sweeps_only(command):
     status, plans, err = command("hydra/launcher=slurm", "steps=3")
     assert (status, plans) == (2, [])

@@ -34,7 +34,7 @@ def test_of_a_setting_typed_twice_the_last_counts_and_the_other_is_told():
 
 
 def test_several_prompts_and_hydras_own_options_are_no_mistakes():
-    assert plain_words(["--cfg", "job", "-m", "steps=3"]) == ["--cfg", "job", "-m", "steps=3"]
+    assert plain_words(["--cfg", "job", "-m", "steps=3"]) == ["steps=3", "--cfg", "job", "-m"]
     assert any("prompts.texts" in word for word in plain_words(["prompt=a lake", "prompt=a hill"]))
 
 

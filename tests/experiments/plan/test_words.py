@@ -41,12 +41,18 @@ def test_many_prompts_in_the_order_of_the_command_line(tmp_path):
 
 
 def test_other_words_stay_as_they_are():
-    words = ["-m", "method.weight=5,10", "--cfg", "job", "prompts.texts=[a,b]", "+ablations.decay=[0.9,0.99]", "~x"]
+    words = ["method.weight=5,10", "prompts.texts=[a,b]", "+ablations.decay=[0.9,0.99]", "~x", "-m", "--cfg", "job"]
     assert plain_words(words) == words
     assert compose_plan(plain_words(["negative_prompt=blurry, dark"])).units[0].settings["negative_prompt"] == (
         "blurry, dark"
     )
     assert plain_words(["negative_prompt='a, b'"]) == ["negative_prompt='a, b'"]
+
+
+def test_hydras_options_may_stand_anywhere():
+    words = ["steps=2", "--cfg", "job", "-m", "method=fast", "--info", "seeds.first=0,1", "-i", "config", "--resolve"]
+    settings = ["steps=2", "method=fast", "seeds.first=0,1"]
+    assert plain_words(words) == [*settings, "--cfg", "job", "-m", "--info", "-i", "config", "--resolve"]
 
 
 @pytest.mark.parametrize("setting", ["run_dir", "shared_dir"])
@@ -66,6 +72,9 @@ def test_a_home_folder_works(setting, monkeypatch, tmp_path):
         (["prompts.texts=[a; b]"], 'give prompt="a; b"'),
         (["name=Schloß"], "'ß' needs quotes"),
         (["name=a&b"], "in a shell: 'name='a&b''"),
+        (["-foo"], "-foo: no such option; settings have no dashes: foo=VALUE"),
+        (["--experimental-rerun", "x"], "--experimental-rerun: no such option"),
+        (["hydra.run.dir=x"], "hydra.run.dir=x: the run folder is chosen by run_dir; give run_dir=FOLDER"),
         (["prompts.texts=[a"], "'prompts.texts=[a': not of the form setting=value"),
     ],
 )

@@ -14,11 +14,16 @@ import wandb
 from PIL import Image, ImageChops
 from scipy import stats
 
+from experiments.panoramas.claims import LEASE
 from experiments.panoramas.index import read_index
-from experiments.stages import track
+from experiments.panoramas.store import unit_key
+from experiments.stages import generate, track, track_content
+from experiments.stages.generate import model_facts
+from experiments.stages.report import summary
 from experiments.stages.sequence import run
 from experiments.stages.track_settings import logged_in, wandb_mode
 from syncdiffusion.errors import UsageError
+from tests.experiments.panoramas.test_claims import foreign
 from tests.experiments.wandb_file import read_back, rows_of
 
 
@@ -28,15 +33,16 @@ def test_offline_run_holds_what_the_files_hold(compose, known_scores, capsys):
     found = read_back(plan.folder / "wandb")
 
     assert (found["run"].project, found["run"].display_name, found["exit"]) == ("syncdiffusion", "tiny", 0)
-    assert (found["run"].run_group, found["run"].job_type) == (plan.folder.name, "all")
+    assert (found["run"].run_group, found["run"].job_type) == ("tiny", "all")
     assert set(found["run"].tags) == {"tiny", "folder", "paper", "multidiffusion", "blended_latent", "mini"}
     for name, value in plan.resolved.items():
         assert found["config"][name] == value, name
+    assert found["config"]["precision"] == "float32"
     assert found["config"]["environment"] == json.loads((plan.folder / "environment.json").read_text())
 
     history = found["history"]
     assert history["multidiffusion/intra_lpips"] == 0.5625 and history["blended_latent/fid"] == 123.456
-    for name in ("panoramas", "scores"):
+    for name in ("panoramas", "scores", "comparisons", "replicates"):
         frame = pd.read_csv(plan.folder / f"{name}.csv")
         table = table_of(found, name)
         assert table["columns"] == list(frame.columns)
@@ -99,6 +105,47 @@ def test_progress_is_logged_while_panoramas_are_made(compose, monkeypatch):
     assert read_back(plan.folder / "wandb")["run"].job_type == "generate"
 
 
+def test_progress_of_panoramas_that_go_together_and_of_what_others_make(compose, monkeypatch):
+    monkeypatch.setattr(track, "EVERY", 0.0)
+    plan = compose("tracking=offline", "stage=generate", "reference.count=0", "panoramas_at_once=2")
+    others = plan.units[6:]  # two of the second method, which another process makes
+    run(compose("stage=generate", "reference.count=0", f"run_dir={plan.folder.parent / 'first'}"))
+    kept = {path: path.read_bytes() for unit in others for path in shared_files(plan, unit)}
+    for path in plan.shared.rglob("panoramas/*/*"):
+        path.unlink()
+    (plan.shared / "claims").mkdir(exist_ok=True)
+    held = [foreign(plan.shared / "claims", LEASE, key_of(plan, unit)) for unit in others]
+    make = generate.make
+
+    def make_while_the_other_ends(*words):
+        made = make(*words)
+        for path, content in kept.items():
+            path.write_bytes(content)
+        for claim in held:
+            claim.unlink(missing_ok=True)
+        return made
+
+    monkeypatch.setattr(generate, "make", make_while_the_other_ends)
+    run(plan)
+    told = list(rows_of(plan.folder / "wandb"))
+    assert [told[-1][f"progress/{name}"] for name in ("pictures", "of", "share")] == [6, 6, 1]
+    halfway = [
+        row["progress/share"] for row in told if row["progress/step_fraction"] > 0 and not row["progress/pictures"]
+    ]
+    assert halfway == pytest.approx([2 / 3 / 8, 4 / 3 / 8])  # two of eight, after one and two steps of three
+    record = json.loads(plan.units[0].json(plan.folder).read_text())
+    took = [each for row in told for key, each in row.items() if key == "progress/seconds_each/multidiffusion"]
+    assert took[0] == pytest.approx(record["seconds"], abs=0.001)
+
+
+def key_of(plan, unit):
+    return unit_key(unit, model_facts(plan.backbone))
+
+
+def shared_files(plan, unit):
+    return list(plan.shared.rglob(f"{key_of(plan, unit)}.*"))
+
+
 def same_pixels(one: Path, other: Path) -> bool:
     return ImageChops.difference(Image.open(one).convert("RGB"), Image.open(other).convert("RGB")).getbbox() is None
 
@@ -118,7 +165,7 @@ def test_everything_stays_inside_the_run_folder(compose, known_scores, tmp_path,
     plan = compose("tracking=offline")
     run(plan)
     assert set(tmp_path.iterdir()) - before == {plan.folder, plan.shared}
-    assert not [path for path in home.rglob("*wandb*") if path.is_file()]
+    assert not [path for path in home.rglob("*") if path.is_file() and "wandb" in str(path.relative_to(home))]
 
 
 def test_auto_follows_the_environment_and_the_login(monkeypatch, tmp_path):
@@ -137,6 +184,86 @@ def test_auto_follows_the_environment_and_the_login(monkeypatch, tmp_path):
     netrc.unlink()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert wandb_mode("auto") == "online"
+
+
+def test_auto_follows_what_wandbs_own_commands_have_kept(monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine wandb.example.org login user password 0123456789\n")
+    assert wandb_mode("auto") == "offline"
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "settings").write_text("[default]\nbase_url = https://wandb.example.org\n")
+    assert wandb_mode("auto") == "online"
+    (tmp_path / "wandb").mkdir()
+    for command in ("offline", "disabled"):  # in this folder
+        (tmp_path / "wandb" / "settings").write_text(f"[default]\nmode = {command}\n")
+        assert wandb_mode("auto") == command and wandb_mode("online") == "online"
+    (tmp_path / "wandb" / "settings").write_text("[default]\nmode = online\n")
+    assert wandb_mode("auto") == "online"
+
+
+def test_wandbs_environment_counts(compose, monkeypatch):
+    chosen = {"RUN_GROUP": "a group", "NAME": "a name", "TAGS": "one,two", "JOB_TYPE": "a job", "PROJECT": "mine"}
+    for name, value in chosen.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    plan = compose("tracking=offline", "stage=generate", "prompts.texts=[hills]", "seeds.count=1", "reference.count=0")
+    run(plan)
+    found = read_back(plan.folder / "wandb")["run"]
+    assert (found.run_group, found.display_name, found.job_type, found.project) == (
+        "a group",
+        "a name",
+        "a job",
+        "mine",
+    )
+    assert list(found.tags) == ["one", "two"]
+
+
+def test_jobs_of_a_sweep_are_one_group_by_names_that_wandb_takes(compose, tmp_path):
+    folder = "method.weight=" + "5" * 106
+    words = ["stage=generate", "prompts.texts=[hills]", "seeds.count=1", "reference.count=0", "tracking=offline"]
+    plan = compose(*words, f"run_dir='{tmp_path / 'sweep' / folder}'", f"name='a sweep {folder}'")
+    run(plan)
+    found = read_back(plan.folder / "wandb")["run"]
+    assert found.run_group == "a sweep"
+    assert len(found.display_name) == 128 and found.display_name.startswith("a sweep method.weight=55")
+
+
+def test_scoring_logs_nothing_and_says_so(compose, known_scores, monkeypatch, capsys):
+    run(compose("tracking=disabled"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # W&B is not needed
+    plan = compose("tracking=online", "stage=score")
+    run(plan)
+    assert "tracking: tracking.mode=online: stage=score logs nothing; stage=report does" in capsys.readouterr().err
+    assert not (plan.folder / "wandb").exists()
+
+
+def test_a_damaged_environment_is_named(compose):
+    plan = compose("tracking=offline", "stage=report")
+    plan.folder.mkdir()
+    (plan.folder / "environment.json").write_text("{")
+    with pytest.raises(UsageError, match="environment.json: is damaged .*; remove it"):
+        run(plan)
+
+
+def test_every_prompt_has_its_turn_where_pictures_are_many(compose, known_scores, monkeypatch):
+    monkeypatch.setattr(track_content, "MOST_IMAGES", 3)
+    plan = compose("tracking=offline")
+    run(plan)
+    captions = read_back(plan.folder / "wandb")["history"]["images/multidiffusion.captions"]
+    assert captions == ["hills by the sea, seed 0", "hills by the sea, seed 1", "a city, seed 0"]
+    monkeypatch.setattr(track_content, "MOST_IMAGES", 2)
+    images = track_content.pictures(plan, read_index(plan))["blended_latent"]
+    assert [image._caption for image in images] == ["hills by the sea, seed 0", "a city, seed 0"]
+
+
+def test_what_is_not_known_is_left_out_or_none():
+    panoramas = pd.DataFrame({"method": ["it"], "seconds": [1.5], "peak_memory_bytes": [np.nan]})
+    scores = pd.DataFrame({"method": ["it"], "metric": ["fid"], "prompt": ["all"], "value": [np.nan]})
+    assert summary(scores, panoramas) == {"it/seconds": 1.5}
+    assert track_content.whole_table(panoramas).data == [["it", 1.5, None]]
 
 
 def test_a_server_out_of_reach_costs_seconds_and_the_run_is_kept_offline(compose, known_scores, monkeypatch, capsys):
