@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from experiments.metrics.catalogue import DEFINED
@@ -43,13 +44,48 @@ def load_networks(config: MetricsConfig) -> dict[str, Any]:
     tower, the style term through VGG-16, which every machine can have, and the mini-CLIP.
 
     Raises:
-        UsageError: a bad setting, or weights that cannot be had (OpenAI's CLIP says so when it is first used).
+        UsageError: a bad setting, or weights that cannot be had, all of them (what comes from the hub says so when it
+            is first used); names the metrics that need none of these.
     """
     check_config(config)
     device = _device(config.device)
-    chosen = [metric for metric in DEFINED.values() if metric.name in config.metrics]
-    names = dict.fromkeys(metric.measurement.network for metric in chosen)
-    return {name: LOADERS[name](config, device) for name in names if name is not None}
+    return _each(config, lambda name: LOADERS[name](config, device))
+
+
+def find_networks(config: MetricsConfig) -> None:
+    """Fetch whatever scoring will look through, so that hours of generating do not end at weights that are not there.
+
+    Raises:
+        UsageError: as `load_networks`, and here for what comes from the hub as well.
+    """
+    check_config(config)
+    cpu = torch.device("cpu")  # the GPU's memory is for generating
+
+    def find(name: str) -> None:
+        network = LOADERS[name](config, cpu)
+        if name in FROM_HUB and not network.fingerprint:  # which only loading can tell
+            getattr(network, FROM_HUB[name])([np.zeros((16, 16, 3), np.uint8)])
+
+    _each(config, find)
+
+
+def _each(config: MetricsConfig, load: Callable[[str], Any]) -> dict[str, Any]:
+    """`load` of every network that `config.metrics` needs; of what cannot be had all is told at once."""
+    needed = {name: DEFINED[name].measurement.network for name in DEFINED if name in config.metrics}
+    found: dict[str, Any] = {}
+    lacking: dict[str, UsageError] = {}
+    for name in dict.fromkeys(needed.values()):
+        if name is None:
+            continue
+        try:
+            found[name] = load(name)
+        except UsageError as error:
+            lacking[name] = error
+    if lacking:
+        others = [metric for metric, network in needed.items() if network not in lacking]
+        instead = f"; or give metrics.metrics=[{','.join(others)}], which need none of these" if others else ""
+        raise UsageError("; ".join(map(str, lacking.values())) + instead) from next(iter(lacking.values()))
+    return found
 
 
 def _lpips(config: MetricsConfig, device: torch.device) -> PairNetwork:
@@ -93,6 +129,7 @@ def _hps(config: MetricsConfig, device: torch.device) -> ClipNetwork:
     return preference_clip(None if config.hps_file is None else place_of(config.hps_file), device)
 
 
+FROM_HUB = {"clip": "embed_images", "dinov2": "embed"}  # and what each looks with
 LOADERS: dict[str, Loader] = {
     "lpips": _lpips,
     "style": _style,

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from experiments.common.environment import environment
 from experiments.common.files import Unwritable, check_writable, sweep_leftovers, write_json, write_whole
 from experiments.common.progress import say_step
+from experiments.metrics.config import MetricsConfig
 from experiments.panoramas.index import Index, read_index
 from experiments.panoramas.records import Checksums
 from experiments.plan.plan import Plan
@@ -83,6 +84,8 @@ def work(plan: Plan, tracking: Tracking) -> None:
     elif plan.stage in (Stage.all, Stage.generate):
         from experiments.stages.generate import generate, model_facts
 
+        if plan.stage is Stage.all:
+            find_what_scores(plan)
         generate(plan, checksums, tracking.progress)
         index = read_index(plan, checksums, model_facts(plan.backbone)["fingerprint"])
     if plan.shard and index is not None and index.missing:
@@ -90,6 +93,24 @@ def work(plan: Plan, tracking: Tracking) -> None:
         print(note, file=sys.stderr)
     else:
         finish(plan, before, index, tracking)
+
+
+def find_what_scores(plan: Plan) -> None:
+    """Before hours of generating: the networks that scoring will need are there, or fetched now.
+
+    Raises:
+        UsageError: weights that cannot be had.
+    """
+    from experiments.common.signals import importing
+
+    with importing():
+        from experiments.metrics import networks
+
+    say_step("run", "looking for the networks of the metrics")
+    try:
+        networks.find_networks(MetricsConfig(**plan.metrics))
+    except UsageError as error:
+        raise UsageError(f"{error}; or stage=generate, which needs no metric") from error
 
 
 def finish(plan: Plan, before: Mapping[str, Any], index: Index | None = None, tracking: Tracking | None = None) -> None:

@@ -63,4 +63,5 @@ def known_scores(monkeypatch: pytest.MonkeyPatch) -> None:
         return score.Scored(rows, scores, replicates)
 
     monkeypatch.setattr(networks, "load_networks", lambda config: None)
+    monkeypatch.setattr(networks, "find_networks", lambda config: None)
     monkeypatch.setattr(score, "score_panoramas", score_panoramas)

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from experiments.metrics import networks
+from experiments.metrics.clip_network import ClipNetwork
 from experiments.metrics.config import MetricsConfig, check_config, metric_names
+from experiments.metrics.inception import FeatureNetwork
 from experiments.metrics.measure import measurements
-from experiments.metrics.networks import load_networks
+from experiments.metrics.networks import find_networks, load_networks
 from syncdiffusion.errors import UsageError
 
 
@@ -66,6 +69,30 @@ def test_without_inception_the_mini_set_says_which_network_stands_in(clip_folder
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
     with pytest.raises(UsageError, match="cannot be had"):
         load_networks(replace(config, networks="paper"))
+
+
+@pytest.mark.parametrize("find", [load_networks, find_networks])
+def test_all_that_cannot_be_had_is_told_with_what_can_be_measured_without(monkeypatch, find):
+    def lacking(config, device):
+        raise UsageError("weights of vgg19 cannot be had")
+
+    def absent():
+        raise UsageError("no CLIP here")
+
+    clip = ClipNetwork("clip_score", "a CLIP of the hub", "", torch.device("cpu"), absent)
+    seen = FeatureNetwork("moments", lambda crops: torch.zeros(len(crops), 4))
+    stand_ins = {"style": lacking, "clip": lambda *words: clip, "inception": lambda *words: seen}
+    for name, loader in stand_ins.items():
+        monkeypatch.setitem(networks.LOADERS, name, loader)
+    config = MetricsConfig(metrics=["clip_score", "fid", "intra_style", "kid", "seam_score"], device="cpu")
+    hub = "no CLIP here; " if find is find_networks else ""  # which scoring is told when it first looks
+    others = "[fid,kid,clip_score,seam_score]" if not hub else "[fid,kid,seam_score]"
+    with pytest.raises(UsageError) as caught:
+        find(config)
+    told = str(caught.value)
+    assert "weights of vgg19 cannot be had" in told and ("no CLIP here" in told) is bool(hub)
+    assert told.endswith(f"; or give metrics.metrics={others}, which need none of these")
+    assert find(replace(config, metrics=["fid", "seam_score"])) in (None, {"inception": seen})
 
 
 @pytest.mark.parametrize(

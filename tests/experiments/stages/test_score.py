@@ -18,6 +18,7 @@ from experiments.results.study import read_results, study_of
 from experiments.stages.generate import generate
 from experiments.stages.score import score
 from experiments.stages.score_files import keep_panoramas, read_scores
+from experiments.stages.sequence import run
 from syncdiffusion.errors import UsageError
 
 OPTIONS = ["reference.count=2", "metrics.giqa_neighbours=2", "metrics.metrics=[fid,kid,giqa]"]
@@ -36,6 +37,18 @@ def shown(monkeypatch) -> list[int]:
     found = {"inception": FeatureNetwork("colour moments", embed)}
     monkeypatch.setattr(networks, "load_networks", lambda config: found)
     return seen
+
+
+def test_weights_that_cannot_be_had_end_a_run_before_its_first_panorama(compose, monkeypatch):
+    def refuse(config):
+        raise UsageError("weights of vgg19 cannot be had")
+
+    monkeypatch.setattr(networks, "find_networks", refuse)
+    with pytest.raises(UsageError, match="vgg19 cannot be had; or stage=generate, which needs no metric"):
+        run(compose())
+    assert not list(compose().folder.rglob("*.png"))
+    run(compose("stage=generate", "prompts.texts=[hills]", "seeds.count=1", "reference.count=0"))
+    assert len(list(compose().folder.rglob("panoramas/*/*/*.png"))) == 2
 
 
 def test_the_files_hold_the_numbers_exactly(compose, shown):
