@@ -114,7 +114,7 @@ class Normalization(nn.Module):
 
 
 class StyleLoss(nn.Module):
-    """Hands on what it gets, and keeps the mean squared difference of its Gram matrix from the target's."""
+    """Returns its input unchanged, and stores the mean squared difference of its Gram matrix from the target's."""
 
     def __init__(self, target: Tensor):
         super().__init__()

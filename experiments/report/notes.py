@@ -113,7 +113,7 @@ def meaning_notes(results: Results, table: pd.DataFrame, compared: pd.DataFrame)
         notes.append(f"Not every row has as many pictures: {min(made)} to {max(made)}.")
     if not study.made_elsewhere and any(count != expected for count in made):
         notes.append(f"Unfinished: {sum(made)} of {expected * len(made)} panoramas are there.")
-    agreeing = {f"{each.source}: {each.citation}" for cell in table["published"] for each in cell}
+    agreeing = {f"{each.source}: {each.cited}" for cell in table["published"] for each in cell}
     if agreeing:
         notes.append(f"After a semicolon, published under the same protocol. {'; '.join(sorted(agreeing))}.")
     if results.swaps is None and set_names(results):
@@ -228,7 +228,7 @@ def lettered(table: pd.DataFrame) -> tuple[dict[tuple[str, str], tuple[str, ...]
         for other, why in line.published_elsewhere:
             ambiguous = (METRICS | COSTS)[line.metric].ambiguous  # stands among the differences, in place of a note
             note = "" if ambiguous else other.note
-            key = (other.metric, other.source, other.citation, other.spread_kind, note, why)
+            key = (other.metric, other.source, other.cited, other.spread_kind, note, why)
             groups.setdefault(key, []).append((line.method, line.metric, f"{other.title} {other.text}"))
     letters: dict[tuple[str, str], tuple[str, ...]] = {}
     footnotes = {}

@@ -57,10 +57,10 @@ def csv_text(sheet: Sheet) -> str:
     assert table is not None
     plain = table.copy()
     plain["published"] = [
-        "; ".join(f"{each.text} ({each.source}, {each.citation})" for each in cell) for cell in table["published"]
+        "; ".join(f"{each.text} ({each.source}, {each.cited})" for each in cell) for cell in table["published"]
     ]
     plain["published_elsewhere"] = [
-        "; ".join(f"{each.text} ({each.source}, {each.citation}; {', '.join(why)})" for each, why in cell)
+        "; ".join(f"{each.text} ({each.source}, {each.cited}; {', '.join(why)})" for each, why in cell)
         for cell in table["published_elsewhere"]
     ]
     return plain.to_csv(index=False)

@@ -62,6 +62,11 @@ class Published:
         return METHODS[self.method].title if self.method in METHODS else self.method
 
     @property
+    def cited(self) -> str:
+        """Where it stands: the publication, and the place in it where that is known."""
+        return f"{self.citation}, {self.where}" if self.where else self.citation
+
+    @property
     def text(self) -> str:
         """The number as it was published, with all its digits."""
         spread = "" if self.spread is None else f" ± {self.spread}"
