@@ -104,7 +104,9 @@ def _told(name: str, value: Any, facts: Facts) -> Any:
             return {"name": shown, "sha256": content_of(path)}
         files = facts.names(value)
         if files is None:
-            return value
+            from syncdiffusion.hub import pinned  # which looks at weight files
+
+            return pinned(value)
         # Of several files that together say something: what is in each, in their order.
         digests = "\n".join(map(content_of, files))
         return {"name": shown, "sha256": hashlib.sha256(digests.encode()).hexdigest()}

@@ -37,7 +37,8 @@ class Backbone:
     were loaded in half precision (a diffusers pipeline may be) run in it; between networks all stays float32.
 
     model_id: hub repository, folder, or "embedded".
-    fingerprint: hash of the weight files for a folder, "id@revision" for a hub repository; with adapters of both.
+    revision: the commit of a hub repository, where it is known.
+    fingerprint: hash of the weight files for a folder, "id@commit" for a hub repository; with adapters of both.
     window: side of the square that the model was trained on, in latent cells (64 for Stable Diffusion).
     factor: pixels of an image per latent cell (8).
     compiled_unet: the UNet through torch.compile, for predictions without a gradient; None: nothing is compiled.

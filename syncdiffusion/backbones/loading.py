@@ -35,6 +35,7 @@ from syncdiffusion.backbones.offload import Offload
 from syncdiffusion.backbones.text_xl import check_unet
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import EMBEDDED
+from syncdiffusion.hub import commit_of
 from syncdiffusion.memory import unless_out_of_memory
 from syncdiffusion.perceptual.pretrained import reachable
 from syncdiffusion.settings import AUTO
@@ -124,7 +125,7 @@ def load_backbone(
         moving = Offload(networks, chosen) if offload else None
     made = Backbone(
         model_id,
-        revision,
+        commit_of(source, revision) if isinstance(source, str) else None,
         fingerprint(model_id, revision, adapters),
         device=chosen,
         precision=precision,

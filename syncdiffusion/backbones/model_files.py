@@ -10,6 +10,7 @@ from syncdiffusion.backbones.adapters import NO_ADAPTERS, Adapters
 from syncdiffusion.cost import Square
 from syncdiffusion.errors import UsageError
 from syncdiffusion.files import ABOUT, EMBEDDED, WEIGHTS, content_of, of_hubs_form
+from syncdiffusion.hub import commit_of
 
 EMBEDDED_FOLDER = WEIGHTS / "mini"
 
@@ -92,13 +93,13 @@ def square_of(folder: Path) -> Square:
 
 
 def fingerprint(model_id: str = EMBEDDED, revision: str | None = None, adapters: Adapters = NO_ADAPTERS) -> str:
-    """Hash of a folder's or a file's content, "id@revision" for a hub repository; raises as `find_model` does.
+    """Hash of a folder's or a file's content, "id@commit" for a hub repository; raises as `find_model` does.
 
     With adapters a hash of that and of their content; raises as `Adapters.record` does.
     """
     source = find_model(model_id)
     if isinstance(source, str):
-        return adapters.on(f"{source}@{revision or 'main'}")
+        return adapters.on(f"{source}@{commit_of(source, revision)}")
     told = fingerprint_folder(configurations(source))
     if source.is_file():
         told = hashlib.sha256((told + content_of(source)).encode()).hexdigest()[:16]

@@ -88,7 +88,11 @@ def test_every_file_is_described_and_every_number_has_its_source():
         assert list(csv.DictReader(file)) == []  # no source that can be cited, so nothing
     headers = {path.read_text().splitlines()[0] for path in FOLDER.glob("*.csv")}
     assert len(headers) == 1
-    copied = [each for each in published if each.metric == "clip_score" and each.source == "CDGS" and "cdgs" not in each.method]
+    copied = [
+        each
+        for each in published
+        if each.metric == "clip_score" and each.source == "CDGS" and "cdgs" not in each.method
+    ]
     assert len(copied) == 2 and all("look copied" in each.note for each in copied)
 
 
@@ -196,7 +200,10 @@ def test_agreeing_number_stands_in_the_cell(tmp_path, monkeypatch):
     rows = (SYNC, *study().rows[1:])
     printed = write_tables(tmp_path, by_hand(model=SD2, rows=rows))
     assert first_table(printed)["SyncDiffusion"]["Intra-LPIPS ↓"] == "**0.40 ± 0.13; 0.41 ± 0.02 (Others)**"
-    assert "Others: a journal, table 1" in printed and "Published numbers of another" not in (tmp_path / "table.md").read_text()
+    assert (
+        "Others: a journal, table 1" in printed
+        and "Published numbers of another" not in (tmp_path / "table.md").read_text()
+    )
     line = pd.read_csv(tmp_path / "table.csv").set_index(["method", "metric"]).loc[("syncdiffusion", "intra_lpips")]
     assert line["published"] == "0.41 ± 0.02 (Others, a journal, table 1)" and line.isna()["published_elsewhere"]
 
@@ -209,7 +216,12 @@ def test_other_protocols_number_is_a_mark_and_a_footnote(tmp_path):
     assert cells["mine_of_50%"] == "0.45 ± 0.16"  # a variant
     footnote = next(line for line in text.splitlines() if line.startswith(r"- \[a\]"))
     for words in (
-        *("CDGS (ICLR 2026, arXiv 2601.00126, table 4)", "SyncDiffusion 0.58 ± 0.06", "MultiDiffusion 0.72 ± 0.08", "kind of ±: not stated"),
+        *(
+            "CDGS (ICLR 2026, arXiv 2601.00126, table 4)",
+            "SyncDiffusion 0.58 ± 0.06",
+            "MultiDiffusion 0.72 ± 0.08",
+            "kind of ±: not stated",
+        ),
         *("model Stable Diffusion 2.0 (here mini, embedded)", "size 512×4608 px (here 64×192 px)"),
         *("prompts 14 (here 2)", "panoramas 1000 (here 4)", "network not stated (here V)"),
     ):
