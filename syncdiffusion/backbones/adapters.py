@@ -147,13 +147,13 @@ def _in_section() -> Iterator[None]:
 
 
 def with_scale(text: str) -> tuple[str, float]:
-    """A LoRA and its strength from FILE or FILE:SCALE.
+    """A LoRA and its strength from FILE or FILE:SCALE; what is no number behind a colon is part of the name.
 
     >>> with_scale("house.safetensors:0.8"), with_scale("owner/name")
     (('house.safetensors', 0.8), ('owner/name', 1.0))
 
     Raises:
-        UsageError: a strength that is no number.
+        UsageError: a strength that is infinite or NaN.
     """
     name, colon, scale = text.rpartition(":")
     if not colon or place_of(text).exists():

@@ -26,6 +26,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import ParameterDict
 
 from syncdiffusion.backbones.adapters import Adapters, custom_diffusion_files, is_hub_id
 from syncdiffusion.backbones.model_files import PARTS, SECOND_PARTS
@@ -89,7 +90,7 @@ def _file_of(kind: str, name: str) -> Path:
 def read_weights(path: Path) -> dict[str, Any]:
     """What a file of weights holds, tensors alone unpacked; ValueError where they have no names."""
     found = load_file(path) if path.suffix == ".safetensors" else read_pickled(path)
-    if not isinstance(found, Mapping):
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise ValueError("holds no weights by name")
     return dict(found)
 
@@ -148,7 +149,11 @@ def add_tokens(pipe: Any, path: Path) -> None:
             raise ValueError("is another model's: of Stable Diffusion XL it holds clip_l and clip_g, of others one")
         given = [{path.stem: found[part]} for part, _, _ in encoders]
     elif "string_to_param" in found:
-        given = [{path.stem: found["string_to_param"]["*"].detach()}]
+        by_name = found["string_to_param"]
+        vectors = by_name.get("*") if isinstance(by_name, Mapping | ParameterDict) else None
+        if not isinstance(vectors, Tensor):
+            raise ValueError("holds no embedding of a token by string_to_param")
+        given = [{path.stem: vectors.detach()}]
     elif set(found) == {"emb_params"}:
         given = [{path.stem: found["emb_params"]}]
     else:
@@ -156,7 +161,7 @@ def add_tokens(pipe: Any, path: Path) -> None:
     for tokens, (_, tokenizer, encoder) in zip(given, encoders, strict=True):
         width = encoder.get_input_embeddings().weight.shape[1]
         for token, vectors in tokens.items():
-            if not isinstance(vectors, Tensor) or vectors.ndim not in (1, 2):
+            if not isinstance(vectors, Tensor) or vectors.ndim not in (1, 2) or not vectors.numel():
                 raise ValueError(f"its {token} is no embedding of a token")
             if vectors.shape[-1] != width:
                 raise ValueError(f"is another model's: its {token} has {vectors.shape[-1]} numbers, not {width}")

@@ -42,6 +42,8 @@ from syncdiffusion.settings import AUTO
 
 # What the unpickler makes of bytes that are no pickle, and transformers passes on.
 NO_PICKLE = (LookupError, EOFError, struct.error)
+NO_CONFIGURATION = (TypeError, AttributeError)  # as of a config.json that holds a list
+DAMAGED = (OSError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError, *NO_PICKLE, *NO_CONFIGURATION)
 
 
 def pick_device(name: str) -> torch.device:
@@ -212,7 +214,7 @@ def _load_parts(source: str | Path, revision: str | None, shown: str) -> dict[st
             second = network(transformers.CLIPTextModelWithProjection, "text_encoder_2", dtype=torch.float32)
             parts |= {"text_encoder_2": second, **_told_of_empty(index)}
         return check_kind(parts, shown)
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError, *NO_PICKLE) as error:
+    except DAMAGED as error:
         reason = _reason(error)
         if silent:
             reason = f"{constants.ENDPOINT} does not answer, and the hub's cache does not hold it"

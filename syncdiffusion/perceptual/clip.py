@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
@@ -42,8 +43,8 @@ def load_clip_folder(folder: Path, device: torch.device | str, setting: str = "m
             f"{setting}={folder}: its weights file holds more than weights, which is not opened; "
             "give open_clip_model.safetensors, or a file that torch.load opens with weights_only=True"
         ) from None
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        line = str(error).splitlines()[0]
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{setting}={folder}: open_clip cannot open it ({line})") from error
     return OpenClip(model.eval().requires_grad_(False), preprocess, tokenizer)
 
@@ -76,8 +77,8 @@ def load_openai_clip(
             model, preprocess = open_clip.create_model_from_pretrained(
                 OPENAI_MODEL, pretrained=OPENAI_TAG, device=device
             )
-        except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
     if reason is not None:
         raise UsageError(
             f"{setting}: CLIP ViT-B/16 ({repository}) cannot be had ({reason}); "

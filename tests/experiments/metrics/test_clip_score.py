@@ -67,6 +67,16 @@ def test_folders_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("part", [0, 100])
+def test_damaged_weights_are_told_in_a_line(clip_folder, tmp_path, part) -> None:
+    copy = Path(shutil.copytree(clip_folder, tmp_path / "copy"))
+    weights = copy / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:part])
+    with pytest.raises(UsageError, match="open_clip cannot open it") as caught:
+        folder_clip(copy, CPU).embed_texts(["a mountain"])
+    assert "\n" not in str(caught.value)
+
+
 class Harm:
     """Makes a folder if it is unpickled."""
 

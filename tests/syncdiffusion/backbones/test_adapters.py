@@ -287,6 +287,23 @@ def test_what_is_another_models_or_none_is_refused_in_a_line(request, tmp_path, 
             Adapters(**given)
 
 
+ODD_EMBEDDINGS = [
+    ({"string_to_param": {"cat": torch.zeros(1, 16)}}, "holds no embedding of a token by string_to_param"),
+    ({"string_to_param": torch.zeros(1, 16)}, "holds no embedding of a token by string_to_param"),
+    ({3: torch.zeros(16)}, "holds no weights by name"),
+    ({"cat": torch.zeros(0, 16)}, "its cat is no embedding of a token"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), ODD_EMBEDDINGS, ids=range(len(ODD_EMBEDDINGS)))
+def test_odd_files_of_embeddings_are_refused_in_a_line(content, words, tiny_folder, tmp_path):
+    file = tmp_path / "odd.pt"
+    torch.save(content, file)
+    with pytest.raises(UsageError) as told:
+        load_backbone(str(tiny_folder), device="cpu", adapters=Adapters(textual_inversion=str(file)))
+    assert str(told.value).startswith(f"backbone.textual_inversion={file}: ") and words in str(told.value)
+
+
 def test_a_hub_repository_without_safetensors_has_bin(monkeypatch):
     asked = []
 

@@ -98,6 +98,13 @@ def test_a_part_of_another_class_is_refused_in_one_line(folder, changes, words):
     assert "could not be loaded" in refusal(folder)
 
 
+@pytest.mark.parametrize("part", ["text_encoder", "scheduler"])
+def test_a_configuration_that_is_a_list(folder, part):
+    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    (folder / part / name).write_text("[]")
+    assert f"backbone.model_id={folder}: could not be loaded" in refusal(folder)
+
+
 def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("asked"))
     config = folder / "tokenizer" / "tokenizer_config.json"
