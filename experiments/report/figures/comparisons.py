@@ -49,6 +49,7 @@ Point = tuple[Interval, Interval]  # across and up
 
 FRONT_FROM = 4  # rows; with fewer the eye needs no help
 MOST_PROMPTS = 60  # of one figure, which a page must hold
+MOST_MEANS = 120  # of rows on prompts, as many as half a metre can show
 LONGEST_PROMPT = 50  # characters to a line, of which there are two at most
 
 
@@ -160,8 +161,9 @@ def prompts_figure(results: Results) -> Figure | None:
     against, panoramas, shown = results.study.compare_with, results.panoramas, coherence_metric()
     labels = [row.label for row in rows_there(results) if row.label != against]
     prompts = [prompt for prompt in results.study.prompts if (panoramas["prompt"] == prompt).any()]
-    left_out = len(prompts) - MOST_PROMPTS
-    prompts = prompts[:MOST_PROMPTS]
+    most = min(MOST_PROMPTS, max(MOST_MEANS // max(len(labels), 1), 1))
+    left_out = len(prompts) - most
+    prompts = prompts[:most]
     if shown not in panoramas or not any(difference(results, label, shown) for label in labels):
         return None
     lines: list[str | None] = [*prompts, *([None] if len(prompts) > 1 else [])]  # None: all prompts together

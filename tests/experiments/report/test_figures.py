@@ -296,12 +296,16 @@ def test_figures_draw_no_pairs_where_noise_is_not_shared(table1):
     assert {"MultiDiffusion", "Blended latent diffusion"} <= set(labels) and labels.count("MultiDiffusion") == 1
 
 
-def test_of_very_many_prompts_the_first_are_drawn():
+def test_of_very_many_prompts_the_first_are_drawn(monkeypatch):
     texts = ",".join(f"p{i}" for i in range(70))
     many = synthetic_results("experiment=table1", "seeds.count=1", f"prompts.texts=[{texts}]")
     figure = prompts_figure(many)
     assert len(figure.axes[0].get_yticks()) == 61
     assert "10 more prompts are among" in " ".join(text.get_text() for text in figure.findobj(Text))
+    monkeypatch.setattr(
+        "experiments.report.figures.comparisons.MOST_MEANS", 25
+    )  # of two rows on twelve prompts and a half
+    assert len(prompts_figure(many).axes[0].get_yticks()) == 13
 
 
 def test_labels_keep_clear_of_points_and_each_other():
