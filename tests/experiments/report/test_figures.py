@@ -302,9 +302,7 @@ def test_of_very_many_prompts_the_first_are_drawn(monkeypatch):
     figure = prompts_figure(many)
     assert len(figure.axes[0].get_yticks()) == 61
     assert "10 more prompts are among" in " ".join(text.get_text() for text in figure.findobj(Text))
-    monkeypatch.setattr(
-        "experiments.report.figures.comparisons.MOST_MEANS", 25
-    )  # of two rows on twelve prompts and a half
+    monkeypatch.setattr("experiments.report.figures.comparisons.MOST_MEANS", 25)  # of two rows
     assert len(prompts_figure(many).axes[0].get_yticks()) == 13
 
 
