@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.common.files import write_json
+from experiments.common.files import make_folder, write_json
+from experiments.mini.files import move_files
 from experiments.mini.linear_decoder import LinearDecoder, set_linear_decoder
 from experiments.mini.linear_start import principal_components, set_linear_encoder
 from experiments.mini.training import StepLines, descend, learning_rate, step_generator, to_bytes, to_unit
@@ -197,12 +199,19 @@ def load_lpips(device: torch.device, share: int = 4) -> Callable[[Tensor, Tensor
 
 
 def save_autoencoder(vae: nn.Module, folder: Path) -> None:
-    """Writes diffusers' folder, weights in half precision; the model stays as it is."""
+    """Writes diffusers' folder, weights in half precision; the model stays as it is.
+
+    Its config.json comes last: where that is, the weights are whole.
+    """
     from diffusers import AutoencoderTiny
 
     kept = AutoencoderTiny.from_config(vae.config)
     kept.load_state_dict({name: value.cpu() for name, value in vae.state_dict().items()})
-    kept.half().save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("block_out_channels", None)  # AutoencoderTiny sets this itself, and warns where it finds it set
-    write_json(folder / "config.json", config)
+    make_folder(folder.parent)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+        made = Path(name)
+        kept.half().save_pretrained(made)
+        config = json.loads((made / "config.json").read_text())
+        config.pop("block_out_channels", None)  # AutoencoderTiny sets this itself, and warns where it finds it set
+        write_json(made / "config.json", config)
+        move_files(made, folder, last="config.json")

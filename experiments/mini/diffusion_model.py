@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from experiments.mini.captions import PAPER_PROMPTS
-from experiments.mini.files import contact_sheet
+from experiments.mini.files import contact_sheet, move_files
 from experiments.mini.tokenizer import MAX_TOKENS
 from experiments.mini.training import step_generator
 from experiments.mini.words import write_words
@@ -192,23 +192,19 @@ def export(pipeline: StableDiffusionPipeline, tokenizer_folder: Path, folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     pipeline.unet.half()
     pipeline.vae.half()
-    with TemporaryDirectory(dir=folder, prefix=".export-") as name:
+    # Beside the folder, whose fingerprint what a killed export leaves would change.
+    with TemporaryDirectory(dir=folder.parent, prefix=".export-") as name:
         made = Path(name)
         pipeline.save_pretrained(made)
         # Only vocab.json and merges.txt define the tokenizer; a tokenizer.json beside them would be a second truth.
         shutil.rmtree(made / "tokenizer")
         shutil.copytree(tokenizer_folder, made / "tokenizer")
-        # The index last: without it the folder does not open.
-        for file in sorted((f for f in made.rglob("*") if f.is_file()), key=lambda f: f.name == "model_index.json"):
-            if file.suffix == ".json":
-                # diffusers notes where a part was loaded from, which means nothing elsewhere.
-                record = json.loads(file.read_text(encoding="utf-8"))
-                record.pop("_name_or_path", None)
-                if record.get("_class_name") == "AutoencoderTiny":
-                    record.pop("block_out_channels", None)  # it sets this itself, and warns where it finds it set
-                file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            file.chmod(0o644)
-            target = folder / file.relative_to(made)
-            target.parent.mkdir(exist_ok=True)
-            file.replace(target)
+        for file in made.rglob("*.json"):
+            # diffusers notes where a part was loaded from, which means nothing elsewhere.
+            record = json.loads(file.read_text(encoding="utf-8"))
+            record.pop("_name_or_path", None)
+            if record.get("_class_name") == "AutoencoderTiny":
+                record.pop("block_out_channels", None)  # it sets this itself, and warns where it finds it set
+            file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        move_files(made, folder, last="model_index.json")  # without the index the folder does not open
     write_words(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.common.files import replacing
+from experiments.common.files import make_folder, replacing, sync_file
 
 
 def load_or_make(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -18,6 +18,19 @@ def load_or_make(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, array)
     return np.load(path, mmap_mode="c")
+
+
+def move_files(made: Path, folder: Path, last: str) -> None:
+    """Moves the files of `made`, on the same file system, into `folder`, readable by all; other files there stay.
+
+    The files named `last` come at the end: where one is, whatever belongs to it is there too.
+    """
+    for file in sorted((each for each in made.rglob("*") if each.is_file()), key=lambda each: each.name == last):
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
+        sync_file(file)
+        target = folder / file.relative_to(made)
+        make_folder(target.parent)
+        file.replace(target)
 
 
 def contact_sheet(rows: Sequence[Iterable[np.ndarray]], path: Path, gap: int = 2) -> None:

@@ -178,7 +178,7 @@ def measure_spread(reference: np.ndarray, others: dict[str, np.ndarray], groups:
 
 
 def measure_panoramas(
-    folder: Path, networks: Networks, guidance: float, seed: int, device: torch.device, batch: int
+    folder: Path, networks: Networks, steps: int, guidance: float, seed: int, device: torch.device, batch: int
 ) -> list[Row]:
     """How unlike the windows of one MultiDiffusion panorama are: Intra-LPIPS, a panorama for each paper prompt.
 
@@ -187,7 +187,8 @@ def measure_panoramas(
     backbone, loss = load_backbone(str(folder), device=str(device)), networks["lpips"].load()
     side, values = backbone.window * backbone.factor, []
     for prompt in PAPER_PROMPTS:
-        panorama = make_panorama(backbone, folder, "multidiffusion", prompt, seed, guidance_scale=guidance)
+        given = {"steps": steps, "guidance_scale": guidance}
+        panorama = make_panorama(backbone, folder, "multidiffusion", prompt, seed, **given)
         values.append(pair_distances(loss, grid_crops(panorama, side), batch).mean())
     rows = [row("intra_lpips_multidiffusion", mean_estimate(np.array(values)), len(values), networks["lpips"].network)]
     each = zip(PAPER_PROMPTS, values, strict=True)
@@ -286,7 +287,7 @@ def evaluate(
     rows, decoded = measure_reconstruction(pipeline.vae, second, networks["lpips"].load(), device)
     rows += measure_sets(networks, first, {"samples": samples, "decoded_renders": decoded, "renders": second}, batch)
     say_step("gate", "draws panoramas")
-    rows += measure_panoramas(folder, networks, guidance, seed, device, batch)
+    rows += measure_panoramas(folder, networks, steps, guidance, seed, device, batch)
     return rows, side_by_side(samples, second, per_caption)
 
 

@@ -68,14 +68,14 @@ def train_tokenizer(captions: Iterable[str], merges: int = 512) -> tuple[dict[st
 
 
 def write_tokenizer(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
-    """Writes vocab.json, merges.txt and the settings with which transformers opens them."""
+    """Writes vocab.json, merges.txt and the settings for transformers; vocab.json last: where it is, all are there."""
     special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, **special}
     files = {
-        "vocab.json": json.dumps(vocabulary, ensure_ascii=False),
         "merges.txt": "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]),
         "tokenizer_config.json": json.dumps(settings, indent=2),
         "special_tokens_map.json": json.dumps(special, indent=2),
+        "vocab.json": json.dumps(vocabulary, ensure_ascii=False),
     }
     for name, text in files.items():
         with replacing(folder / name) as temporary:

@@ -166,7 +166,7 @@ def train(
 ) -> nn.Module:
     """Trains from the last checkpoint in `work/autoencoder` to the end; returns the averaged model.
 
-    The folder `work/vae` is written at once where there is none, and with every checkpoint again.
+    The folder `work/vae` is written at once where there is none, and again with every checkpoint and at the end.
 
     Args:
         images: n training pictures, each uint8 [h, w, 3].
@@ -205,7 +205,10 @@ def train(
             say_step("autoencoder", f"step {step}: held-out PSNR {ratio:.2f} dB (n={len(heldout)})")
             rows = [r for i in (0, 4, 8, 12) if i < len(heldout) for r in (heldout[i : i + 4], decoded[i : i + 4])]
             contact_sheet(rows, folder / "reconstructions.png")
-    return averaged()
+    # Also where no step was left to take: a training that was stopped after its last checkpoint had not kept its model.
+    made = averaged()
+    save_autoencoder(made, kept)
+    return made
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -22,6 +22,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,13 @@ import torch
 from torch import Tensor
 
 from experiments.common.command_line import one_line_errors
-from experiments.common.files import write_json
+from experiments.common.files import make_folder, write_json
 from experiments.common.progress import say_step
 from experiments.mini.control_gate import gate
 from experiments.mini.dataset import SPLITS, load_pictures
 from experiments.mini.diffusion_data import FACTOR, DiffusionData, data_of
 from experiments.mini.diffusion_model import attention_kernel
+from experiments.mini.files import move_files
 from experiments.mini.land import load_maps
 from experiments.mini.optimisers import Muon, split_parameters
 from experiments.mini.train_diffusion import draw_at, draw_places, loss_weights, weighted_and_plain
@@ -223,14 +225,15 @@ def trained(settings: ControlSettings, work: Path, backbone: Backbone) -> Any:
 
 
 def export(network: Any, folder: Path) -> None:
-    """Writes a ControlNet's folder, in half precision, as diffusers opens it."""
-    network.half().save_pretrained(folder)
-    for file in folder.iterdir():
-        file.chmod(0o644)
-    path = folder / "config.json"
-    record = json.loads(path.read_text())
-    record.pop("_name_or_path", None)
-    write_json(path, record)
+    """Writes a ControlNet's folder, in half precision, as diffusers opens it; other files in it stay."""
+    make_folder(folder.parent)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+        made = Path(name)
+        network.half().save_pretrained(made)
+        record = json.loads((made / "config.json").read_text())
+        record.pop("_name_or_path", None)
+        write_json(made / "config.json", record)
+        move_files(made, folder, last="config.json")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.ndimage import uniform_filter
 
 from experiments.metrics.estimates import Estimate
 from experiments.mini import gate
+from experiments.mini.panoramas import method_settings
 
 
 def test_top_one_counts_right_answers() -> None:
@@ -60,6 +62,23 @@ def test_spread_of_colour_is_a_ratio_to_the_renders() -> None:
     assert gate.colour_spread(plain[:2]) == 20 and gate.colour_spread(plain[2:]) == 10
     (row,) = gate.measure_spread(plain, {"half": half}, 2)
     assert row.name == "spread_half" and row.value == pytest.approx(0.5)
+
+
+def test_panoramas_take_the_steps_and_guidance_that_were_asked_for(tmp_path, monkeypatch):
+    """Of a folder without a sampling.json, as a model has that was exported a moment ago."""
+    used = []
+
+    def drawn(backbone, folder, method, prompt, seed, **given):
+        settings = method_settings(folder, method, **given)
+        used.append((settings.steps, settings.guidance_scale))
+        return np.zeros((16, 32, 3), np.uint8)
+
+    monkeypatch.setattr(gate, "load_backbone", lambda *_, **__: SimpleNamespace(window=2, factor=8))
+    monkeypatch.setattr(gate, "make_panorama", drawn)
+    monkeypatch.setattr(gate, "pair_distances", lambda *_: np.ones(1))
+    networks = {"lpips": SimpleNamespace(load=lambda: None, network="none")}
+    gate.measure_panoramas(tmp_path, networks, 7, 2.5, 0, torch.device("cpu"), 4)
+    assert used == [(7, 2.5)] * 6
 
 
 def test_inception_limit_does_not_bind_a_stand_in() -> None:

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.mini import diffusion_data
+from experiments.mini import tokenizer as tokenizer_module
 from experiments.mini.captions import PAPER_PROMPTS, sample_pair
 from experiments.mini.tokenizer import (
     END,
@@ -93,6 +95,29 @@ def test_vocabulary_is_clips(folder):
     merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     assert merges[0] == "#version: 0.2"
     assert all("".join(line.split(" ")) in vocabulary for line in merges[1:])
+
+
+def test_a_tokenizer_that_was_not_written_whole_is_made_anew(folder, tmp_path, monkeypatch):
+    """Whatever file the writing stops before, the next call ends with the whole tokenizer."""
+    made = {path.name: path.read_bytes() for path in folder.iterdir()}
+    arguments = train_tokenizer(grammar_captions(1500))
+    monkeypatch.setattr(diffusion_data, "train_tokenizer", lambda texts: arguments)
+    write = tokenizer_module.replacing
+    for count in range(len(made)):
+        left = iter(range(count))
+
+        def some(path, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return write(path)
+
+        place = tmp_path / str(count)
+        with monkeypatch.context() as patch:
+            patch.setattr(tokenizer_module, "replacing", some)
+            with pytest.raises(KeyboardInterrupt):
+                diffusion_data.make_tokenizer(place, count=1)
+        diffusion_data.make_tokenizer(place, count=1)
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == made
 
 
 def test_same_in_another_process_and_order():

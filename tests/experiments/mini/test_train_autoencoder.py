@@ -62,6 +62,52 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # half precision keeps 11 bits
 
 
+def stop(*_, **__) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_stop_between_the_last_checkpoint_and_its_folder_is_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path, stop_after=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(autoencoder, "save_autoencoder", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    made = train(tmp_path)
+    kept = load_vae(tmp_path / "vae", CPU)
+    for a, b in zip(kept.decoder.parameters(), made.decoder.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # half precision keeps 11 bits
+
+
+@pytest.mark.parametrize("stopped", ["writing", "moving"])
+def test_a_stop_while_the_folder_is_written_leaves_none_or_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    def only_config(model: AutoencoderTiny, folder: Path) -> None:
+        model.save_config(folder)  # which diffusers writes before the weights
+        raise KeyboardInterrupt
+
+    replace_file = Path.replace
+
+    def weights_only(file: Path, target: Path) -> Path:
+        if target.name == "config.json":
+            raise KeyboardInterrupt
+        return replace_file(file, target)
+
+    with monkeypatch.context() as patch:
+        if stopped == "writing":
+            patch.setattr(AutoencoderTiny, "save_pretrained", only_config)
+        else:
+            patch.setattr(Path, "replace", weights_only)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    with pytest.raises(UsageError, match="no autoencoder there"):
+        load_vae(tmp_path / "vae", CPU)
+    train(tmp_path, stop_after=1)
+    assert {file.name for file in tmp_path.iterdir()} == {"autoencoder", "vae"}
+
+
 def test_checkpoint_of_other_settings_is_refused_and_a_longer_schedule_is_not(tmp_path: Path) -> None:
     train(tmp_path, stop_after=1)
     with pytest.raises(UsageError, match=f"critic_width={SMALL.critic_width}"):

@@ -120,6 +120,19 @@ def test_the_loss_falls_and_what_is_exported_steers_a_panorama(tiny, data, tmp_p
     assert made.isfinite().all() and (made - plain).abs().max() > 1e-2
 
 
+def test_an_export_leaves_the_modes_of_what_else_is_in_its_folder(tiny, tmp_path):
+    folder = tmp_path / "out"
+    (folder / "notes").mkdir(parents=True, mode=0o755)
+    (folder / "key.txt").write_text("secret")
+    (folder / "key.txt").chmod(0o600)
+    before = {each.name: each.stat().st_mode for each in folder.iterdir()}
+    control.export(control.build_controlnet(tiny.unet), folder)
+    after = {each.name: each.stat().st_mode for each in folder.iterdir()}
+    made = {name: after.pop(name) & 0o777 for name in ("config.json", "diffusion_pytorch_model.safetensors")}
+    assert after == before and set(made.values()) == {0o644}
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
 def held_in(network, tiny, data) -> float:
     with torch.no_grad():
         batches = (control.draw_batch(data, SMALL, step_generator(7, number)) for number in range(6))

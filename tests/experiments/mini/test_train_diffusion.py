@@ -15,6 +15,7 @@ from experiments.mini import diffusion_data, diffusion_model
 from experiments.mini import train_diffusion as diffusion
 from experiments.mini.captions import PAPER_PROMPTS
 from experiments.mini.tokenizer import load_tokenizer, train_tokenizer, write_tokenizer
+from syncdiffusion.backbones.model_files import fingerprint_folder
 from syncdiffusion.errors import UsageError
 
 SMALL = diffusion.DiffusionSettings(
@@ -210,6 +211,26 @@ def test_folder_is_whole_and_small(exported: Path) -> None:
     assert {p.name for p in (exported / "tokenizer").iterdir()} >= {"vocab.json", "merges.txt", "tokenizer_config.json"}
     assert not any("_name_or_path" in p.read_text(encoding="utf-8") for p in exported.rglob("*.json"))
     assert not list(exported.rglob("*.bin")) and len(list(exported.rglob("*.safetensors"))) == 3
+
+
+def test_an_export_that_is_killed_leaves_the_models_fingerprint(
+    tmp_path: Path, vae_folder: Path, tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    before, amid = fingerprint_folder(tmp_path / "model"), []
+    copy = diffusion_model.shutil.copytree
+
+    def look(source: Path, target: Path) -> None:
+        copy(source, target)
+        amid.append(fingerprint_folder(tmp_path / "model"))
+
+    monkeypatch.setattr(diffusion_model.shutil, "copytree", look)
+    models = diffusion_model.build_models(SMALL, len(tokenizer), 8)
+    pipeline = diffusion_model.build_pipeline(models, diffusion_data.load_vae(vae_folder, CPU), tokenizer)
+    diffusion_model.export(pipeline, Path(tokenizer.name_or_path), tmp_path / "model")
+    assert amid == [before] and fingerprint_folder(tmp_path / "model") != before
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
 def test_default_architecture_fits() -> None:
