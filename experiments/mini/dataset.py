@@ -140,12 +140,14 @@ def load_pictures(work: Path, split: str, count: int, seed: int = 0, workers: in
         first: the scenes before it are left out.
 
     Raises:
-        UsageError: unknown split, a count below 1 or a negative first.
+        UsageError: unknown split, a count or workers below 1, or a negative first.
     """
     if split not in SPLITS:
         raise UsageError(f"split={split}: use one of {', '.join(SPLITS)}")
     if count < 1 or first < 0:
         raise UsageError(f"count={count}, first={first}: use 1 or more, and 0 or more")
+    if workers < 1:
+        raise UsageError(f"workers={workers}: use 1 or more")
     folder = work / "pictures" / split
     wanted, missing = list(shards(first, count)), []
     for number, _, end in wanted:

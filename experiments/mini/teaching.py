@@ -176,9 +176,9 @@ def run(
         UsageError: a number below 1, or nothing made yet that the gate could measure.
     """
     device, settings = take_options(options, settings_type)
-    counts = [each for each in AT_LEAST_ONE if hasattr(options, each)]
-    if min(getattr(options, each) for each in counts) < 1:
-        raise UsageError(f"{', '.join(counts)}: use 1 or more of each")
+    for each in AT_LEAST_ONE:
+        if getattr(options, each, 1) < 1:
+            raise UsageError(f"{each}={getattr(options, each)}: use 1 or more")
     folder = options.work / name
     if options.gate:
         found = gate(options.model, str(device), folder / made, options.panoramas, options.method)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from experiments.common.files import replacing
+from experiments.common.files import make_folder, replacing, unwritable
 from experiments.common.progress import clock, say_step
 from syncdiffusion.backbones.loading import pick_device
 from syncdiffusion.errors import UsageError
@@ -195,7 +197,39 @@ def train_steps(
 
     Yields:
         the number of finished steps, and whether the checkpoint has just been written.
+
+    Raises:
+        UsageError: another process trains to the same checkpoint.
     """
+    with only_writer(training.checkpoint):
+        yield from _steps(training, take, steps, checkpoint_minutes, stop_after)
+
+
+@contextmanager
+def only_writer(checkpoint: Path) -> Iterator[None]:
+    """Holds the lock beside a checkpoint; it ends with the process, however that ends."""
+    # One object a process: an interrupted loop that something still refers to must not lock out the next one.
+    lock = FileLock(checkpoint.with_suffix(".lock"), is_singleton=True)
+    try:
+        make_folder(checkpoint.parent)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{checkpoint}: another training writes it; wait for its end, or use another --work") from None
+    except OSError as error:
+        raise unwritable(checkpoint, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _steps(
+    training: Training,
+    take: Callable[[int], dict[str, float]],
+    steps: int,
+    checkpoint_minutes: float,
+    stop_after: int | None,
+) -> Iterator[tuple[int, bool]]:
     begin = resume(training)
     end = steps if stop_after is None else min(steps, begin + stop_after)
     progress = StepLines(training.name, begin, steps, every=25)
@@ -260,6 +294,8 @@ def add_settings(parser: ArgumentParser, settings: type, *names: str, **helps: s
 def take_options(options: Namespace, settings: type[Settings]) -> tuple[torch.device, Settings]:
     """Sets the number of threads; returns the device, and the settings with the values of the fields with a flag."""
     device = pick_device(options.device)
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"threads={options.threads}: use 1 or more, or leave it out for all cores")
     if options.threads:
         torch.set_num_threads(options.threads)
     chosen = {item.name: getattr(options, item.name) for item in fields(settings) if hasattr(options, item.name)}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from experiments.mini import train_diffusion as diffusion
 from experiments.mini.autoencoder_model import AutoencoderSettings, psnr_values
 from experiments.mini.dataset import SHARD, load_pictures, make_item
 from experiments.mini.scenes import render, sample_scene
-from experiments.mini.training import MovingAverage, learning_rate, take_options
+from experiments.mini.training import MovingAverage, Training, learning_rate, take_options, train_steps
 from syncdiffusion.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -60,26 +63,56 @@ def test_pictures_are_read_again_and_splits_differ(tmp_path: Path) -> None:
 
 
 def test_a_suns_window_shows_it() -> None:
-    """Drawn with and without its sun, a scene differs in every window of its range; without, all are in range."""
+    """The sun stands in every window of a scene's range; without one, all windows are in range."""
     rng = np.random.default_rng(0)
     scene = sample_scene(rng, kind="desert", time="day", style="photo", mist=0.0)
     scene = replace(scene, clouds=0.0)
     assert replace(scene, sun=None).window_range(128, 256) == (0, 128)
-    for sun in (0.05, 0.3, 0.5, 0.95):
+    for sun in (0.04, 0.05, 0.3, 0.5, 0.95, 0.96):
         bright = replace(scene, sun=sun)
         x, (first, last) = sun * 256, bright.window_range(128, 256)
         assert 0 <= first <= last <= 128
-        assert first <= x - 4 and x + 4 <= last + 128 or sun in (0.05, 0.95)
+        # The middle half of the smallest disc, at least, is in every window; where a whole one is, the window counts.
+        assert all(left + 4 <= x <= left + 124 for left in range(first, last + 1))
+        assert {left for left in range(129) if left + 8 <= x <= left + 120} <= set(range(first, last + 1))
         # The sun's own light is the palette's, which the plain sky is far from.
-        disc = render(bright, 128, 256)[:, first : last + 128]
+        picture = render(bright, 128, 256)
         light = np.array([int(bright.look.light[i : i + 2], 16) for i in (1, 3, 5)])
-        assert (np.abs(disc.astype(int) - light).max(-1) < 24).sum() > 30
+        for left in range(first, last + 1):
+            near = np.abs(picture[:, left : left + 128].astype(int) - light).max(-1) < 24
+            assert near.sum() > 30
 
 
-@pytest.mark.parametrize(("split", "count", "named"), [("test", 1, "split=test"), ("train", 0, "count=0")])
-def test_bad_requests_name_the_setting(tmp_path: Path, split: str, count: int, named: str) -> None:
+@pytest.mark.parametrize(
+    ("split", "count", "workers", "named"),
+    [("test", 1, 1, "split=test"), ("train", 0, 1, "count=0"), ("train", 1, 0, "workers=0: use 1 or more")],
+)
+def test_bad_requests_name_the_setting(tmp_path: Path, split: str, count: int, workers: int, named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        load_pictures(tmp_path, split, count)
+        load_pictures(tmp_path, split, count, workers=workers)
+
+
+@pytest.mark.parametrize("threads", ["-1", "0"])
+def test_threads_below_one_are_refused(threads: str) -> None:
+    with pytest.raises(UsageError, match=f"threads={threads}: use 1 or more"):
+        take_options(diffusion.parse(["--device", "cpu", "--threads", threads]), diffusion.DiffusionSettings)
+
+
+def test_a_second_writer_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(1, 1)
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1)
+    training = Training("test", tmp_path / "a" / "checkpoint.pt", {}, layer, optimiser, MovingAverage(layer))
+    steps = partial(train_steps, training, lambda step: {}, 3, 60.0)
+    code = "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print(1, flush=True); input()"
+    lock = training.checkpoint.with_suffix(".lock")
+    lock.parent.mkdir()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], **pipes) as other:
+        assert other.stdout.readline()
+        with pytest.raises(UsageError, match="another training writes it"):
+            list(steps())
+        other.communicate(b"\n")
+    assert [step for step, _ in steps()] == [1, 2, 3]
 
 
 def test_learning_rate_warms_up_and_ends_low() -> None:
