@@ -4,13 +4,14 @@
     python -m experiments.mini.train --machine cpu --threads 1
 
 Each stage is a program of its own (`experiments.mini.<stage>`), continues from its last checkpoint in WORK, and is
-passed over quickly where it is done. A stage alone: `--only autoencoder`.
+passed over quickly where it is done; only the gate measures anew at every call. A stage alone: `--only autoencoder`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,9 @@ from pathlib import Path
 
 from experiments.common.command_line import one_line_errors
 from experiments.common.progress import clock, say_step
+from experiments.common.signals import end_interrupted
 from syncdiffusion.errors import UsageError
+from syncdiffusion.signals import answered_by, raise_interrupt
 
 # Arguments of each stage by machine. "cpu": hours of one core; "gpu": meant for 25 minutes of one large GPU with
 # 16 cores to render. Whatever is not given has the stage's own default.
@@ -60,6 +63,19 @@ def command(stage: str, options: argparse.Namespace) -> list[str]:
     return words
 
 
+def run_stage(words: list[str]) -> int:
+    """Runs a stage to its end and returns its status; a signal ends it, with its workers, before it goes on here.
+
+    The stage has a process group of its own: a terminal's Ctrl-C reaches this process alone, and one line tells of it.
+    """
+    with subprocess.Popen(words, process_group=0) as stage:
+        try:
+            return stage.wait()
+        except KeyboardInterrupt:
+            os.killpg(stage.pid, signal.SIGTERM)
+            raise
+
+
 @one_line_errors(exits=True)
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the miniature and its metric, from renders to gate.")
@@ -79,14 +95,25 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = [names.get(name.removeprefix("train_"), "") for name in options.only or names]
     if "" in chosen:
         raise UsageError(f"only={' '.join(options.only)}: use some of {', '.join(names)}")
-    for stage in chosen:
+    with answered_by(raise_interrupt):
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal was closed
+            signal.signal(signal.SIGHUP, lambda _, frame: raise_interrupt(signal.SIGTERM, frame))
+        try:
+            run_stages(chosen, options)
+        except KeyboardInterrupt as stop:
+            end_interrupted(stop)
+
+
+def run_stages(stages: list[str], options: argparse.Namespace) -> None:
+    """Runs these stages in order; SystemExit with the status of the first that fails."""
+    for stage in stages:
         words = command(stage, options)
         if options.dry_run:
             print(" ".join(words))
             continue
         began = time.monotonic()
         say_step("train", " ".join(words[1:]))
-        status = subprocess.run(words, check=False).returncode
+        status = run_stage(words)
         say_step("train", f"{stage}: {clock(time.monotonic() - began)}")
         if status:
             raise SystemExit(status)

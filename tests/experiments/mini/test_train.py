@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,3 +34,25 @@ def test_plans_have_the_same_stages_and_unknown_ones_are_named(capsys: pytest.Ca
     with pytest.raises(SystemExit, match="2"):
         train.main(["--only", "nothing", "--dry-run"])
     assert capsys.readouterr().err.startswith("error: only=nothing: use some of dataset, autoencoder")
+
+
+def test_a_signal_ends_the_stage_with_its_workers_and_one_line_tells() -> None:
+    stage = (
+        "import subprocess, sys, time\n"
+        "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(worker.pid, flush=True); time.sleep(60)"
+    )
+    code = (
+        "import sys; from experiments.mini import train\n"
+        f"train.command = lambda *_: [sys.executable, '-c', {stage!r}]\n"
+        "train.main(['--only', 'gate'])"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as whole:
+        worker = int(whole.stdout.readline())
+        whole.terminate()
+        # The pipe ends when the last process that writes to it has ended, the worker too.
+        _, told = whole.communicate(timeout=30)
+    assert whole.returncode == 143
+    assert told.splitlines()[-1].startswith("terminated: ") and "Traceback" not in told
+    assert not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2]
