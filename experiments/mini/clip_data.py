@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from experiments.mini.autoencoder_model import LATENT_DEVIATION
-from experiments.mini.captions import caption, sample_pair
+
+# Its private tables: a change to that file would render every training picture anew.
+from experiments.mini.captions import _NATURE, _SEASONAL, _SEASONS, caption, sample_pair
 from experiments.mini.clip_model import tokenize
 from experiments.mini.dataset import SIZE, SPLITS, Pictures, load_pictures
-from experiments.mini.diffusion_data import encoder_hash, picture_batches, picture_hash
+from experiments.mini.diffusion_data import decoder_hash, encoder_hash, picture_batches, picture_hash
 from experiments.mini.files import load_or_make
 from experiments.mini.palettes import SEASONS, SKIES
 from experiments.mini.training import step_generator, to_bytes
@@ -23,6 +25,7 @@ from experiments.mini.world import KINDS, STYLES, Scene
 
 LATENT_NOISE = 0.1  # in deviations of the latents
 FALSE_CAPTIONS = 4  # a scene: another time, season, style, kind
+HARD_CAPTIONS = 2  # the version of `hard_captions`
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ def cut_windows(pictures: Pictures, seed: int) -> np.ndarray:
 
 
 def hard_captions(seed: int, split: int, index: int) -> list[str]:
-    """A true caption of scene `index` of a split, and the same sentence about four scenes that differ in one thing."""
+    """A true caption of scene `index` of a split, and captions of four scenes that differ from it in one thing.
+
+    Where a season or a kind is not named, or the season not to be seen, the caption of the other scene is true of this
+    one too: the true caption stands in its place.
+    """
     scene, _ = sample_pair(np.random.default_rng([seed, split, index]))
     rng = np.random.default_rng([seed, split, index, 1])
 
@@ -62,11 +69,14 @@ def hard_captions(seed: int, split: int, index: int) -> list[str]:
         left = [option for option in options if option != getattr(scene, name)]
         return replace(scene, **{name: left[int(rng.integers(len(left)))]}) if left else scene
 
-    # The same draws for all five: the sentences are alike but for what the difference changes in them.
+    # From the same seed: the sentences are alike up to where their scenes leave them another number of choices.
     words = int(rng.integers(2**31))
     others = [other("season", list(SEASONS)), other("style", STYLES), other("kind", KINDS)]
     time = other("time", [time for time in SKIES if scene.palette < len(SKIES[time])])
-    return [caption(each, np.random.default_rng(words)) for each in (scene, time, *others)]
+    true, *false = (caption(each, np.random.default_rng(words)) for each in (scene, time, *others))
+    names_season = scene.kind in _SEASONAL and any(phrase in false[1] for phrase in _SEASONS[others[0].season])
+    names_kind = not any(phrase in false[3] for phrase in _NATURE)
+    return [true, false[0], false[1] if names_season else true, false[2], false[3] if names_kind else true]
 
 
 @torch.no_grad()
@@ -97,8 +107,9 @@ def load_data(
 ) -> ClipData:
     """Training pictures `first` … `first + count - 1`, of which the first `decoded` are kept decoded in `work`."""
     pictures = load_pictures(work, "train", count, seed, first=first)
-    identity = f"{picture_hash(count, seed, first)}-{decoded}-{encoder_hash(vae)}"
-    path = work / "clip" / f"decoded-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
+    source = f"{picture_hash(count, seed, first)}-{decoded}-{encoder_hash(vae)}-{decoder_hash(vae)}"
+    identity = f"{source}-{HARD_CAPTIONS}"
+    path = work / "clip" / f"decoded-{hashlib.sha256(source.encode()).hexdigest()[:16]}.npy"
     through = load_or_make(path, lambda: decode_pictures(vae, pictures.images[:decoded], seed, device, bfloat16))
     # Not the third caption, whose idle and unknown words say nothing.
     true = [text for group in pictures.captions for text in group[:2]]

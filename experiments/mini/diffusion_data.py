@@ -99,8 +99,17 @@ def load_vae(folder: Path, device: torch.device) -> nn.Module:
 
 def encoder_hash(vae: nn.Module) -> str:
     """Hash of what latents depend on: the encoder and the scaling factor. The decoder may be trained further."""
-    digest = hashlib.sha256(repr(vae.config.scaling_factor).encode())
-    for name, value in sorted(vae.encoder.state_dict().items()):
+    return _hash(repr(vae.config.scaling_factor), vae.encoder)
+
+
+def decoder_hash(vae: nn.Module) -> str:
+    """Hash of what decoded pictures depend on beside their latents."""
+    return _hash("", vae.decoder)
+
+
+def _hash(start: str, module: nn.Module) -> str:
+    digest = hashlib.sha256(start.encode())
+    for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

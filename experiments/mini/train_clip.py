@@ -44,6 +44,8 @@ from experiments.mini.training import (
 )
 from syncdiffusion.errors import UsageError
 
+GROUP = 64  # distinct captions among which a held-out picture's own is sought
+
 
 @dataclass(frozen=True)
 class ClipSettings:
@@ -93,7 +95,8 @@ def draw_batch(data: ClipData, settings: ClipSettings, generator: torch.Generato
 def contrastive_loss(image_features: Tensor, text_features: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
     """CLIP's symmetric cross-entropy, with every picture of the same caption a positive.
 
-    Nearly half of the captions are one of six prompts: equal captions of a batch must not be pushed apart.
+    Of 42 of 100 scenes one of the two captions is one of six prompts: equal captions of a batch must not be pushed
+    apart.
     The target is shared equally among the positives (as in UniCL, arXiv 2204.03610).
 
     Args:
@@ -206,6 +209,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"steps={options.steps}, batch={options.batch}, decoded={options.decoded}, pictures={options.pictures}: "
             "use 1 or more, and no more decoded than pictures"
         )
+    if options.heldout < GROUP:
+        raise UsageError(f"heldout={options.heldout}: use {GROUP} or more, the captions among which one is sought")
     vae = load_vae(options.vae or options.work / "vae", device)
     counts = (options.pictures, options.decoded)
     data = load_data(options.work, vae, *counts, settings.seed, device, settings.bfloat16, options.first)
@@ -214,9 +219,9 @@ def main(arguments: list[str] | None = None) -> None:
     heldout = load_pictures(options.work, "heldout", options.heldout, settings.seed)
     windows, captions = cut_windows(heldout, settings.seed), [group[:2] for group in heldout.captions]
     decoded = decode_pictures(vae, windows, settings.seed + 1, device, settings.bfloat16)
-    record: dict[str, object] = {"steps": options.steps, "heldout": options.heldout, "group": 64}
+    record: dict[str, object] = {"steps": options.steps, "heldout": options.heldout, "group": GROUP}
     for name, images in (("renders", windows), ("decoded", decoded)):
-        record[name] = evaluate(model, images, captions, device)
+        record[name] = evaluate(model, images, captions, device, GROUP)
         print(f"held-out {name} (n={options.heldout}): {record[name]}")
     write_json(options.out / "accuracy.json", record)
     print(f"wrote {options.out}")
