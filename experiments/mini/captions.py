@@ -145,7 +145,10 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def caption(scene: Scene, rng: np.random.Generator, loose: bool = False) -> str:
-    """One of many true descriptions of a scene.
+    """One of many descriptions of a scene.
+
+    True of its hour, season and weather; the noun is one of its kind's, and what it names beside the kind, as the
+    lighthouse of a sea, need not be drawn.
 
     Args:
         loose: with idle or unknown words among the others, now and then nothing but these: whatever else a person

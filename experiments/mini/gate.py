@@ -63,7 +63,8 @@ OTHER_CAPTIONS: dict[str, dict[str, str]] = {
 CAPTIONS = (*PAPER_PROMPTS, *OTHER_CAPTIONS)
 # The random stream of these scenes; the training and its held-out pictures have 0 and 1.
 STREAM = 2
-# Smallest or largest acceptable values: somewhat worse than what ships.
+# Smallest or largest acceptable values, somewhat worse than what ships: where that is better than a goal, as in spread,
+# the limit is the stricter of the two.
 LIMITS: dict[str, tuple[str, float]] = {
     "psnr": (">=", 28.0),
     "lpips": ("<=", 0.15),

@@ -3,7 +3,8 @@
     python -m experiments.mini.panoramas --out panoramas.png
 
 A row a prompt and method, in the paper's order of prompts, the methods of a prompt one under the other, all from the
-same noise. Geometry, steps, guidance and the pull's weight are those of conf/backbone/mini.yaml unless given.
+same noise. The geometry is GEOMETRY, steps and guidance are those of the model's sampling.json, the rest the
+methods' own defaults, unless given.
 """
 
 from __future__ import annotations
