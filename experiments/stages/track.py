@@ -210,7 +210,7 @@ def start(plan: Plan, mode: str, config: Mapping[str, Any]) -> wandb.Run:
         name=unless("WANDB_NAME", shortened(plan.name)),
         job_type=unless("WANDB_JOB_TYPE", plan.stage.value),
         tags=unless("WANDB_TAGS", tags_of(plan)),
-        dir=unless("WANDB_DIR", str(plan.folder)),
+        dir=str(plan.folder),  # whatever WANDB_DIR says, which a sweep's agent sets
         mode=mode,
         config=dict(config),
         settings=wandb.Settings(

@@ -116,8 +116,7 @@ def check_folders(run_folder: Path) -> None:
     Raises:
         UsageError: names the folder and who chose it.
     """
-    own = os.environ.get("WANDB_DIR")
-    chosen = {"WANDB_DIR": place_of(own)} if own else {"run_dir": run_folder / "wandb"}
+    chosen = {"run_dir": run_folder / "wandb"}
     chosen |= {name: place_of(os.environ[name]) for name in OWN_FOLDERS if os.environ.get(name)}
     for setting, folder in chosen.items():
         try:
