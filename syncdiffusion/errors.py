@@ -9,5 +9,14 @@ class UsageError(Exception):
     """
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error of a library says; its type where it says nothing.
+
+    >>> first_line(ValueError("a\\nb")), first_line(KeyError())
+    ('a', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class ArgumentError(UsageError, ValueError):
     """The same from the diffusers pipeline, whose callers expect a ValueError of a bad argument."""

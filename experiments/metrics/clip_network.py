@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from syncdiffusion.backbones.model_files import fingerprint_folder
-from syncdiffusion.errors import UsageError
+from syncdiffusion.errors import UsageError, first_line
 from syncdiffusion.files import content_of, read_pickled
 from syncdiffusion.perceptual.clip import OpenClip, load_clip_folder, load_openai_clip
 
@@ -100,6 +100,6 @@ def _load_preference(file: Path, device: torch.device, architecture: str) -> Ope
         content = read_pickled(file, device)
         model.load_state_dict(content.get("state_dict", content))
     except (OSError, RuntimeError, AttributeError, ValueError) as error:
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise UsageError(f"metrics.hps_file={file}: holds no weights of {architecture} ({line})") from error
     return OpenClip(model.eval().requires_grad_(False), preprocess, open_clip.get_tokenizer(architecture))

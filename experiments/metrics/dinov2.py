@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments.metrics.inception import FeatureNetwork
 from syncdiffusion.backbones.model_files import fingerprint_folder
-from syncdiffusion.errors import UsageError
+from syncdiffusion.errors import UsageError, first_line
 from syncdiffusion.files import place_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _model(source: str, device: torch.device) -> Dinov2Model:
     try:
         model = Dinov2Model.from_pretrained(source, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise UsageError(
             f"metrics.dino={source}: cannot be had ({line}); name a folder, or leave out fd_dinov2 and kd_dinov2"
         ) from error

@@ -36,14 +36,11 @@ VALUED = {  # Hydra's own options that a value follows
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 }
 INFO = {"--info", "-i"}  # which a value may follow
-OPTIONS = (
-    VALUED
-    | INFO
-    | {
-        *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
-        *("--shell-completion", "-sc"),
-    }
-)
+ALONE = {
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+    *("--shell-completion", "-sc"),
+}
+OPTIONS = VALUED | INFO | ALONE
 NOT_HERE = {"hydra.run.dir", "hydra.sweep.dir"}
 
 

@@ -33,7 +33,7 @@ from syncdiffusion.backbones.model_files import (
 )
 from syncdiffusion.backbones.offload import Offload
 from syncdiffusion.backbones.text_xl import check_unet
-from syncdiffusion.errors import UsageError
+from syncdiffusion.errors import UsageError, first_line
 from syncdiffusion.files import EMBEDDED
 from syncdiffusion.hub import commit_of
 from syncdiffusion.memory import unless_out_of_memory
@@ -54,7 +54,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UsageError(f"device={name}: not usable here ({reason}); use auto, cpu or cuda") from None
     return device
 

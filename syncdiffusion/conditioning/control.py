@@ -21,7 +21,7 @@ from syncdiffusion.backbones.backbone import dtype_of
 from syncdiffusion.backbones.loading import freeze
 from syncdiffusion.conditioning.control_settings import lies_between
 from syncdiffusion.conditioning.text import Control
-from syncdiffusion.errors import UsageError
+from syncdiffusion.errors import UsageError, first_line
 from syncdiffusion.files import controlnet_place, of_hubs_form, open_picture, pixels_of
 from syncdiffusion.method_settings import JointSettings
 
@@ -121,7 +121,7 @@ def _load(name: str, device: torch.device, dtype: torch.dtype) -> Any:
             source, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True, **where
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UsageError(f"controlnet={name}: could not be loaded ({reason}); check the name and the network") from None
     if missing := sorted(told["missing_keys"]):
         raise UsageError(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from syncdiffusion.errors import UsageError
+from syncdiffusion.errors import UsageError, first_line
 from syncdiffusion.files import WEIGHTS
 from syncdiffusion.perceptual.pretrained import reachable
 
@@ -44,8 +44,7 @@ def load_clip_folder(folder: Path, device: torch.device | str, setting: str = "m
             "give open_clip_model.safetensors, or a file that torch.load opens with weights_only=True"
         ) from None
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{setting}={folder}: open_clip cannot open it ({line})") from error
+        raise UsageError(f"{setting}={folder}: open_clip cannot open it ({first_line(error)})") from error
     return OpenClip(model.eval().requires_grad_(False), preprocess, tokenizer)
 
 
@@ -78,7 +77,7 @@ def load_openai_clip(
                 OPENAI_MODEL, pretrained=OPENAI_TAG, device=device
             )
         except (OSError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
     if reason is not None:
         raise UsageError(
             f"{setting}: CLIP ViT-B/16 ({repository}) cannot be had ({reason}); "
